@@ -1,0 +1,134 @@
+// Programs: how output tensors come from stored ones. Values only: ids and numbers, no pointers; comparable, printable.
+//
+// A program makes the tensors of one group (a quantized weight is two or three tensors) from its inputs, one block of rows after the other. Values are
+// numbered: the inputs first, then the results of each op in order. A value with rows_per = r has one row for every r rows of the program; r = 0 marks a value
+// that does not depend on the row (a scalar), delivered with the first block.
+// Non-goals: control flow, general expressions. Rejected: closures as ops (not printable, not comparable, not serialisable to another machine).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ir/checkpoint.h"
+#include "ir/types.h"
+
+namespace qb::prog {
+
+using ValueId = int32_t;
+
+struct Input {
+  std::string tensor;  // for messages
+  FileId file = 0;
+  uint64_t offset = 0, bytes = 0;
+  Elem elem = Elem::u8;
+  ir::View view;
+  int64_t rows_per = 1;
+  friend bool operator==(const Input&, const Input&) = default;
+};
+
+// A number taken over whole tensors before the first row is made. Equal reductions of several programs are computed once (q, k and v share one amax).
+enum class ReduceKind : uint8_t { absmax };
+struct Reduction {
+  ReduceKind kind = ReduceKind::absmax;
+  std::vector<Input> over;
+  friend bool operator==(const Reduction&, const Reduction&) = default;
+};
+
+// Bytes as they are. The result has the input's element and rows.
+struct Copy {
+  ValueId src;
+  friend bool operator==(const Copy&, const Copy&) = default;
+};
+// Bytes known to the plan (an original scalar brought back from quantbridge.origin).
+struct Literal {
+  Elem elem;
+  std::string bytes;
+  friend bool operator==(const Literal&, const Literal&) = default;
+};
+// A number format changed, each number rounded to nearest even (widening is exact). Floats only.
+struct Recode {
+  ValueId src;
+  Elem to;
+  friend bool operator==(const Recode&, const Recode&) = default;
+};
+// A scale's form changed between multiply and divide: 1/x, rounded once in the source's format.
+struct Rescale {
+  ValueId src;
+  friend bool operator==(const Rescale&, const Rescale&) = default;
+};
+// The exact product code * scale * global (or / global where global_form is divide), rounded once to float32.
+struct Dequantize {
+  ir::QuantType type;
+  ValueId code, scale;
+  ValueId global = -1;
+  ir::ScaleForm scale_form = ir::ScaleForm::multiply, global_form = ir::ScaleForm::multiply;
+  friend bool operator==(const Dequantize&, const Dequantize&) = default;
+};
+// Makes codes, scales and, for two-level types, the global scale by a named recipe. Results in this order: code, scale[, global].
+struct Quantize {
+  std::string recipe;      // name in the recipe manifest
+  ir::QuantType type;
+  ValueId src;             // bf16, f16 or f32
+  int32_t reduction = -1;  // index into Program::reductions: the amax, for types that need it
+  friend bool operator==(const Quantize&, const Quantize&) = default;
+};
+
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize>;
+
+struct Output {
+  std::string name;
+  Elem dtype = Elem::u8;
+  std::vector<int64_t> shape;
+  ValueId value = 0;
+  friend bool operator==(const Output&, const Output&) = default;
+};
+
+struct Program {
+  std::vector<Input> inputs;
+  std::vector<Reduction> reductions;
+  std::vector<Op> ops;
+  std::vector<Output> outputs;
+  int64_t rows = 1;          // of the matrix it walks over
+  int64_t row_multiple = 1;  // a block of rows starts at a multiple of this
+  friend bool operator==(const Program&, const Program&) = default;
+};
+
+// What is known about a value before anything runs.
+struct ValueType {
+  Elem elem = Elem::u8;
+  int64_t rows = 1, cols = 1, rows_per = 1;
+  uint64_t row_bytes() const { return static_cast<uint64_t>(cols) * static_cast<uint64_t>(bits(elem)) / 8; }
+};
+// The types of all values, or an error that says which op is malformed. A program that passes runs without further checks of its shape.
+Result<std::vector<ValueType>> type_check(const Program&);
+
+uint64_t output_bytes(const Output&);
+std::string to_text(const Program&);  // a few lines, stable: golden tests and --dry-run
+
+// A named question about stored numbers that a plan or a check depends on; the runner answers it by streaming the input once.
+enum class SurveyKind : uint8_t {
+  floats,      // scales or weights as numbers: how many are NaN, infinite, zero, negative, subnormal; least and largest magnitude
+  narrow_bf16, // how many float32 numbers are not bfloat16 numbers
+  narrow_f16,
+  rescale_e4m3,  // how many E4M3 numbers times `factor` are not E4M3 numbers
+  dead_codes,    // blocks whose scale is zero while a code is not (input: scale; second: code)
+};
+struct Survey {
+  SurveyKind kind = SurveyKind::floats;
+  Input input;
+  double factor = 1;
+  std::vector<Input> second;  // dead_codes: the codes
+  ir::QuantType type;         // dead_codes: how codes and scales belong together
+  friend bool operator==(const Survey&, const Survey&) = default;
+};
+struct SurveyResult {
+  int64_t count = 0, nan = 0, inf = 0, zero = 0, negative = 0, subnormal = 0, inexact = 0, dead = 0;
+  double least = 0, largest = 0;           // of finite non-zero magnitudes
+  int64_t first_bad = -1;                  // element index of the first NaN, infinity, zero, negative or inexact number, in this order of interest
+};
+
+Input input_of(const ir::Stored&, int64_t rows_per);
+
+}  // namespace qb::prog

@@ -1,0 +1,59 @@
+// How quantized numbers are made from higher precision, with the numerics of a named producer. One file each, found through the manifest.
+//
+// A recipe works on a block of rows and needs nothing else but the amax that the runner took before: so offline, online and requantizing paths make the same
+// bytes for any block height and any number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "ir/types.h"
+#include "num/elem.h"
+#include "num/isa.h"
+
+namespace qb::recipe {
+
+enum class Numerics : uint8_t { modelopt, llm_compressor };
+std::string_view to_string(Numerics);
+
+struct Args {
+  const void* weights;    // [rows, k], `source` elements, contiguous
+  Elem source;            // bf16, f16 or f32
+  int64_t rows, k;        // rows of this block; starts at a multiple of row_multiple
+  int64_t n;              // rows of the whole matrix
+  float amax;             // over the whole tensor or its fused group; 0 where needs_amax is false
+  ir::QuantType type;
+  std::byte* codes;       // [rows, k] of type.code, packed
+  std::byte* scales;      // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
+  std::byte* global;      // one float32, for two-level types; may be null
+  Isa isa = Isa::generic;
+};
+
+// Whether modules that read the same input share one amax.
+enum class Share : uint8_t { own, fused };
+
+struct Recipe {
+  std::string_view name;       // fp8_tensor.modelopt
+  std::string_view source;     // where the numerics come from
+  Numerics numerics;
+  bool (*makes)(const ir::QuantType&) noexcept;   // which types it can make
+  bool needs_amax;             // over the tensor, before the first row
+  Share share;
+  // dtype in which the producer stores this scale, given the dtype of the source weights
+  Elem (*scale_elem)(Elem source) noexcept;
+  // form of the global scale: the producer's stored number multiplies or divides
+  bool global_divides;
+  int64_t row_multiple;
+  void (*run)(const Args&) noexcept;
+};
+
+std::span<const Recipe* const> recipes();  // the generated manifest
+const Recipe* find_recipe(std::string_view name);
+const Recipe* find_recipe(const ir::QuantType&, Numerics);
+
+// max |x| over `count` elements, exact; NaN if any is NaN.
+float absmax(const void* data, Elem elem, int64_t count, Isa isa) noexcept;
+
+}  // namespace qb::recipe
