@@ -1,0 +1,110 @@
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "base/diagnostics.h"
+#include "prog/program.h"
+
+namespace qb::prog {
+namespace {
+
+void print(std::string& s, const Input& in) {
+  auto out = std::back_inserter(s);
+  fmt::format_to(out, "{}: file {} at {}, {} bytes, {} {} x {}", escape(in.tensor), in.file, in.offset, in.bytes, info(in.elem).name, in.view.dims[0],
+                 in.view.dims[1]);
+  if (in.view != ir::row_major(in.view.dims[0], in.view.dims[1], bits(in.elem))) {
+    fmt::format_to(out, ", bits {} + {} i + {} j", in.view.offset, in.view.stride[0], in.view.stride[1]);
+  }
+  if (in.rows_per == 0) s += ", whole";
+  if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
+}
+
+std::string_view sign(ir::ScaleForm form) {
+  switch (form) {
+    case ir::ScaleForm::multiply:
+      return "*";
+    case ir::ScaleForm::divide:
+      return "/";
+    case ir::ScaleForm::exponent:
+      return "* 2^";
+  }
+  return "?";
+}
+
+struct PrintOp {
+  std::string& s;
+  ValueId& next;
+
+  void result(int count) const {
+    s += "  ";
+    for (int i = 0; i < count; ++i) fmt::format_to(std::back_inserter(s), "{}%{}", i == 0 ? "" : ", ", next++);
+    s += " = ";
+  }
+  template <class... Args>
+  void line(fmt::format_string<Args...> format, Args&&... args) const {
+    fmt::format_to(std::back_inserter(s), format, std::forward<Args>(args)...);
+    s += '\n';
+  }
+
+  void operator()(const Copy& op) const {
+    result(1);
+    line("copy %{}", op.src);
+  }
+  void operator()(const Literal& op) const {
+    result(1);
+    fmt::format_to(std::back_inserter(s), "literal {} 0x", info(op.elem).name);
+    for (char c : op.bytes) fmt::format_to(std::back_inserter(s), "{:02x}", static_cast<unsigned char>(c));
+    s += '\n';
+  }
+  void operator()(const Recode& op) const {
+    result(1);
+    line("recode %{} to {}", op.src, info(op.to).name);
+  }
+  void operator()(const Rescale& op) const {
+    result(1);
+    line("rescale 1 / %{}", op.src);
+  }
+  void operator()(const Dequantize& op) const {
+    result(1);
+    fmt::format_to(std::back_inserter(s), "dequantize {} %{} {} %{}", ir::to_string(op.type), op.code, sign(op.scale_form), op.scale);
+    if (op.global != -1) fmt::format_to(std::back_inserter(s), " {} %{}", sign(op.global_form), op.global);
+    s += '\n';
+  }
+  void operator()(const Quantize& op) const {
+    result(op.type.two_level() ? 3 : 2);
+    fmt::format_to(std::back_inserter(s), "quantize {} {} %{}", ir::to_string(op.type), op.recipe, op.src);
+    if (op.reduction != -1) fmt::format_to(std::back_inserter(s), " amax #{}", op.reduction);
+    s += '\n';
+  }
+};
+
+}  // namespace
+
+std::string to_text(const Program& p) {
+  std::string s = fmt::format("program: {} rows", p.rows);
+  if (p.row_multiple != 1) fmt::format_to(std::back_inserter(s), ", blocks of {}", p.row_multiple);
+  s += '\n';
+  ValueId next = 0;
+  for (const Input& in : p.inputs) {
+    fmt::format_to(std::back_inserter(s), "  %{} = ", next++);
+    print(s, in);
+    s += '\n';
+  }
+  for (size_t i = 0; i < p.reductions.size(); ++i) {
+    fmt::format_to(std::back_inserter(s), "  #{} = absmax over {}\n", i, p.reductions[i].over.size() == 1 ? "one tensor" : "several tensors");
+    for (const Input& in : p.reductions[i].over) {
+      s += "    ";
+      print(s, in);
+      s += '\n';
+    }
+  }
+  for (const Op& op : p.ops) std::visit(PrintOp{s, next}, op);
+  for (const Output& out : p.outputs) {
+    fmt::format_to(std::back_inserter(s), "  {} = %{}: {} [", escape(out.name), out.value, info(out.dtype).name);
+    for (size_t i = 0; i < out.shape.size(); ++i) fmt::format_to(std::back_inserter(s), "{}{}", i == 0 ? "" : ", ", out.shape[i]);
+    s += "]\n";
+  }
+  return s;
+}
+
+}  // namespace qb::prog

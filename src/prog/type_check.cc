@@ -1,0 +1,238 @@
+#include <fmt/format.h>
+
+#include "base/diagnostics.h"
+#include "prog/typing.h"
+
+namespace qb::prog {
+namespace {
+
+constexpr int64_t largest_bits = int64_t{1} << 62;
+
+Error malformed(std::string what) {
+  return Error{Errc::invalid_argument, "malformed program: " + std::move(what)};
+}
+
+// rows x cols elements of `width` bits stay below largest_bits.
+bool countable(int64_t rows, int64_t cols, int64_t width) {
+  int64_t all = 0;
+  return rows >= 0 && cols >= 0 && !__builtin_mul_overflow(rows, cols, &all) && !__builtin_mul_overflow(all, width, &all) && all < largest_bits;
+}
+
+// The bit behind the last element; false on overflow. Strides and offset are known not to be negative.
+bool view_end(const ir::View& v, int64_t width, int64_t& end) {
+  int64_t down = 0, right = 0;
+  if (v.dims[0] == 0 || v.dims[1] == 0) return end = 0, true;
+  return !__builtin_mul_overflow(v.dims[0] - 1, v.stride[0], &down) && !__builtin_mul_overflow(v.dims[1] - 1, v.stride[1], &right) &&
+         !__builtin_add_overflow(down, right, &end) && !__builtin_add_overflow(end, v.offset, &end) && !__builtin_add_overflow(end, width, &end);
+}
+
+Result<void> check_input(const Input& in) {
+  const ir::View& v = in.view;
+  const int64_t width = bits(in.elem);
+  const std::string name = escape(in.tensor);
+  if (!countable(v.dims[0], v.dims[1], width)) return malformed(fmt::format("input '{}' has the impossible size {} x {}", name, v.dims[0], v.dims[1]));
+  if (v.stride[0] < 0 || v.stride[1] < 0 || v.offset < 0) return malformed(fmt::format("input '{}' has a negative stride or offset", name));
+  if (in.rows_per < 0) return malformed(fmt::format("input '{}' has a negative rows_per", name));
+  if (v.dims[1] * width % 8 != 0) return malformed(fmt::format("input '{}': a row of {} {} numbers is not whole bytes", name, v.dims[1], info(in.elem).name));
+  int64_t end = 0;
+  if (!view_end(v, width, end) || in.bytes > static_cast<uint64_t>(largest_bits) / 8 || end > static_cast<int64_t>(in.bytes * 8)) {
+    return malformed(fmt::format("the view of input '{}' reaches beyond the tensor's {} bytes", name, in.bytes));
+  }
+  if (in.offset > static_cast<uint64_t>(largest_bits)) return malformed(fmt::format("input '{}' has an impossible offset", name));
+  return {};
+}
+
+bool is_number(Elem e) {
+  switch (e) {
+    case Elem::f32:
+    case Elem::f16:
+    case Elem::bf16:
+    case Elem::e4m3:
+    case Elem::e5m2:
+    case Elem::e8m0:
+      return true;
+    default:
+      return false;
+  }
+}
+bool is_wide_float(Elem e) {
+  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
+}
+
+// The grid of a type's scales over n x k, as a value.
+ValueType scale_grid(const ir::Block& block, int64_t n, int64_t k, Elem elem) {
+  return ValueType{elem, value_rows(n, block.rows), block.cols == 0 ? 1 : value_rows(k, block.cols), block.rows};
+}
+
+bool same_grid(const ValueType& a, const ValueType& b) {
+  return a.rows == b.rows && a.cols == b.cols && a.rows_per == b.rows_per;
+}
+
+class Checker {
+ public:
+  Checker(const Program& p, ScaleElem ask) : p_(p), ask_(ask) {}
+
+  Result<std::vector<ValueType>> run() {
+    if (p_.rows < 0 || p_.row_multiple < 1) return malformed(fmt::format("{} rows in multiples of {}", p_.rows, p_.row_multiple));
+    for (const Input& in : p_.inputs) {
+      QB_TRY(check_input(in));
+      if (in.view.dims[0] != value_rows(p_.rows, in.rows_per)) {
+        return malformed(fmt::format("input '{}' has {} rows, but a program of {} rows with one for every {} needs {}", escape(in.tensor), in.view.dims[0],
+                                     p_.rows, in.rows_per, value_rows(p_.rows, in.rows_per)));
+      }
+      values_.push_back(ValueType{in.elem, in.view.dims[0], in.view.dims[1], in.rows_per});
+    }
+    for (const Reduction& r : p_.reductions) {
+      if (r.over.empty()) return malformed("a reduction over nothing");
+      for (const Input& in : r.over) {
+        QB_TRY(check_input(in));
+        if (!is_wide_float(in.elem)) return malformed(fmt::format("absmax over '{}', which is {}", escape(in.tensor), info(in.elem).name));
+      }
+    }
+    for (const Op& op : p_.ops) QB_TRY(std::visit([this](const auto& o) { return check(o); }, op));
+    for (const Output& out : p_.outputs) QB_TRY(check(out));
+    return std::move(values_);
+  }
+
+ private:
+  Error wrong(std::string_view op, std::string what) const { return malformed(fmt::format("{} giving %{}: {}", op, values_.size(), what)); }
+
+  bool has(ValueId id) const { return id >= 0 && static_cast<size_t>(id) < values_.size(); }
+  const ValueType& at(ValueId id) const { return values_[static_cast<size_t>(id)]; }
+
+  Result<void> push(std::string_view op, ValueType v) {
+    if (!countable(v.rows, v.cols, bits(v.elem)) || v.cols * bits(v.elem) % 8 != 0) {
+      return wrong(op, fmt::format("a row of {} {} numbers is not whole bytes", v.cols, info(v.elem).name));
+    }
+    values_.push_back(v);
+    return {};
+  }
+
+  Result<void> check(const Copy& op) {
+    if (!has(op.src)) return wrong("copy", fmt::format("there is no %{}", op.src));
+    return push("copy", at(op.src));
+  }
+
+  Result<void> check(const Literal& op) {
+    const uint64_t n = op.bytes.size() * 8, width = static_cast<uint64_t>(bits(op.elem));
+    if (op.bytes.empty() || n % width != 0) return wrong("literal", fmt::format("{} bytes are no {} numbers", op.bytes.size(), info(op.elem).name));
+    return push("literal", ValueType{op.elem, 1, static_cast<int64_t>(n / width), 0});
+  }
+
+  Result<void> check(const Recode& op) {
+    if (!has(op.src)) return wrong("recode", fmt::format("there is no %{}", op.src));
+    ValueType v = at(op.src);
+    if (!is_number(v.elem) || !is_wide_float(op.to)) return wrong("recode", fmt::format("{} to {} is not defined", info(v.elem).name, info(op.to).name));
+    v.elem = op.to;
+    return push("recode", v);
+  }
+
+  Result<void> check(const Rescale& op) {
+    if (!has(op.src)) return wrong("rescale", fmt::format("there is no %{}", op.src));
+    if (!is_wide_float(at(op.src).elem)) return wrong("rescale", fmt::format("of {} is not defined", info(at(op.src).elem).name));
+    return push("rescale", at(op.src));
+  }
+
+  Result<void> check(const Dequantize& op) {
+    for (ValueId id : {op.code, op.scale}) {
+      if (!has(id)) return wrong("dequantize", fmt::format("there is no %{}", id));
+    }
+    const ValueType code = at(op.code), scale = at(op.scale);
+    if (op.type.plain() || op.type.zero != ir::Zero::none || op.type.block.rows < 0 || op.type.block.cols < 0) {
+      return wrong("dequantize", "plain numbers and zero points are not defined");
+    }
+    if (code.elem != op.type.code || code.rows_per != 1)
+      return wrong("dequantize", fmt::format("the codes are {}, not {}", info(code.elem).name, info(op.type.code).name));
+    if (code.elem != Elem::e4m3 && code.elem != Elem::e5m2 && code.elem != Elem::e2m1 && code.elem != Elem::i8) {
+      return wrong("dequantize", fmt::format("of {} codes is not defined", info(code.elem).name));
+    }
+    const ValueType want = scale_grid(op.type.block, p_.rows, code.cols, scale.elem);
+    if (!same_grid(scale, want)) {
+      return wrong("dequantize", fmt::format("the scales are {} x {} (one row for {}), the type needs {} x {} (one row for {})", scale.rows, scale.cols,
+                                             scale.rows_per, want.rows, want.cols, want.rows_per));
+    }
+    const bool exponent = op.scale_form == ir::ScaleForm::exponent;
+    if (exponent ? scale.elem != Elem::u8 && scale.elem != Elem::e8m0 : !is_number(scale.elem)) {
+      return wrong("dequantize", fmt::format("{} scales are not defined{}", info(scale.elem).name, exponent ? " as exponents" : ""));
+    }
+    if (op.global != -1) {
+      if (!has(op.global)) return wrong("dequantize", fmt::format("there is no %{}", op.global));
+      const ValueType g = at(op.global);
+      if (g.rows_per != 0 || g.cols != 1 || !is_wide_float(g.elem) || op.global_form == ir::ScaleForm::exponent || !op.type.two_level()) {
+        return wrong("dequantize", "the global scale must be one floating-point number of a two-level type");
+      }
+    }
+    return push("dequantize", ValueType{Elem::f32, code.rows, code.cols, 1});
+  }
+
+  Result<void> check(const Quantize& op) {
+    if (!has(op.src)) return wrong("quantize", fmt::format("there is no %{}", op.src));
+    const ValueType src = at(op.src);
+    if (!is_wide_float(src.elem) || src.rows_per != 1) return wrong("quantize", fmt::format("of {} is not defined", info(src.elem).name));
+    if (op.type.plain() || op.type.block.rows < 0 || op.type.block.cols < 0) return wrong("quantize", "to a plain type");
+    if (op.reduction < -1 || op.reduction >= static_cast<int64_t>(p_.reductions.size())) {
+      return wrong("quantize", fmt::format("there is no reduction {}", op.reduction));
+    }
+    if (op.type.block.rows > 1 && p_.row_multiple % op.type.block.rows != 0 && p_.row_multiple < p_.rows) {
+      return wrong("quantize", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, op.type.block.rows));
+    }
+    const Elem elem = scale_elem(op, src.elem, static_cast<ValueId>(values_.size()) + 1);
+    QB_TRY(push("quantize", ValueType{op.type.code, src.rows, src.cols, 1}));
+    QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, elem)));
+    if (op.type.two_level()) QB_TRY(push("quantize", ValueType{Elem::f32, 1, 1, 0}));
+    return {};
+  }
+
+  Elem scale_elem(const Quantize& op, Elem source, ValueId scale) const {
+    if (ask_ != nullptr) {
+      if (auto e = ask_(op, source)) return *e;
+    }
+    for (const Output& o : p_.outputs) {
+      if (o.value == scale) return o.dtype;
+    }
+    switch (op.type.scale) {
+      case ir::ScaleValues::e4m3:
+        return Elem::e4m3;
+      case ir::ScaleValues::e8m0:
+        return Elem::e8m0;
+      default:
+        return Elem::f32;
+    }
+  }
+
+  Result<void> check(const Output& out) const {
+    const std::string name = escape(out.name);
+    if (!has(out.value)) return malformed(fmt::format("output '{}' takes %{}, which does not exist", name, out.value));
+    const ValueType& v = at(out.value);
+    int64_t all = bits(out.dtype);
+    for (int64_t d : out.shape) {
+      if (d < 0 || __builtin_mul_overflow(all, d, &all)) return malformed(fmt::format("output '{}' has an impossible shape", name));
+    }
+    if (all != v.rows * v.cols * bits(v.elem)) {
+      return malformed(fmt::format("output '{}' has {} bits, but %{} is {} x {} {}", name, all, out.value, v.rows, v.cols, info(v.elem).name));
+    }
+    if (out.dtype != v.elem && info(out.dtype).is_float && info(v.elem).is_float) {
+      return malformed(fmt::format("output '{}' is {}, but %{} is {}", name, info(out.dtype).name, out.value, info(v.elem).name));
+    }
+    // A block of rows would end inside a row of this value, and write it twice.
+    if (v.rows_per > 1 && p_.row_multiple % v.rows_per != 0 && p_.row_multiple < p_.rows) {
+      return malformed(fmt::format("output '{}' has a row for every {} rows, which multiples of {} cut", name, v.rows_per, p_.row_multiple));
+    }
+    return {};
+  }
+
+  const Program& p_;
+  ScaleElem ask_;
+  std::vector<ValueType> values_;
+};
+
+}  // namespace
+
+Result<std::vector<ValueType>> type_check(const Program& p, ScaleElem scale_elem) {
+  return Checker(p, scale_elem).run();
+}
+Result<std::vector<ValueType>> type_check(const Program& p) {
+  return type_check(p, nullptr);
+}
+
+}  // namespace qb::prog
