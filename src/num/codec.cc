@@ -8,13 +8,11 @@
 namespace qb {
 namespace {
 
-constexpr uint32_t abs_mask = 0x7FFFFFFFU;
-constexpr uint32_t inf_bits = 0x7F800000U;
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 uint32_t magnitude_of(float x) {
-  return std::bit_cast<uint32_t>(x) & abs_mask;
+  return std::bit_cast<uint32_t>(x) & f32_abs_mask;
 }
 bool negative(float x) {
   return (std::bit_cast<uint32_t>(x) >> 31) != 0;
@@ -47,9 +45,7 @@ float decode_e8m0(uint8_t code) {
 }
 
 float decode_f16(uint16_t bits) {
-  const uint32_t m = bits & 0x7FFFU;
-  const float value = m > 0x7C00 ? nan : m == 0x7C00 ? infinity : magnitude_value<10, 15>(m);
-  return with_sign(value, (bits & 0x8000U) != 0);
+  return with_sign(f16_value(bits & 0x7FFFU), (bits & 0x8000U) != 0);
 }
 
 float decode_bf16(uint16_t bits) {
@@ -58,36 +54,28 @@ float decode_bf16(uint16_t bits) {
 
 uint8_t encode_e4m3_sat(float x) {
   const uint32_t m = magnitude_of(x);
-  uint32_t code = round_magnitude<3, 7>(m);
-  if (code > 0x7E) code = 0x7E;
-  if (m > inf_bits) code = 0x7F;
+  const uint32_t code = m > f32_inf_bits ? 0x7FU : round_magnitude<3, 7>(m, 448.0F);
   return static_cast<uint8_t>(code | (negative(x) ? 0x80U : 0U));
 }
 
 uint8_t encode_e4m3_nonsat(float x) {
-  const uint32_t m = magnitude_of(x);
-  uint32_t code = round_magnitude<3, 7>(m);
-  if (code > 0x7E) code = 0x7F;
+  const uint32_t code = round_magnitude<3, 7>(magnitude_of(x), 480.0F);  // 480 would be the value of 0x7F
   return static_cast<uint8_t>(code | (negative(x) ? 0x80U : 0U));
 }
 
 uint8_t encode_e2m1(float x) {
-  uint32_t code = round_magnitude<1, 1>(magnitude_of(x));
-  if (code > 7) code = 7;
-  return static_cast<uint8_t>(code | (negative(x) ? 8U : 0U));
+  return static_cast<uint8_t>(round_magnitude<1, 1>(magnitude_of(x), 6.0F) | (negative(x) ? 8U : 0U));
 }
 
 uint16_t encode_f16(float x) {
   const uint32_t m = magnitude_of(x);
-  uint32_t code = round_magnitude<10, 15>(m);
-  if (code > 0x7C00) code = 0x7C00;
-  if (m > inf_bits) code = 0x7E00;
+  const uint32_t code = m > f32_inf_bits ? 0x7E00U : round_magnitude<10, 15>(m, 65536.0F);  // 65536 would be the value of infinity's code
   return static_cast<uint16_t>(code | (negative(x) ? 0x8000U : 0U));
 }
 
 uint16_t encode_bf16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
-  if ((u & abs_mask) > inf_bits) return static_cast<uint16_t>((u >> 16) | 0x40U);  // a payload only in the low half must not round to infinity
+  if ((u & f32_abs_mask) > f32_inf_bits) return static_cast<uint16_t>((u >> 16) | 0x40U);  // a payload only in the low half must not round to infinity
   return static_cast<uint16_t>((u + 0x7FFFU + ((u >> 16) & 1U)) >> 16);
 }
 
