@@ -100,7 +100,7 @@ TEST(ToText, IsStable) {
             "program: 6 rows\n"
             "  %0 = w: file 0 at 128, 120 bytes, fp4 6 x 40\n"
             "  %1 = w_scale: file 0 at 128, 18 bytes, fp8 6 x 3\n"
-            "  %2 = w_scale_2: file 0 at 128, 4 bytes, fp32 1 x 1, whole\n"
+            "  %2 = w_scale_2: file 0 at 128, 4 bytes, f32 1 x 1, whole\n"
             "  %3 = dequantize " +
                 ir::to_string(nvfp4) +
                 " %0 * %1 / %2\n"
@@ -116,7 +116,7 @@ TEST(ToText, IsStable) {
   EXPECT_NE(text.find("blocks of 128\n"), std::string::npos) << text;
   EXPECT_NE(text.find("bits 16 + 3200 i + 16 j\n"), std::string::npos) << text;
   EXPECT_NE(text.find("%1, %2 = quantize " + ir::to_string(tile) + " fp8_block.any %0 amax #0\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("%3 = literal fp32 0x0000803f\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("%3 = literal f32 0x0000803f\n"), std::string::npos) << text;
 }
 
 TEST(View, DenseMeansOneRun) {

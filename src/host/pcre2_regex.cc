@@ -1,0 +1,97 @@
+// Python's `re` on PCRE2. What Python has and PCRE2 lacks or reads otherwise is in to_pcre2 below; the rest (named groups, look-around, inline flags, lazy and
+// possessive quantifiers) means the same in both.
+// Sources: docs.python.org/3/library/re.html, pcre2pattern(3), pcre2api(3).
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <fmt/format.h>
+#include <pcre2.h>
+
+#include <array>
+
+#include "base/diagnostics.h"
+#include "host/host.h"
+
+namespace qb::host {
+namespace {
+
+// Steps and kilobytes that one match may take: enough for any list of module names, little enough that a hostile pattern ends within milliseconds.
+constexpr uint32_t match_limit = 1'000'000, depth_limit = 10'000, heap_limit_kib = 16 * 1024;
+constexpr size_t longest_pattern = 64 * 1024;
+
+struct CodeFree {
+  void operator()(pcre2_code* p) const { pcre2_code_free(p); }
+};
+struct CompileContextFree {
+  void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
+};
+struct MatchContextFree {
+  void operator()(pcre2_match_context* p) const { pcre2_match_context_free(p); }
+};
+struct MatchDataFree {
+  void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
+};
+
+PCRE2_SPTR text_of(std::string_view s) {
+  return reinterpret_cast<PCRE2_SPTR>(s.empty() ? "" : s.data());
+}
+
+class Pcre2Regex final : public Regex {
+ public:
+  Pcre2Regex(std::unique_ptr<pcre2_code, CodeFree> code, std::unique_ptr<pcre2_match_context, MatchContextFree> limits)
+      : code_(std::move(code)), limits_(std::move(limits)) {}
+
+  bool match_prefix(std::string_view text) const override {
+    // Match data belongs to one match at a time, so each call has its own: that is what makes this thread-safe.
+    const std::unique_ptr<pcre2_match_data, MatchDataFree> data(pcre2_match_data_create(1, nullptr));
+    if (data == nullptr) return false;
+    // Text that is not UTF-8 is an error of pcre2_match: no match.
+    return pcre2_match(code_.get(), text_of(text), text.size(), 0, PCRE2_ANCHORED, data.get(), limits_.get()) >= 0;
+  }
+
+ private:
+  std::unique_ptr<pcre2_code, CodeFree> code_;
+  std::unique_ptr<pcre2_match_context, MatchContextFree> limits_;
+};
+
+// Differences in spelling: Python's \Z is PCRE2's \z (PCRE2's own \Z also matches before a final newline).
+std::string to_pcre2(std::string_view pattern) {
+  std::string out;
+  out.reserve(pattern.size());
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    out += pattern[i];
+    if (pattern[i] != '\\' || i + 1 == pattern.size()) continue;
+    ++i;
+    out += pattern[i] == 'Z' ? 'z' : pattern[i];
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Regex>> compile_regex(std::string_view pattern) {
+  if (pattern.size() > longest_pattern) {
+    return Error{Errc::invalid_argument, fmt::format("pattern of {} bytes: at most {} are taken", pattern.size(), longest_pattern)};
+  }
+  // (*VERB)s at the start would let a pattern lift the limits; Python refuses them too.
+  if (pattern.starts_with("(*")) return Error{Errc::invalid_argument, fmt::format("pattern '{}': nothing to repeat at offset 1", escape(pattern))};
+  const std::string translated = to_pcre2(pattern);
+  const std::unique_ptr<pcre2_compile_context, CompileContextFree> settings(pcre2_compile_context_create(nullptr));
+  std::unique_ptr<pcre2_match_context, MatchContextFree> limits(pcre2_match_context_create(nullptr));
+  if (settings == nullptr || limits == nullptr) return Error{Errc::out_of_memory, "no memory for a pattern"};
+  pcre2_set_newline(settings.get(), PCRE2_NEWLINE_LF);
+  pcre2_set_match_limit(limits.get(), match_limit);
+  pcre2_set_depth_limit(limits.get(), depth_limit);
+  pcre2_set_heap_limit(limits.get(), heap_limit_kib);
+  int error = 0;
+  size_t offset = 0;
+  // Python's str patterns see Unicode classes, read \uXXXX, and let a back reference to an unset group fail: the defaults of PCRE2 plus these.
+  constexpr uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_ALT_BSUX;
+  std::unique_ptr<pcre2_code, CodeFree> code(pcre2_compile(text_of(translated), translated.size(), options, &error, &offset, settings.get()));
+  if (code == nullptr) {
+    std::array<char, 256> message{};
+    pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(message.data()), message.size());
+    return Error{Errc::invalid_argument, fmt::format("pattern '{}': {} at offset {}", escape(pattern), message.data(), offset)};
+  }
+  return std::shared_ptr<const Regex>(std::make_shared<Pcre2Regex>(std::move(code), std::move(limits)));
+}
+
+}  // namespace qb::host
