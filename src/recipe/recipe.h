@@ -19,15 +19,15 @@ enum class Numerics : uint8_t { modelopt, llm_compressor };
 std::string_view to_string(Numerics);
 
 struct Args {
-  const void* weights;    // [rows, k], `source` elements, contiguous
-  Elem source;            // bf16, f16 or f32
-  int64_t rows, k;        // rows of this block; starts at a multiple of row_multiple
-  int64_t n;              // rows of the whole matrix
-  float amax;             // over the whole tensor or its fused group; 0 where needs_amax is false
+  const void* weights;  // [rows, k], `source` elements, contiguous
+  Elem source;          // bf16, f16 or f32
+  int64_t rows, k;      // rows of this block; starts at a multiple of row_multiple
+  int64_t n;            // rows of the whole matrix
+  float amax;           // over the whole tensor or its fused group; 0 where needs_amax is false
   ir::QuantType type;
-  std::byte* codes;       // [rows, k] of type.code, packed
-  std::byte* scales;      // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
-  std::byte* global;      // one float32, for two-level types; may be null
+  std::byte* codes;   // [rows, k] of type.code, packed
+  std::byte* scales;  // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
+  std::byte* global;  // one float32, for two-level types; may be null
   Isa isa = Isa::generic;
 };
 
@@ -35,23 +35,32 @@ struct Args {
 enum class Share : uint8_t { own, fused };
 
 struct Recipe {
-  std::string_view name;       // fp8_tensor.modelopt
-  std::string_view source;     // where the numerics come from
+  std::string_view name;    // fp8_tensor.modelopt
+  std::string_view source;  // where the numerics come from
   Numerics numerics;
-  bool (*makes)(const ir::QuantType&) noexcept;   // which types it can make
-  bool needs_amax;             // over the tensor, before the first row
+  bool (*makes)(const ir::QuantType&) noexcept;  // which types it can make
+  bool needs_amax;                               // over the tensor, before the first row
   Share share;
   // dtype in which the producer stores this scale, given the dtype of the source weights
   Elem (*scale_elem)(Elem source) noexcept;
   // form of the global scale: the producer's stored number multiplies or divides
   bool global_divides;
-  int64_t row_multiple;
+  int64_t row_multiple;  // see row_multiple() below: blocks of another height need more
   void (*run)(const Args&) noexcept;
 };
 
+// Registers a recipe, at file scope: QB_RECIPE(fp8_tensor_modelopt) = {...};
+#define QB_RECIPE(stem)              \
+  extern const Recipe recipe_##stem; \
+  constinit const Recipe recipe_##stem
+
 std::span<const Recipe* const> recipes();  // the generated manifest
 const Recipe* find_recipe(std::string_view name);
+// The first one that makes the type. Where a producer has two ways to make one type, the other is found by name only.
 const Recipe* find_recipe(const ir::QuantType&, Numerics);
+
+// Rows at which a block of rows may start, for this type: the recipe's own multiple and whole blocks.
+int64_t row_multiple(const Recipe&, const ir::QuantType&);
 
 // max |x| over `count` elements, exact; NaN if any is NaN.
 float absmax(const void* data, Elem elem, int64_t count, Isa isa) noexcept;
