@@ -39,8 +39,8 @@ QB_INLINE float scale_of(float amax) {
 template <class S, Cast C>
 QB_INLINE void cast_run(const std::byte* __restrict weights, int64_t count, float scale, std::byte* __restrict codes) {
   for (int64_t i = 0; i < count; ++i) {
-    const uint32_t quotient = std::bit_cast<uint32_t>(S::value(load<S>(weights, i)) / scale);
-    uint32_t magnitude = quotient & f32_abs_mask;
+    const typename S::Bits bits = load<S>(weights, i);
+    const uint32_t magnitude = std::bit_cast<uint32_t>(S::value(bits) / scale) & f32_abs_mask;
     uint32_t code;
     if constexpr (C == Cast::wide) {
       code = e4m3_code<false>(magnitude);
@@ -50,7 +50,8 @@ QB_INLINE void cast_run(const std::byte* __restrict weights, int64_t count, floa
       const uint32_t nan = magnitude > f32_inf_bits ? 1U : 0U;
       code = round_magnitude<3, 7>(S::round(magnitude), 448.0F) | nan;
     }
-    codes[i] = static_cast<std::byte>(code | ((quotient >> 24) & 0x80U));
+    // The weight's own sign: that of a NaN which the division makes differs between machines.
+    codes[i] = static_cast<std::byte>(code | ((static_cast<uint32_t>(bits) >> (8 * sizeof bits - 8)) & 0x80U));
   }
 }
 

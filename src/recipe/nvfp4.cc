@@ -38,8 +38,8 @@ struct Compressed {
   }
   template <class S>
   static QB_INLINE uint32_t scale_code(float amax, float global) {
-    const uint32_t local = S::round(std::bit_cast<uint32_t>(amax / 6.0F));
-    const uint32_t code = e4m3_code<true>(std::bit_cast<uint32_t>(global * std::bit_cast<float>(local)) & f32_abs_mask);
+    const float local = round_scale<S>(amax / 6.0F);
+    const uint32_t code = e4m3_code<true>(std::bit_cast<uint32_t>(global * local));
     return code == 0 ? 0x20U : code;  // 0.125
   }
   static QB_INLINE float divisor(float scale, float global) { return scale / global; }

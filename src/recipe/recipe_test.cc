@@ -1,0 +1,172 @@
+#include "recipe/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace qb::recipe {
+namespace {
+
+ir::QuantType fp8(int32_t rows, int32_t cols) {
+  return {Elem::e4m3, ir::ScaleValues::any, {rows, cols}, ir::Zero::none};
+}
+ir::QuantType nvfp4(int32_t group) {
+  return {Elem::e2m1, ir::ScaleValues::e4m3, {1, group}, ir::Zero::none};
+}
+
+std::string made_by(const ir::QuantType& type, Numerics n) {
+  const Recipe* r = find_recipe(type, n);
+  return r == nullptr ? "none" : std::string(r->name);
+}
+
+TEST(Recipe, NamesAreUniqueAndFound) {
+  for (const Recipe* r : recipes()) {
+    EXPECT_EQ(find_recipe(r->name), r);
+    EXPECT_TRUE(r->name.ends_with(to_string(r->numerics))) << r->name;
+    EXPECT_GE(r->row_multiple, 1);
+  }
+  EXPECT_EQ(find_recipe("fp8"), nullptr);
+}
+
+TEST(Recipe, FoundByType) {
+  constexpr Numerics mo = Numerics::modelopt, lc = Numerics::llm_compressor;
+  EXPECT_EQ(made_by(fp8(0, 0), mo), "fp8_tensor.modelopt");
+  EXPECT_EQ(made_by(fp8(1, 0), mo), "fp8_channel.modelopt");
+  EXPECT_EQ(made_by(fp8(128, 128), mo), "fp8_block.modelopt");  // not fp8_block_real.modelopt
+  EXPECT_EQ(made_by(fp8(64, 32), mo), "none");
+  EXPECT_EQ(made_by(fp8(1, 64), mo), "none");
+  EXPECT_EQ(made_by(nvfp4(16), mo), "nvfp4.modelopt");
+  EXPECT_EQ(made_by(nvfp4(32), mo), "nvfp4.modelopt");
+  EXPECT_EQ(made_by(fp8(0, 0), lc), "fp8_tensor.llm_compressor");
+  EXPECT_EQ(made_by(fp8(1, 0), lc), "fp8_channel.llm_compressor");
+  EXPECT_EQ(made_by(fp8(1, 64), lc), "fp8_group.llm_compressor");
+  EXPECT_EQ(made_by(fp8(128, 128), lc), "fp8_block.llm_compressor");
+  EXPECT_EQ(made_by(fp8(64, 32), lc), "fp8_block.llm_compressor");
+  EXPECT_EQ(made_by(nvfp4(16), lc), "nvfp4.llm_compressor");
+  EXPECT_EQ(made_by(nvfp4(32), lc), "none");
+  for (const Numerics n : {mo, lc}) {
+    EXPECT_EQ(made_by(fp8(0, 128), n), "none");
+    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::none}, n), "none");
+    EXPECT_EQ(made_by({}, n), "none");
+  }
+}
+
+TEST(Recipe, RowsStartAtWholeBlocks) {
+  const Recipe* tile = find_recipe("fp8_block.llm_compressor");
+  EXPECT_EQ(row_multiple(*tile, fp8(64, 32)) % 64, 0);
+  EXPECT_EQ(row_multiple(*tile, fp8(96, 32)) % 96, 0);
+  EXPECT_EQ(row_multiple(*find_recipe("fp8_channel.modelopt"), fp8(1, 0)), 1);
+  EXPECT_EQ(row_multiple(*find_recipe("fp8_tensor.modelopt"), fp8(0, 0)), 1);
+}
+
+TEST(Recipe, AbsMax) {
+  const uint16_t bf16[] = {0x8000, 0x3F80, 0xC040, 0x0001};
+  EXPECT_EQ(absmax(bf16, Elem::bf16, 4, Isa::generic), 3.0F);
+  EXPECT_EQ(absmax(bf16, Elem::bf16, 0, Isa::generic), 0.0F);
+  const uint16_t f16[] = {0x8000, 0xC200, 0x3C00};
+  EXPECT_EQ(absmax(f16, Elem::f16, 3, Isa::generic), 3.0F);
+  const float f32[] = {-0.0F, -3.0F, 1.0F, std::numeric_limits<float>::infinity()};
+  EXPECT_EQ(absmax(f32, Elem::f32, 3, Isa::generic), 3.0F);
+  EXPECT_EQ(absmax(f32, Elem::f32, 4, Isa::generic), std::numeric_limits<float>::infinity());
+  const float nan[] = {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN(), 1.0F};
+  EXPECT_TRUE(absmax(nan, Elem::f32, 3, Isa::generic) != absmax(nan, Elem::f32, 3, Isa::generic));
+}
+
+std::vector<std::byte> read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string s((std::istreambuf_iterator<char>(in)), {});
+  std::vector<std::byte> v(s.size());
+  if (!s.empty()) std::memcpy(v.data(), s.data(), s.size());
+  return v;
+}
+
+// What the producers themselves wrote: tests/data/recipe/README.md.
+TEST(Recipe, BytesOfTheProducers) {
+  const std::string folder = QB_TEST_DATA "/recipe/";
+  std::ifstream list(folder + "cases.txt");
+  int cases = 0;
+  for (std::string line; std::getline(list, line); ++cases) {
+    SCOPED_TRACE(line);
+    std::istringstream fields(line);
+    std::string label, name, dtype;
+    int64_t rows = 0, k = 0;
+    int32_t tall = 0, wide = 0;
+    uint32_t amax = 0;
+    fields >> label >> name >> dtype >> rows >> k >> tall >> wide >> std::hex >> amax;
+    ASSERT_FALSE(fields.fail());
+    const Recipe* recipe = find_recipe(name);
+    ASSERT_NE(recipe, nullptr);
+    const bool fp4 = name.starts_with("nvfp4");
+    const ir::QuantType type = fp4 ? nvfp4(wide) : fp8(tall, wide);
+    ASSERT_TRUE(recipe->makes(type));
+    const Elem source = elem_from_name(dtype).value();
+    EXPECT_EQ(recipe->needs_amax, amax != 0);
+
+    const int64_t weight_bytes = rows * k * bits(source) / 8;
+    const int64_t code_bytes = rows * k * bits(type.code) / 8;
+    const int64_t scale_count = (tall == 0 ? 1 : (rows + tall - 1) / tall) * (wide == 0 ? 1 : (k + wide - 1) / wide);
+    const int64_t scale_bytes = scale_count * bits(recipe->scale_elem(source)) / 8;
+    const std::vector<std::byte> want = read_file(folder + label + ".bin");
+    ASSERT_EQ(static_cast<int64_t>(want.size()), weight_bytes + code_bytes + scale_bytes + (fp4 ? 4 : 0));
+
+    std::vector<std::byte> got(want.begin(), want.begin() + weight_bytes);
+    got.resize(want.size());
+    std::byte* codes = got.data() + weight_bytes;
+    recipe->run({want.data(), source, rows, k, rows, std::bit_cast<float>(amax), type, codes, codes + code_bytes,
+                 fp4 ? codes + code_bytes + scale_bytes : nullptr, Isa::generic});
+    EXPECT_TRUE(got == want);
+  }
+  EXPECT_EQ(cases, 15);
+}
+
+TEST(Recipe, Nvfp4GoldenVector) {
+  const float w[16] = {-6, -3, 0.1F, 0.25F, 0.5F, 0.75F, 1, 1.25F, 1.5F, 1.75F, 2, 2.5F, 3, 3.5F, 5, 0};
+  const uint8_t want[8] = {0xDF, 0x00, 0x21, 0x22, 0x43, 0x44, 0x65, 0x06};
+  for (const Numerics n : {Numerics::modelopt, Numerics::llm_compressor}) {
+    std::byte codes[8], scale[1], global[4];
+    const Recipe* r = find_recipe(nvfp4(16), n);
+    r->run({w, Elem::f32, 1, 16, 1, 6.0F, nvfp4(16), codes, scale, global, Isa::generic});
+    EXPECT_EQ(std::memcmp(codes, want, 8), 0) << r->name;
+    EXPECT_EQ(scale[0], std::byte{0x7E});
+    float g = 0;
+    std::memcpy(&g, global, sizeof g);
+    EXPECT_EQ(g, r->global_divides ? 448.0F : std::bit_cast<float>(0x3B124925U));
+  }
+}
+
+// An all-zero matrix never gives NaN, whoever's numerics: the codes are zeros and the scales are positive.
+TEST(Recipe, AllZeroMatrix) {
+  const std::vector<uint16_t> w(256 * 32);
+  for (const Recipe* r : recipes()) {
+    for (const ir::QuantType& type : {fp8(0, 0), fp8(1, 0), fp8(1, 16), fp8(128, 128), nvfp4(16)}) {
+      if (!r->makes(type)) continue;
+      std::vector<std::byte> codes(256 * 32, std::byte{0xFF}), scales(256 * 32);
+      r->run({w.data(), Elem::bf16, 256, 32, 256, 0.0F, type, codes.data(), scales.data(), nullptr, Isa::generic});
+      codes.resize(256 * 32 * static_cast<size_t>(bits(type.code)) / 8);
+      EXPECT_TRUE(codes == std::vector<std::byte>(codes.size())) << r->name;
+      float f32 = 0;
+      uint16_t bf16 = 0;
+      std::memcpy(&f32, scales.data(), 4);
+      std::memcpy(&bf16, scales.data(), 2);
+      switch (r->scale_elem(Elem::bf16)) {
+        case Elem::f32:
+          EXPECT_EQ(f32, 1.0F) << r->name;
+          break;
+        case Elem::bf16:
+          EXPECT_EQ(bf16, 0x3C00) << r->name;
+          break;  // 2^-7
+        default:
+          EXPECT_EQ(scales[0], r->global_divides ? std::byte{0x20} : std::byte{0x38});
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qb::recipe
