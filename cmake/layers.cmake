@@ -9,9 +9,9 @@ find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
 
 add_library(qb_flags INTERFACE)
 target_compile_features(qb_flags INTERFACE cxx_std_20)
-target_include_directories(qb_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_include_directories(qb_flags INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
 # No contraction into FMA: every result is the one that the formulas give, on every machine.
-target_compile_options(qb_flags INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion $<$<BOOL:${QB_WERROR}>:-Werror>)
+target_compile_options(qb_flags INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wno-missing-field-initializers $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> $<$<BOOL:${QB_WERROR}>:-Werror>)
 if(QB_SANITIZE)
   target_compile_options(qb_flags INTERFACE -fsanitize=${QB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(qb_flags INTERFACE -fsanitize=${QB_SANITIZE})

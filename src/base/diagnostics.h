@@ -7,12 +7,9 @@
 #include <string_view>
 #include <vector>
 
-namespace qb {
+#include "quantbridge/problem.h"
 
-enum class Severity : uint8_t { error, warning, note };
-// In the order in which a checkpoint's class is chosen (the first one present).
-enum class ProblemClass : uint8_t { damaged, inconsistent, repairable, unsupported, suspicious, environment };
-enum class Repair : uint8_t { none, exact, lossy };
+namespace qb {
 
 std::string_view to_string(Severity);
 std::string_view to_string(ProblemClass);
@@ -29,14 +26,6 @@ struct ProblemKind {
 };
 std::span<const ProblemKind> problem_kinds();
 const ProblemKind* find_problem_kind(std::string_view code);
-
-struct Problem {
-  std::string code;
-  Severity severity = Severity::error;
-  ProblemClass cls = ProblemClass::damaged;
-  Repair repair = Repair::none;
-  std::string file, tensor, module, found, expected, action;  // empty where it does not apply; may hold any bytes, escape to print
-};
 
 // Where a problem is. Any part may be empty.
 struct Place {

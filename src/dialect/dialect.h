@@ -3,7 +3,6 @@
 // They see a Package (documents and the tensor index) and Facts, never bulk data, and write programs, never bytes.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,6 +13,7 @@
 #include "base/diagnostics.h"
 #include "base/json_fwd.h"
 #include "base/regex.h"
+#include "dialect/origin.h"
 #include "io/package.h"
 #include "ir/checkpoint.h"
 #include "prog/program.h"
@@ -57,8 +57,7 @@ struct ReadContext {
 struct Export {
   std::vector<std::pair<std::string, std::shared_ptr<Json>>> documents;  // config.json and what else the dialect writes
   std::vector<prog::Program> programs;                                   // in the order of the output's tensors
-  std::unordered_map<std::string, std::string> origin;                   // tensor -> quantbridge.origin entry
-  std::vector<std::pair<std::string, std::string>> origin_document;      // entries that concern the whole checkpoint
+  Origin origin;                                                         // what the way back needs
   struct SchemeChange { std::vector<std::string> modules; std::string from, to, reason; };
   std::vector<SchemeChange> scheme_changes;
   struct Lost { std::string what, why; };
@@ -69,7 +68,8 @@ struct WriteContext {
   const Package& package;      // for documents that are carried over
   const Facts& facts;
   Surveyor& surveyor;
-  Elem dense_dtype = Elem::bf16;  // `dense` only
+  std::optional<Elem> dense_dtype = {};  // `dense` only; absent: the checkpoint's own
+  bool restore_origin = false;           // the source's quantbridge.origin is about the dialect that is written now
 };
 
 struct Dialect {

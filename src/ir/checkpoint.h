@@ -41,10 +41,16 @@ struct Stored {
   View view;
   ScaleForm form = ScaleForm::multiply;
   std::optional<double> value;  // of scalars, where the facts have it: the stored number, not yet inverted
-  // What the way back to the dialect of origin needs (quantbridge.origin); empty without it.
-  std::string origin;
+  std::string deviation;  // how it differs from what its dialect would write for it (an entry of quantbridge.origin); empty: not at all
+  std::string origin;     // its entry in the source's own quantbridge.origin: how it looked in the dialect that it came from; empty without one
 };
 
+
+// A weight that is to be quantized: its code part holds plain numbers, `recipe` makes the scheme's codes and scales of them.
+struct Make {
+  std::string recipe;             // name in the recipe manifest
+  std::vector<Stored> amax_over;  // weights that share one amax; empty: the recipe needs none
+};
 
 struct Module {
   std::string path;
@@ -53,6 +59,7 @@ struct Module {
   std::optional<Scheme> scheme;  // absent: plain numbers
   std::string why;               // which rule decided the scheme, or why there is none
   std::vector<Stored> parts;
+  std::optional<Make> make;
   int topology = -1;             // index into Topology::modules; -1: not a module that the family knows
   const Stored* part(Role role) const {
     for (const Stored& s : parts)

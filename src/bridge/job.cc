@@ -1,0 +1,127 @@
+#include "bridge/job.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "base/json.h"
+#include "io/directory.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace qb {
+namespace {
+
+// Wide elements first keeps every tensor aligned to its element; within a width, the order of the source keeps reads sequential.
+struct Key {
+  int width;
+  FileId file;
+  uint64_t offset;
+  friend auto operator<=>(const Key&, const Key&) = default;
+};
+Key key_of(const prog::Program& p) {
+  Key k{0, 0, 0};
+  for (const prog::Output& o : p.outputs) k.width = std::min(k.width, -bits(o.dtype));
+  if (!p.inputs.empty()) {
+    k.file = p.inputs.front().file;
+    k.offset = p.inputs.front().offset;
+  }
+  return k;
+}
+
+// Problems that stop a conversion. Exact repairs happen on reading: names, ranks and dtypes are normalised there, so the IR is already right.
+bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& diag) {
+  std::map<std::string, std::set<std::string>> repaired;
+  for (const Problem& p : s.diag.all()) {
+    diag.add(p);
+    if (p.severity != Severity::error || p.repair != Repair::exact) continue;
+    repaired[p.code].insert(p.module.empty() ? p.tensor : p.module);
+  }
+  bool ok = s.readable;
+  for (Problem& p : diag.all()) {
+    if (p.severity != Severity::error) continue;
+    if ((p.repair == Repair::exact && options.repair_exact) || carried_over(p)) p.severity = Severity::warning;
+    else ok = false;
+  }
+  if (options.repair_exact)
+    for (const auto& [code, modules] : repaired) job.repairs.push_back({code, {modules.begin(), modules.end()}});
+  return ok;
+}
+
+std::string fingerprint(const Session& s, const Job& job, bool checksums) {
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_64bits_reset(state);
+  const auto add = [&](std::string_view text) { XXH3_64bits_update(state, text.data(), text.size()); };
+  add(checksums ? "checksums" : "plain");
+  for (const PackageFile& f : s.package.files) {
+    struct stat st{};
+    ::stat((s.path / f.name).c_str(), &st);
+    add(fmt::format("{} {} {}.{}\n", f.name, f.size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec));
+  }
+  for (const PlannedFile& f : job.files) {
+    add(f.name);
+    for (const auto& [key, value] : f.metadata) add(key + "=" + value + "\n");
+    for (const prog::Program& p : f.programs) add(prog::to_text(p));
+  }
+  for (const auto& [name, document] : job.plan.documents) add(name + "\n" + dump_json(*document));
+  const uint64_t hash = XXH3_64bits_digest(state);
+  XXH3_freeState(state);
+  return fmt::format("quantbridge 1 {:016x}", hash);
+}
+
+}  // namespace
+
+bool plan_job(const Session& s, const JobOptions& options, Context& context, Job& job, Diagnostics& diag) {
+  if (!usable(s, options, job, diag)) return false;
+  const Dialect* target = find_dialect(options.to);
+  ir::Checkpoint checkpoint = s.checkpoint;
+  Diagnostics own;
+  const auto fail = [&] {
+    for (const Problem& p : own.all()) diag.add(p);
+    return false;
+  };
+  if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
+  StreamSurveyor surveyor(*s.package.source, context);
+  const WriteContext write{.package = s.package, .facts = s.facts, .surveyor = surveyor, .dense_dtype = options.dense_dtype,
+                           .restore_origin = read_origin(s.package).dialect == options.to};
+  job.plan.origin.dialect = s.checkpoint.dialect;
+  if (!target->write(checkpoint, write, job.plan, own)) return fail();
+  for (const Problem& p : own.all()) diag.add(p);
+  std::stable_sort(job.plan.programs.begin(), job.plan.programs.end(), [](const auto& a, const auto& b) { return key_of(a) < key_of(b); });
+  job.files = plan_files(std::move(job.plan.programs), options.max_shard);
+  job.plan.programs.clear();
+  for (PlannedFile& f : job.files) {
+    f.metadata.emplace_back("format", "pt");
+    std::vector<std::string> names;
+    for (const prog::Program& p : f.programs)
+      for (const prog::Output& o : p.outputs) {
+        names.push_back(o.name);
+        job.bytes_out += prog::output_bytes(o);
+        ++job.tensors;
+      }
+    const bool noted = !job.plan.origin.document.empty() || std::any_of(names.begin(), names.end(), [&](const auto& n) { return job.plan.origin.tensors.count(n) > 0; });
+    if (noted) f.metadata.emplace_back(std::string(origin_key), origin_metadata(job.plan.origin, names));
+  }
+  for (const TensorInfo& t : s.package.tensors) job.bytes_in += t.bytes;
+  return true;
+}
+
+Result<JobReport> write_job(const Session& s, const Job& job, const std::filesystem::path& out, bool force, bool checksums, Context& context) {
+  QB_ASSIGN(std::unique_ptr<OutputDirectory> dir, OutputDirectory::create(out, s.path, force, fingerprint(s, job, checksums), job.bytes_out));
+  JobReport report;
+  report.start = dir->start();
+  QB_ASSIGN(report.run, run_plan(job.files, *s.package.source, *dir, checksums, context));
+  // Quantization documents of the source are stale now; the dialect has written its own.
+  std::vector<std::string> skip{"config.json", "hf_quant_config.json", "quantize_config.json", "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};
+  QB_TRY(copy_other_files(s.path, s.package, dir->path(), skip));
+  if (const std::string index = index_document(job.files); !index.empty()) QB_TRY(dir->write_file("model.safetensors.index.json", index));
+  for (const auto& [name, document] : job.plan.documents) QB_TRY(dir->write_file(name, dump_json(*document) + "\n"));
+  QB_TRY(dir->commit());
+  return report;
+}
+
+}  // namespace qb

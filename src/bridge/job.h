@@ -1,0 +1,44 @@
+// A conversion or quantization: planned whole before any data is read, then written.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "bridge/session.h"
+#include "exec/run.h"
+#include "pass/quantize.h"
+
+namespace qb {
+
+struct JobOptions {
+  std::string to;
+  std::optional<Elem> dense_dtype;
+  std::optional<pass::QuantizeOptions> quantize;
+  bool repair_exact = true;
+  uint64_t max_shard = 5'000'000'000;
+  bool checksums = true;
+};
+
+struct RepairDone {
+  std::string code;
+  std::vector<std::string> modules;
+};
+
+struct Job {
+  Export plan;  // its programs have moved into files
+  std::vector<PlannedFile> files;
+  std::vector<RepairDone> repairs;
+  uint64_t bytes_in = 0, bytes_out = 0;
+  int64_t tensors = 0;
+};
+
+// False: the checkpoint cannot be written that way; `diag` says why, nothing was written. `context` is used for the surveys that the plan depends on.
+bool plan_job(const Session&, const JobOptions&, Context& context, Job&, Diagnostics& diag);
+
+struct JobReport {
+  RunReport run;
+  OutputDirectory::Start start = OutputDirectory::Start::fresh;
+};
+Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&);
+
+}  // namespace qb

@@ -1,0 +1,268 @@
+// compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized FP8, nvfp4-pack-quantized.
+//
+// Source of truth: the library's own files. The group's `format` wins over the global one; targets are tried exact name, then regex, then class name, each in
+// lexicographic order; a module that any ignore entry matches is unquantized.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/json.h"
+#include "dialect/compressed_tensors_config.h"
+#include "dialect/documents.h"
+#include "dialect/register.h"
+#include "dialect/row.h"
+
+namespace qb {
+namespace {
+
+using ir::Role;
+using ir::ScaleForm;
+
+constexpr std::string_view spec = "compressed-tensors 0.19, llm-compressor 0.14";
+// The library's version whose conventions are written: every key below exists there, and per-group formats are honoured.
+constexpr std::string_view written_version = "0.19.0";
+
+bool is_float_format(const ir::Scheme& s) { return ct_format(s) == "float-quantized" || ct_format(s) == "naive-quantized"; }
+bool holds_tensor(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block == ir::Block{0, 0}; }
+bool holds_channel(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block == ir::Block{1, 0}; }
+bool holds_grid(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block.cols > 0; }
+bool holds_nvfp4(const ir::Scheme& s) noexcept { return ct_format(s) == "nvfp4-pack-quantized"; }
+
+constexpr PartRow input_part{.role = Role::input_scale, .suffix = "input_scale", .container = Elem::f32, .rank = Rank::scalar1, .any_float = true,
+                             .form = ScaleForm::multiply, .presence = Presence::required};
+constexpr PartRow scale_part(Rank rank) {
+  return {.role = Role::scale, .suffix = "weight_scale", .container = Elem::f32, .rank = rank, .any_float = true};
+}
+constexpr PartRow fp8_part{Role::code, "weight", Elem::e4m3, Rank::matrix};
+constexpr PartRow tensor_parts[] = {fp8_part, scale_part(Rank::scalar1), input_part};
+constexpr PartRow channel_parts[] = {fp8_part, scale_part(Rank::column), input_part};
+constexpr PartRow grid_parts[] = {fp8_part, scale_part(Rank::grid), input_part};
+constexpr PartRow nvfp4_parts[] = {
+    {Role::code, "weight_packed", Elem::u8, Rank::matrix},
+    {Role::scale, "weight_scale", Elem::e4m3, Rank::grid},
+    {.role = Role::global, .suffix = "weight_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
+    {.role = Role::input_scale, .suffix = "input_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
+};
+constexpr Row rows[] = {
+    {"float-quantized", holds_tensor, tensor_parts},
+    {"float-quantized", holds_channel, channel_parts},
+    {"float-quantized", holds_grid, grid_parts},
+    {"nvfp4-pack-quantized", holds_nvfp4, nvfp4_parts},
+};
+
+const Json* quantization_config(const Package& p) {
+  const Json* config = p.document("config.json");
+  if (config == nullptr) return nullptr;
+  const Json* q = find(*config, "quantization_config");
+  if (q == nullptr || !q->is_object()) q = find(*config, "compression_config");  // very old files
+  return q != nullptr && q->is_object() ? q : nullptr;
+}
+
+Match match(const Package& p) {
+  const Json* q = quantization_config(p);
+  if (q == nullptr) return {};
+  if (string_at(*q, "quant_method") == "compressed-tensors") return {Match::certain, "config.json: quant_method is compressed-tensors"};
+  if (find(*p.document("config.json"), "compression_config") == q) return {Match::maybe, "config.json: compression_config is there"};
+  return {};
+}
+
+struct Target {
+  const CtGroup* group = nullptr;
+  const NameRule* rule = nullptr;
+  NameRule::How how = NameRule::How::no;
+};
+
+// The group that the library gives a module; `rival` is another group whose best match is of the same kind.
+Target target_of(const CtConfig& config, const ir::Module& m, const CtGroup*& rival) {
+  Target best;
+  for (const CtGroup& g : config.groups)
+    for (const NameRule& rule : g.targets) {
+      const NameRule::How how = rule.match(m.path, m.kind);
+      if (how == NameRule::How::no) continue;
+      const bool better = best.group == nullptr || how < best.how || (how == best.how && rule.text() < best.rule->text());
+      if (best.group != nullptr && best.group != &g && how == best.how) rival = better ? best.group : &g;
+      else if (better && how < best.how) rival = nullptr;
+      if (better) best = {&g, &rule, how};
+    }
+  return best;
+}
+
+bool stores(const Reading& r, const ir::Module& m, const ir::Scheme& scheme) {
+  const Row* row = row_for(rows, scheme);
+  const TensorInfo* code = row != nullptr ? r.find(m, row->parts[0].suffix) : nullptr;
+  return code != nullptr && code->dtype == row->parts[0].container;
+}
+
+bool has_codes(const Reading& r, const ir::Module& m) {
+  const TensorInfo* w = r.find(m, "weight");
+  return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && w->dtype == Elem::e4m3);
+}
+
+void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
+  const NameRule* ignored = r.excluded_by(m);
+  const CtGroup* rival = nullptr;
+  Target t = target_of(config, m, rival);
+  const bool codes = has_codes(r, m);
+  const TensorInfo* weight = r.find(m, "weight");
+  const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : r.tensors_of(m).front()->name;
+  if (!codes && r.read_plain(m)) {
+    if (ignored != nullptr) m.why = fmt::format("ignore: '{}'", ignored->text());
+    else if (t.group == nullptr) m.why = config.groups.empty() ? "the model's linears are not quantized" : "no target names it";
+    else m.why = r.report_unlisted(m);
+  } else {
+    if (t.group != nullptr && rival != nullptr && !(rival->scheme == t.group->scheme)) {
+      // Two groups claim it with equal right. What is stored settles it.
+      const bool a = stores(r, m, t.group->scheme), b = stores(r, m, rival->scheme);
+      if (b && !a) t.group = rival;
+      r.diag.report("targets-overlap", {.file = "config.json", .tensor = tensor, .module = m.path},
+                    fmt::format("groups {} ({}) and {} ({})", t.group->name, to_string(t.group->scheme), rival->name, to_string(rival->scheme)), "one group for each module");
+    }
+    if (t.group == nullptr && !config.groups.empty()) {
+      for (const CtGroup& g : config.groups)
+        if (stores(r, m, g.scheme) && t.group == nullptr) t.group = &g;
+      r.diag.report("targets-miss", {.file = "config.json", .tensor = tensor, .module = m.path}, "quantized, and no target names it", "a target for each quantized module");
+    }
+    if (t.group == nullptr) return;  // its tensors stay unclaimed and are reported
+    if (ignored != nullptr)
+      r.diag.report("excluded-but-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
+                    fmt::format("quantized, and ignored by '{}'", ignored->text()), "one of the two; the tensors decide");
+    m.scheme = t.group->scheme;
+    m.why = t.rule != nullptr ? fmt::format("{}: target '{}'", t.group->name, t.rule->text()) : fmt::format("{}: by its tensors", t.group->name);
+    const Row* row = row_for(rows, *m.scheme);
+    if (row == nullptr || !read_row(r, *row, m))
+      for (const TensorInfo* left : r.tensors_of(m)) r.claim(*left);
+    if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
+      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path}, "a quantized embedding table that is also the head",
+                    "engines that apply its scale in both places");
+  }
+  r.read_bias(m);
+}
+
+bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
+  Reading r(context, out, diag);
+  CtConfig config;
+  const bool config_ok = read_ct_config(*quantization_config(context.package), context.regex, config, diag);
+  if (!config_ok || !r.begin()) return false;
+  out.dialect = "compressed_tensors";
+  out.producer = {"compressed-tensors", config.version};
+  out.quant_algo = config.format;
+  r.set_rules(config.ignore, "config.json");
+  r.read_kv_scales(Reading::KvNames::attention, config.kv.has_value(), "config.json");
+  for (ir::Module& m : out.modules)
+    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !r.tensors_of(m).empty()) read_weight(r, config, m);
+  r.read_rest();
+  r.check_rules();
+  r.finish();
+  return true;
+}
+
+// ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
+
+Json group_of(const ir::Scheme& s, std::vector<std::string> targets) {
+  Json g = Json::object();
+  g["format"] = ct_format(s);
+  g["input_activations"] = s.input ? ct_args(s.input->type, &*s.input) : Json(nullptr);
+  g["output_activations"] = nullptr;
+  g["targets"] = Json::array();
+  for (std::string& t : targets) g["targets"].push_back(std::move(t));
+  g["weights"] = ct_args(s.weight, nullptr);
+  return g;
+}
+
+void write_documents(const ir::Checkpoint& c, const WriteContext& context, Export& out) {
+  std::map<std::string, std::vector<std::string>> by_scheme;
+  std::vector<std::string> ignore;
+  bool class_only = true;  // every quantized module is a Linear
+  for (const ir::Module& m : c.modules) {
+    if (m.scheme) {
+      by_scheme[to_string(*m.scheme)].push_back(m.path);
+      class_only &= m.kind == arch::Kind::linear;
+    } else if (m.kind == arch::Kind::linear) {
+      ignore.push_back(m.path);
+    }
+  }
+  Json config = plain_config(context.package);
+  if (!by_scheme.empty() || c.kv) {
+    Json groups = Json::object();
+    std::string format;
+    const bool one = by_scheme.size() == 1 && class_only;
+    for (auto& [text, modules] : by_scheme) {
+      const ir::Scheme scheme = *ir::parse_scheme(text);
+      const std::string mine(ct_format(scheme));
+      format = format.empty() || format == mine ? mine : "mixed-precision";
+      groups[fmt::format("group_{}", groups.size())] = group_of(scheme, one ? std::vector<std::string>{"Linear"} : std::move(modules));
+    }
+    Json q = Json::object();
+    q["config_groups"] = std::move(groups);
+    q["format"] = format.empty() ? "dense" : format;
+    q["global_compression_ratio"] = nullptr;
+    q["ignore"] = by_scheme.empty() ? Json::array() : Json(ignore);
+    q["kv_cache_scheme"] = c.kv ? ct_args(c.kv->scheme.type, &c.kv->scheme) : Json(nullptr);
+    q["quant_method"] = "compressed-tensors";
+    q["quantization_status"] = "compressed";
+    q["sparsity_config"] = Json::object();
+    q["transform_config"] = Json::object();
+    q["version"] = written_version;
+    config["quantization_config"] = std::move(q);
+  }
+  out.documents.emplace_back("config.json", std::make_shared<Json>(std::move(config)));
+}
+
+// KV scales of one attention module; a layer without any gets the default 1, which the way back leaves out again.
+void write_kv(const ir::Module& m, const WriteContext& context, Export& out) {
+  for (const Role role : {Role::k_scale, Role::v_scale}) {
+    const std::string name = fmt::format("{}.{}", m.path, ir::to_string(role));
+    if (const ir::Stored* s = m.part(role); s != nullptr) {
+      write_stored(*s, {.name = name, .dtype = s->container == Elem::f16 || s->container == Elem::bf16 ? s->container : Elem::f32, .shape = {1}}, context, out);
+      continue;
+    }
+    prog::Program p;
+    p.ops.emplace_back(prog::Literal{Elem::f32, std::string("\x00\x00\x80\x3f", 4)});
+    p.outputs.push_back({.name = name, .dtype = Elem::f32, .shape = {1}, .value = 0});
+    out.programs.push_back(std::move(p));
+    OriginEntry absent;
+    absent.absent = true;
+    out.origin.tensors[name] = to_text(absent);
+  }
+}
+
+bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
+  ir::Checkpoint c = in;
+  const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
+  std::optional<ir::Scheme> original;
+  if (auto it = origin.document.find("scheme"); it != origin.document.end())
+    if (Result<ir::Scheme> s = ir::parse_scheme(it->second)) original = *s;
+  for (ir::Module& m : c.modules) {
+    if (!m.scheme) continue;
+    // The middle dialect had no word for the activations; the weights must mean the same.
+    if (original && original->weight == m.scheme->weight && !m.scheme->input && !(original->input && original->input->when == ir::When::fixed)) m.scheme = original;
+    if (row_for(rows, *m.scheme) == nullptr)
+      diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "FP8 (float-quantized, naive-quantized) or NVFP4 with groups of 16");
+  }
+  if (!diag.ok()) return false;
+  if (c.dialect == "modelopt") {
+    out.origin.document["label"] = c.quant_algo;
+    out.origin.document["producer_version"] = c.producer.version;
+  }
+  for (const ir::Module& m : c.modules) {
+    if (m.scheme) {
+      write_row(*row_for(rows, *m.scheme), m, context, out);
+      continue;
+    }
+    for (const ir::Stored& s : m.parts)
+      if (s.role != Role::k_scale && s.role != Role::v_scale) write_plain(s, out);
+    if (c.kv && m.kind == arch::Kind::attention) write_kv(m, context, out);
+  }
+  write_documents(c, context, out);
+  return true;
+}
+
+}  // namespace
+
+// clang-format off
+QB_DIALECT(compressed_tensors) = {
+    .name = "compressed_tensors", .spec = spec, .match = match, .read = read, .write = write};
+// clang-format on
+
+}  // namespace qb

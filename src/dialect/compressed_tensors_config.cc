@@ -1,0 +1,229 @@
+#include "dialect/compressed_tensors_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "base/json.h"
+
+namespace qb {
+namespace {
+
+constexpr const char* file = "config.json";
+
+struct Args {
+  std::optional<ir::QuantType> type;
+  ir::When when = ir::When::fixed;
+  bool per_head = false, local = false;
+};
+
+void invalid(Diagnostics& diag, const std::string& where, std::string_view key, const Json& value, std::string expected) {
+  diag.report("config-invalid", {.file = file}, fmt::format("{}.{} is {}", where, key, dump_json(value, -1).substr(0, 80)), std::move(expected));
+}
+
+void unsupported(Diagnostics& diag, const std::string& where, std::string what) {
+  diag.report("algorithm-unsupported", {.file = file}, fmt::format("{}: {}", where, what),
+              "FP8 weights (tensor, channel, group, block) or NVFP4, with FP8 or NVFP4 activations or none");
+}
+
+constexpr std::array<std::string_view, 13> arg_keys{"num_bits", "type", "symmetric", "group_size", "strategy", "block_structure", "dynamic",
+                                                    "actorder", "scale_dtype", "zp_dtype", "observer", "observer_kwargs", "is_online"};
+
+// [rows, cols], or the string "128x128" of old files.
+bool read_block(const Json& v, ir::Block& block) {
+  int64_t r = 0, c = 0;
+  if (v.is_array() && v.size() == 2 && v[0].is_number_integer() && v[1].is_number_integer()) {
+    r = v[0].get<int64_t>();
+    c = v[1].get<int64_t>();
+  } else if (v.is_string()) {
+    const auto& s = v.get_ref<const std::string&>();
+    const size_t x = s.find('x');
+    if (x == s.npos) return false;
+    std::from_chars(s.data(), s.data() + x, r);
+    std::from_chars(s.data() + x + 1, s.data() + s.size(), c);
+  }
+  if (r < 1 || c < 1 || r > 65536 || c > 65536) return false;
+  block = {static_cast<int32_t>(r), static_cast<int32_t>(c)};
+  return true;
+}
+
+// QuantizationArgs. False after a report.
+bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& diag) {
+  if (!a.is_object()) return invalid(diag, where, "", a, "an object"), false;
+  for (auto it = a.begin(); it != a.end(); ++it)
+    if (std::find(arg_keys.begin(), arg_keys.end(), it.key()) == arg_keys.end()) {
+      invalid(diag, where, escape(it.key()), *it, "one of the keys that compressed-tensors knows");
+      return false;
+    }
+  const int64_t num_bits = int_at(a, "num_bits", 8);
+  std::string type(string_at(a, "type", "int"));
+  for (char& c : type) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  const int64_t group = int_at(a, "group_size", 0);
+  std::string strategy(string_at(a, "strategy"));
+  if (strategy.empty()) strategy = group > 0 ? "group" : group == -1 ? "channel" : "tensor";
+  const Json* dynamic = find(a, "dynamic");
+  out.local = dynamic != nullptr && dynamic->is_string() && dynamic->get_ref<const std::string&>() == "local";
+  if (dynamic != nullptr && !dynamic->is_boolean() && !dynamic->is_null() && !out.local) return invalid(diag, where, "dynamic", *dynamic, "true, false or \"local\""), false;
+  out.when = dynamic != nullptr && dynamic->is_boolean() && dynamic->get<bool>() ? ir::When::per_call : ir::When::fixed;
+
+  const auto what = [&] { return fmt::format("{} {} bits, strategy {}", type, num_bits, strategy); };
+  if (!bool_at(a, "symmetric", true)) return unsupported(diag, where, "asymmetric " + what()), false;
+  if (const Json* order = find(a, "actorder"); order != nullptr && !order->is_null() && !(order->is_boolean() && !order->get<bool>()))
+    return unsupported(diag, where, "actorder"), false;
+  const std::string_view scale_dtype = string_at(a, "scale_dtype");
+  ir::QuantType t;
+  if (type == "float" && num_bits == 4 && (strategy == "tensor_group" || (strategy == "group" && group == 16))) {
+    if (group != 16) return unsupported(diag, where, fmt::format("{} of {}", what(), group)), false;
+    t = {.code = Elem::e2m1, .scale = ir::ScaleValues::e4m3, .block = {1, 16}};
+  } else if (type == "float" && num_bits == 8 && scale_dtype != "torch.uint8") {
+    t = {.code = Elem::e4m3, .scale = ir::ScaleValues::any};
+    if (strategy == "tensor") t.block = {0, 0};
+    else if (strategy == "channel" || strategy == "token") t.block = {1, 0};
+    else if (strategy == "group") {
+      if (group < 1 || group > 65536) return invalid(diag, where, "group_size", find(a, "group_size") != nullptr ? *find(a, "group_size") : Json(), "1 to 65536"), false;
+      t.block = {1, static_cast<int32_t>(group)};
+    } else if (strategy == "block") {
+      const Json* block = find(a, "block_structure");
+      if (block == nullptr || !read_block(*block, t.block)) return invalid(diag, where, "block_structure", block != nullptr ? *block : Json(), "[rows, columns]"), false;
+    } else if (strategy == "attn_head") {
+      out.per_head = true;
+    } else {
+      return invalid(diag, where, "strategy", *find(a, "strategy"), "tensor, channel, token, group, block, tensor_group or attn_head"), false;
+    }
+  } else {
+    return unsupported(diag, where, what() + (scale_dtype == "torch.uint8" ? " with E8M0 scales" : "")), false;
+  }
+  out.type = t;
+  return true;
+}
+
+bool is_null(const Json* v) { return v == nullptr || v->is_null(); }
+
+// A scheme object of config_groups.
+bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagnostics& diag) {
+  const Json* weights = find(g, "weights");
+  const Json* input = find(g, "input_activations");
+  if (!is_null(find(g, "output_activations"))) return unsupported(diag, where, "output_activations"), false;
+  if (is_null(weights)) return unsupported(diag, where, "a group without weights"), false;
+  Args w;
+  if (!read_args(*weights, where + ".weights", w, diag)) return false;
+  if (w.per_head || w.local || w.when == ir::When::per_call) return unsupported(diag, where, "weights with run-time scales"), false;
+  out.weight = *w.type;
+  if (is_null(input)) return true;
+  Args a;
+  if (!read_args(*input, where + ".input_activations", a, diag)) return false;
+  if (a.per_head) return unsupported(diag, where, "activations per attention head"), false;
+  // "local": the second level is in the file, the block scales are taken at run time.
+  out.input = ir::Activation{*a.type, a.type->two_level() ? (a.when == ir::When::per_call ? ir::When::per_call : ir::When::fixed) : a.when};
+  if (out.input->when == ir::When::fixed && !out.input->type.two_level() && !(out.input->type.block == ir::Block{0, 0}))
+    return unsupported(diag, where, "static activation scales that are not per tensor"), false;
+  if (out.weight.two_level() != out.input->type.two_level()) return unsupported(diag, where, fmt::format("{} weights with {} activations", to_string(out.weight), to_string(*out.input))), false;
+  return true;
+}
+
+bool read_rules(const Json* list, const std::string& where, RegexCompiler regex, std::vector<NameRule>& out, Diagnostics& diag) {
+  if (is_null(list)) return true;
+  if (!list->is_array()) return invalid(diag, where, "", *list, "a list of names"), false;
+  for (const Json& e : *list) {
+    if (!e.is_string()) return invalid(diag, where, "", e, "a string"), false;
+    Result<NameRule> rule = NameRule::compressed_tensors(e.get<std::string>(), regex);
+    if (!rule) {
+      diag.report("pattern-invalid", {.file = file}, fmt::format("{}: '{}': {}", where, escape(e.get_ref<const std::string&>()), rule.error().what), "a regular expression");
+      return false;
+    }
+    out.push_back(std::move(*rule));
+  }
+  return true;
+}
+
+bool read_group(const std::string& name, const Json& g, const CtConfig& config, RegexCompiler regex, CtGroup& out, Diagnostics& diag) {
+  const std::string where = "config_groups." + escape(name);
+  if (!g.is_object()) return invalid(diag, where, "", g, "an object with targets and weights"), false;
+  out.name = name;
+  out.format = std::string(string_at(g, "format"));
+  if (out.format.empty() && config.format != "mixed-precision") out.format = config.format;
+  if (!out.format.empty() && out.format != "float-quantized" && out.format != "naive-quantized" && out.format != "nvfp4-pack-quantized")
+    return unsupported(diag, where, "format " + escape(out.format)), false;
+  if (!read_scheme(g, where, out.scheme, diag) || !read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag)) return false;
+  std::sort(out.targets.begin(), out.targets.end(), [](const NameRule& a, const NameRule& b) { return a.text() < b.text(); });
+  return true;
+}
+
+// Parts of the config that change what the tensors mean and are not read yet.
+bool read_extras(const Json& q, CtConfig& out, Diagnostics& diag) {
+  if (const Json* sparsity = find(q, "sparsity_config"); sparsity != nullptr && sparsity->is_object() && !sparsity->empty()) {
+    const std::string_view format = string_at(*sparsity, "format", "dense");
+    if (format != "dense") return unsupported(diag, "sparsity_config", "format " + escape(format)), false;
+  }
+  if (const Json* transform = find(q, "transform_config"); transform != nullptr && transform->is_object() && !transform->empty()) {
+    const Json* groups = find(*transform, "config_groups");
+    if (groups == nullptr || !groups->is_object() || !groups->empty()) return unsupported(diag, "transform_config", "transforms"), false;
+  }
+  if (const Json* kv = find(q, "kv_cache_scheme"); !is_null(kv)) {
+    Args a;
+    if (!read_args(*kv, "kv_cache_scheme", a, diag)) return false;
+    if (a.per_head || a.when != ir::When::fixed || !(*a.type == ir::QuantType{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}))
+      return unsupported(diag, "kv_cache_scheme", a.per_head ? "one scale per attention head" : "a scheme that is not static FP8 per tensor"), false;
+    out.kv = ir::Activation{*a.type, a.when};
+  }
+  return true;
+}
+
+}  // namespace
+
+bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnostics& diag) {
+  out.format = std::string(string_at(q, "format"));
+  out.version = std::string(string_at(q, "version"));
+  if (!read_extras(q, out, diag)) return false;
+  const std::string_view status = string_at(q, "quantization_status", "compressed");
+  const Json* groups = find(q, "config_groups");
+  if (!is_null(groups) && !groups->is_object()) return invalid(diag, "quantization_config", "config_groups", *groups, "an object"), false;
+  if (!is_null(groups) && !groups->empty() && status != "compressed") return unsupported(diag, "quantization_status", escape(status) + " (scales beside unquantized weights)"), false;
+  if (!is_null(groups))
+    for (auto it = groups->begin(); it != groups->end(); ++it) {
+      CtGroup group;
+      if (!read_group(it.key(), *it, out, regex, group, diag)) return false;
+      out.groups.push_back(std::move(group));
+    }
+  return read_rules(find(q, "ignore"), "ignore", regex, out.ignore, diag);
+}
+
+Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {
+  Json j = Json::object();
+  const bool nvfp4 = t.two_level();
+  const bool dynamic = activation != nullptr && activation->when == ir::When::per_call;
+  j["actorder"] = nullptr;
+  j["block_structure"] = t.block.rows > 1 ? Json::array({t.block.rows, t.block.cols}) : Json(nullptr);
+  j["dynamic"] = activation != nullptr && nvfp4 && !dynamic ? Json("local") : Json(dynamic);
+  j["group_size"] = t.block.rows == 1 && t.block.cols > 0 ? Json(t.block.cols) : Json(nullptr);
+  j["num_bits"] = nvfp4 ? 4 : 8;
+  j["observer"] = nullptr;
+  j["observer_kwargs"] = Json::object();
+  j["scale_dtype"] = nvfp4 ? Json("torch.float8_e4m3fn") : Json(nullptr);
+  j["strategy"] = nvfp4                             ? "tensor_group"
+                  : t.block == ir::Block{0, 0}      ? "tensor"
+                  : t.block.rows > 1                ? "block"
+                  : t.block.cols > 0                ? "group"
+                  : activation != nullptr           ? "token"
+                                                    : "channel";
+  j["symmetric"] = true;
+  j["type"] = "float";
+  j["zp_dtype"] = nullptr;
+  return j;
+}
+
+std::string_view ct_format(const ir::Scheme& s) {
+  if (!(s.features == ir::Features{}) || s.weight.zero != ir::Zero::none) return {};
+  const auto fp8 = [](const ir::QuantType& t) { return t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none; };
+  if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16})
+    return !s.input || s.input->type == s.weight ? "nvfp4-pack-quantized" : "";
+  if (!fp8(s.weight)) return {};
+  if (!s.input) return "naive-quantized";
+  if (!fp8(s.input->type)) return {};
+  if (s.input->when == ir::When::fixed && !(s.input->type.block == ir::Block{0, 0})) return {};
+  return s.input->type.block.rows > 1 ? "" : "float-quantized";
+}
+
+}  // namespace qb

@@ -1,0 +1,34 @@
+// quantization_config of compressed-tensors: groups of targets with a scheme each, an ignore list, a KV-cache scheme.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dialect/dialect.h"
+#include "arch/match.h"
+
+namespace qb {
+
+struct CtGroup {
+  std::string name, format;  // format: of the group, else of the whole config
+  ir::Scheme scheme;
+  std::vector<NameRule> targets;  // sorted as the library tries them
+};
+
+struct CtConfig {
+  std::vector<CtGroup> groups;
+  std::vector<NameRule> ignore;
+  std::optional<ir::Activation> kv;
+  std::string format, version;
+};
+
+// Problems: config-invalid (a key with a wrong type, an unknown key of a scheme), algorithm-unsupported (names what is not read yet), pattern-invalid.
+bool read_ct_config(const Json& quantization_config, RegexCompiler, CtConfig&, Diagnostics&);
+
+// One scheme as QuantizationArgs, all keys written out.
+Json ct_args(const ir::QuantType&, const ir::Activation* activation);
+
+// The library's word for how a scheme is stored: float-quantized, naive-quantized, nvfp4-pack-quantized; empty when this dialect does not write it.
+std::string_view ct_format(const ir::Scheme&);
+
+}  // namespace qb

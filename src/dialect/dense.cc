@@ -1,0 +1,111 @@
+// Plain Hugging Face checkpoints: no quantization. Writing dequantizes every weight; scales and KV scales have no place in the result.
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "dialect/documents.h"
+#include "dialect/reading.h"
+#include "dialect/register.h"
+
+namespace qb {
+namespace {
+
+using ir::Role;
+
+Match match(const Package& p) {
+  const Json* config = p.document("config.json");
+  if (config == nullptr || p.document("hf_quant_config.json") != nullptr) return {};
+  for (const char* key : {"quantization_config", "compression_config"})
+    if (const Json* q = find(*config, key); q != nullptr && !q->is_null()) return {};
+  return {Match::maybe, "no quantization config"};
+}
+
+bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
+  Reading r(context, out, diag);
+  if (!r.begin()) return false;
+  out.dialect = "dense";
+  for (ir::Module& m : out.modules) {
+    if ((m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding) || r.tensors_of(m).empty()) continue;
+    r.read_plain(m);
+    m.why = "the model is not quantized";
+    r.read_bias(m);
+  }
+  r.read_rest();
+  r.finish();
+  return true;
+}
+
+const char* torch_name(Elem e) { return e == Elem::f32 ? "float32" : e == Elem::f16 ? "float16" : "bfloat16"; }
+
+// Narrowing plain numbers could lose; they are only ever widened.
+bool widens(Elem from, Elem to) { return to == Elem::f32 && (from == Elem::bf16 || from == Elem::f16); }
+
+void write_plain_float(const ir::Stored& s, Elem to, Export& out) {
+  prog::Program p;
+  p.rows = s.view.dims[0];
+  p.inputs.push_back(prog::input_of(s, 1));
+  const Elem dtype = widens(s.container, to) ? to : s.container;
+  if (dtype == s.container) p.ops.emplace_back(prog::Copy{0});
+  else p.ops.emplace_back(prog::Recode{0, dtype});
+  p.outputs.push_back({.name = s.tensor, .dtype = dtype, .shape = s.shape, .value = 1});
+  out.programs.push_back(std::move(p));
+}
+
+void write_dequantized(const ir::Module& m, Elem to, Export& out) {
+  const ir::Stored& code = *m.part(Role::code);
+  const ir::Stored& scale = *m.part(Role::scale);
+  const ir::Stored* global = m.part(Role::global);
+  const ir::QuantType& type = m.scheme->weight;
+  prog::Program p;
+  p.rows = m.n;
+  p.row_multiple = std::max(type.block.rows, 1);
+  p.inputs = {prog::input_of(code, 1), prog::input_of(scale, type.block.rows)};
+  prog::Dequantize op{.type = type, .code = 0, .scale = 1, .scale_form = scale.form};
+  if (global != nullptr) {
+    p.inputs.push_back(prog::input_of(*global, 0));
+    op.global = 2;
+    op.global_form = global->form;
+  }
+  p.ops.emplace_back(op);
+  auto value = static_cast<prog::ValueId>(p.inputs.size());
+  if (to != Elem::f32) {
+    p.ops.emplace_back(prog::Recode{value, to});
+    ++value;
+  }
+  p.outputs.push_back({.name = m.path + ".weight", .dtype = to, .shape = {m.n, m.k}, .value = value});
+  out.programs.push_back(std::move(p));
+}
+
+bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Diagnostics& diag) {
+  const Elem to = context.dense_dtype.value_or(c.model_dtype);
+  bool kv = false, inputs = false;
+  for (const ir::Module& m : c.modules) {
+    if (m.make) {
+      diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "plain numbers: dense holds nothing quantized");
+      return false;
+    }
+    if (m.scheme) {
+      write_dequantized(m, to, out);
+      inputs |= m.part(Role::input_scale) != nullptr;
+    }
+    for (const ir::Stored& s : m.parts) {
+      kv |= s.role == Role::k_scale;
+      if (s.role == Role::plain || s.role == Role::bias || (s.role == Role::code && !m.scheme)) write_plain_float(s, to, out);
+    }
+  }
+  if (inputs) out.lost.push_back({"static activation scales", "an unquantized model does not quantize activations"});
+  if (kv) out.lost.push_back({"KV-cache scales", "an unquantized model has no scheme for its KV cache"});
+  Json config = plain_config(context.package);
+  const char* key = config.contains("dtype") ? "dtype" : "torch_dtype";
+  config[key] = torch_name(to);
+  out.documents.emplace_back("config.json", std::make_shared<Json>(std::move(config)));
+  return true;
+}
+
+}  // namespace
+
+// clang-format off
+QB_DIALECT(dense) = {
+    .name = "dense", .spec = "Hugging Face transformers checkpoints", .match = match, .read = read, .write = write};
+// clang-format on
+
+}  // namespace qb

@@ -1,0 +1,84 @@
+// KV-cache scales under every name that producers and engines use, given to the attention module that they belong to.
+//
+// Sources: names of ModelOpt 0.47, compressed-tensors 0.6 to 0.19, AutoFP8, and the parameter names of vLLM's attention layers.
+#include <fmt/format.h>
+
+#include <array>
+
+#include "dialect/reading.h"
+
+namespace qb {
+namespace {
+
+struct KvName {
+  std::string_view suffix;  // behind the attention module's path
+  bool k, v;                // whose scale it is; both: one scale for the pair
+};
+constexpr std::array names{
+    KvName{"k_proj.k_scale", true, false},   KvName{"v_proj.v_scale", false, true},     KvName{"k_scale", true, false},
+    KvName{"v_scale", false, true},          KvName{"attn.k_scale", true, false},       KvName{"attn.v_scale", false, true},
+    KvName{"qkv_proj.k_scale", true, false}, KvName{"qkv_proj.v_scale", false, true},   KvName{"qkqkv_proj.k_scale", true, false},
+    KvName{"qkqkv_proj.v_scale", false, true}, KvName{"k_proj.output_scale", true, false}, KvName{"v_proj.output_scale", false, true},
+    KvName{"k_cache.scale", true, false},    KvName{"v_cache.scale", false, true},      KvName{"kv_scale", true, true},
+};
+
+bool own_name(std::string_view suffix, Reading::KvNames canonical) {
+  return canonical == Reading::KvNames::projection ? suffix == "k_proj.k_scale" || suffix == "v_proj.v_scale" : suffix == "k_scale" || suffix == "v_scale";
+}
+
+}  // namespace
+
+void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view announced_by) {
+  const Package& p = context.package;
+  int layers = 0;
+  const TensorInfo* any = nullptr;
+  for (ir::Module& m : out.modules) {
+    if (m.kind != arch::Kind::attention) continue;
+    for (const char* suffix : {"k_proj.k_bias", "v_proj.v_bias"})
+      if (const TensorInfo* t = p.tensor(fmt::format("{}.{}", m.path, suffix)); t != nullptr) {
+        claim(*t);
+        diag.report("algorithm-unsupported", {.file = p.file_name(t->file), .tensor = t->name, .module = m.path}, "an affine KV cache (k_bias, v_bias)",
+                    "symmetric FP8 KV scales");
+      }
+    int found = 0;
+    for (const KvName& name : names) {
+      // A scale may lie under the attention module itself or under one of its projections.
+      const TensorInfo* t = p.tensor(fmt::format("{}.{}", m.path, name.suffix));
+      if (t == nullptr || claimed(*t)) continue;
+      claim(*t);
+      any = t;
+      const Place place{.file = p.file_name(t->file), .tensor = t->name, .module = m.path};
+      if (t->elements() != 1 || !info(t->dtype).is_float) {
+        diag.report("algorithm-unsupported", place, fmt::format("KV scale {} [{}]", info(t->dtype).safetensors, fmt::join(t->shape, ",")), "one float for the layer");
+        continue;
+      }
+      if (!own_name(name.suffix, canonical))
+        diag.report("kv-scale-name", place, std::string(name.suffix), canonical == KvNames::projection ? "k_proj.k_scale, v_proj.v_scale" : "k_scale, v_scale");
+      for (ir::Role role : {ir::Role::k_scale, ir::Role::v_scale}) {
+        if (!(role == ir::Role::k_scale ? name.k : name.v)) continue;
+        if (m.part(role) != nullptr) {
+          diag.report("kv-scale-duplicate", place, fmt::format("a second {}", ir::to_string(role)), fmt::format("one; the other is {}", m.part(role)->tensor));
+          continue;
+        }
+        ir::Stored s = stored(*t, role, t->dtype, 1, 1);
+        OriginEntry deviation;
+        if (t->dtype != Elem::f32) deviation.dtype = t->dtype;
+        if (t->shape != (canonical == KvNames::projection ? std::vector<int64_t>{} : std::vector<int64_t>{1})) deviation.shape = t->shape;
+        s.deviation = to_text(deviation);
+        m.parts.push_back(std::move(s));
+        ++found;
+      }
+    }
+    if (found == 1)
+      diag.report("kv-scale-missing", {.module = m.path}, m.part(ir::Role::k_scale) != nullptr ? "k_scale alone" : "v_scale alone", "both scales of the layer");
+    if (found > 0) ++layers;
+  }
+  if (!announced && any == nullptr) return;
+  out.kv = ir::KvCache{.scheme = {.type = {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}, .when = ir::When::fixed}, .layers = layers};
+  if (!announced)
+    diag.report("config-disagree", {.file = announced_by, .tensor = any->name}, "no KV-cache scheme", "FP8: scale tensors are there");
+  if (announced && layers == 0)
+    diag.report("kv-scales-absent", {.file = announced_by}, "an FP8 KV cache without scale tensors", "k_scale and v_scale for each layer; 1.0 is used");
+}
+
+}  // namespace qb

@@ -1,0 +1,147 @@
+#include "dialect/reading.h"
+
+#include <fmt/format.h>
+
+#include "base/json.h"
+
+namespace qb {
+namespace {
+
+bool is_plain_float(Elem e) { return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16 || e == Elem::f64; }
+
+std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
+
+}  // namespace
+
+bool Reading::begin() {
+  const Json* config = context.package.document("config.json");
+  if (config == nullptr) return false;  // the container has said so
+  if (!arch::describe(*config, out.topology, diag)) return false;
+  origin = read_origin(context.package);
+  out.modules.reserve(out.topology.modules.size());
+  for (size_t i = 0; i < out.topology.modules.size(); ++i) {
+    const arch::Module& m = out.topology.modules[i];
+    out.modules.push_back({.path = m.path, .kind = m.kind, .topology = static_cast<int>(i)});
+  }
+  for (size_t i = 0; i < out.modules.size(); ++i) module_index_.emplace(out.topology.modules[i].path, i);
+  owned_.resize(out.modules.size());
+  claimed_.assign(context.package.tensors.size(), false);
+  for (const TensorInfo& t : context.package.tensors) {
+    std::string_view path = t.name;
+    while (true) {
+      const size_t dot = path.rfind('.');
+      if (dot == path.npos) break;
+      path = path.substr(0, dot);
+      if (auto it = module_index_.find(path); it != module_index_.end()) {
+        owned_[it->second].push_back({&t, path.size() + 1});
+        break;
+      }
+    }
+  }
+  return true;
+}
+
+ir::Module* Reading::module(std::string_view path) {
+  auto it = module_index_.find(path);
+  return it == module_index_.end() ? nullptr : &out.modules[it->second];
+}
+
+const TensorInfo* Reading::find(const ir::Module& module, std::string_view suffix) const {
+  if (module.topology < 0) return nullptr;
+  for (const Owned& o : owned_[static_cast<size_t>(module.topology)])
+    if (std::string_view(o.tensor->name).substr(o.suffix) == suffix) return o.tensor;
+  return nullptr;
+}
+
+std::vector<const TensorInfo*> Reading::tensors_of(const ir::Module& module) const {
+  std::vector<const TensorInfo*> all;
+  for (const Owned& o : owned_[static_cast<size_t>(module.topology)]) all.push_back(o.tensor);
+  return all;
+}
+
+void Reading::claim(const TensorInfo& tensor) { claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())] = true; }
+bool Reading::claimed(const TensorInfo& tensor) const { return claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())]; }
+
+ir::Stored Reading::stored(const TensorInfo& t, ir::Role role, Elem elem, int64_t rows, int64_t cols) const {
+  ir::Stored s{.role = role, .tensor = t.name, .file = t.file, .offset = t.offset, .bytes = t.bytes, .container = t.dtype, .elem = elem, .shape = t.shape,
+               .view = ir::row_major(rows, cols, bits(elem))};
+  if (const Facts::Scalar* fact = context.facts.find(t.name)) s.value = fact->value;
+  if (auto it = origin.tensors.find(t.name); it != origin.tensors.end()) s.origin = it->second;
+  return s;
+}
+
+bool Reading::read_plain(ir::Module& m) {
+  const TensorInfo* t = find(m, "weight");
+  if (t == nullptr || !is_plain_float(t->dtype)) return false;
+  claim(*t);
+  if (t->shape.size() != 2) {
+    diag.report("weight-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape), "two dimensions [n, k]");
+    return true;
+  }
+  m.n = t->shape[0];
+  m.k = t->shape[1];
+  m.parts.push_back(stored(*t, ir::Role::code, t->dtype, m.n, m.k));
+  return true;
+}
+
+void Reading::read_bias(ir::Module& m) {
+  const TensorInfo* t = find(m, "bias");
+  if (t == nullptr) return;
+  claim(*t);
+  if (!is_plain_float(t->dtype) || t->shape.size() != 1 || (m.n != 0 && t->shape[0] != m.n))
+    diag.report("bias-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path},
+                fmt::format("{} {}", info(t->dtype).safetensors, shape_text(t->shape)), fmt::format("a float vector [{}]", m.n));
+  m.parts.push_back(stored(*t, ir::Role::bias, t->dtype, t->elements(), 1));
+}
+
+void Reading::read_rest() {
+  for (ir::Module& m : out.modules) {
+    if (m.kind == arch::Kind::linear || m.kind == arch::Kind::expert || m.kind == arch::Kind::embedding) continue;
+    for (const char* suffix : {"weight", "bias", "inv_freq"}) {
+      const TensorInfo* t = find(m, suffix);
+      if (t == nullptr || claimed(*t) || m.kind == arch::Kind::attention) continue;
+      if (!is_plain_float(t->dtype)) continue;  // stays unclaimed and is reported
+      claim(*t);
+      const int64_t n = m.topology >= 0 ? out.topology.modules[static_cast<size_t>(m.topology)].n : 0;
+      if (m.kind == arch::Kind::norm && t->elements() != n)
+        diag.report("config-shape-mismatch", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape),
+                    fmt::format("[{}] by config.json", n));
+      m.n = t->elements();
+      m.parts.push_back(stored(*t, ir::Role::plain, t->dtype, t->elements(), 1));
+    }
+  }
+}
+
+void Reading::finish() {
+  const Package& p = context.package;
+  int64_t mismatches = 0;
+  const ir::Module* first = nullptr;
+  for (const ir::Module& m : out.modules) {
+    const arch::Module& t = out.topology.modules[static_cast<size_t>(m.topology)];
+    const bool matrix = m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding;
+    if (m.parts.empty() && !t.optional && tensors_of(m).empty())
+      diag.report("module-missing", {.module = m.path}, "no tensors", matrix ? fmt::format("a weight [{}, {}]", t.n, t.k) : "a weight");
+    if (!matrix || m.n == 0 || (m.n == t.n && m.k == t.k)) continue;
+    if (mismatches++ == 0) first = &m;
+  }
+  if (first != nullptr) {
+    const arch::Module& t = out.topology.modules[static_cast<size_t>(first->topology)];
+    const std::string others = mismatches > 1 ? fmt::format(" (and {} more modules differ)", mismatches - 1) : "";
+    diag.report("config-shape-mismatch", {.file = "config.json", .tensor = first->parts.empty() ? "" : first->parts.front().tensor, .module = first->path},
+                fmt::format("[{}, {}]{}", first->n, first->k, others), fmt::format("[{}, {}] by config.json", t.n, t.k));
+  }
+  // Whatever no module claimed, with the module that owns its name if there is one.
+  for (size_t i = 0; i < p.tensors.size(); ++i) {
+    if (claimed_[i]) continue;
+    const TensorInfo& t = p.tensors[i];
+    const size_t dot = t.name.rfind('.');
+    const std::string_view leaf = dot == t.name.npos ? std::string_view(t.name) : std::string_view(t.name).substr(dot + 1);
+    const bool kv = leaf == "k_scale" || leaf == "v_scale" || leaf == "kv_scale";
+    diag.report(kv ? "kv-scale-unclaimed" : "tensor-unclaimed",
+                {.file = p.file_name(t.file), .tensor = t.name, .module = dot == t.name.npos ? std::string_view() : std::string_view(t.name).substr(0, dot)},
+                fmt::format("{} {}", info(t.dtype).safetensors, shape_text(t.shape)),
+                kv ? "a KV scale of an attention module of this family" : fmt::format("a tensor that a module of family {} has", out.topology.family->name));
+  }
+}
+
+}  // namespace qb

@@ -1,0 +1,70 @@
+// The common part of reading a package: modules from the family, tensors given to modules, each claimed exactly once.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "dialect/dialect.h"
+#include "arch/match.h"
+
+namespace qb {
+
+class Reading {
+ public:
+  Reading(const ReadContext& read_context, ir::Checkpoint& checkpoint, Diagnostics& diagnostics)
+      : context(read_context), out(checkpoint), diag(diagnostics) {}
+
+  // Reads config.json into the topology and gives every tensor to the module with the longest matching path. False: no config or no known family.
+  bool begin();
+
+  // A tensor of the module by its suffix behind "<path>."; null when absent. Claiming marks it as explained.
+  const TensorInfo* find(const ir::Module& module, std::string_view suffix) const;
+  void claim(const TensorInfo& tensor);
+  bool claimed(const TensorInfo& tensor) const;
+  std::vector<const TensorInfo*> tensors_of(const ir::Module& module) const;
+
+  // A Stored for a scalar, or for rows x cols elements behind each other; the value comes from the facts.
+  ir::Stored stored(const TensorInfo& tensor, ir::Role role, Elem elem, int64_t rows, int64_t cols) const;
+
+  // Claims `weight` (plain floats), checks its dtype and shape. False when there is none.
+  bool read_plain(ir::Module& module);
+  void read_bias(ir::Module& module);
+  // Norms, attention modules without weights, rotary buffers: everything that no scheme applies to.
+  void read_rest();
+  // KV scales under every name that engines and producers use; `canonical` says which spelling is this dialect's own. Sets out.kv when there are any.
+  enum class KvNames : uint8_t { projection, attention };  // k_proj.k_scale, or <attn>.k_scale
+  void read_kv_scales(KvNames canonical, bool announced, std::string_view announced_by);
+
+  // Every tensor claimed, every module of the family present, sizes equal to the config's: the verifier's structural half.
+  void finish();
+
+  // The rule that covers a module, or null; counts the hit.
+  void set_rules(std::vector<NameRule> rules, std::string from);
+  const NameRule* excluded_by(const ir::Module& module);
+  // A plain linear that no rule covers although the model is quantized: reports it and says why it has no scheme.
+  std::string report_unlisted(const ir::Module& module);
+  // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.
+  void check_rules();
+
+  ir::Module* module(std::string_view path);
+
+  const ReadContext& context;
+  ir::Checkpoint& out;
+  Diagnostics& diag;
+  Origin origin;
+
+ private:
+  struct Owned { const TensorInfo* tensor; size_t suffix; };  // suffix: offset of the part behind "<path>."
+  std::unordered_map<std::string_view, size_t> module_index_;
+  std::vector<std::vector<Owned>> owned_;  // by module
+  std::vector<bool> claimed_;              // by position in Package::tensors
+  enum class Meant : uint8_t { no, fused, prefix, container };
+  Meant meant_by(const NameRule& rule, const ir::Module& module) const;
+  std::vector<NameRule> rules_;
+  std::vector<int> hits_;
+  std::string rules_from_;
+};
+
+}  // namespace qb

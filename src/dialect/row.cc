@@ -1,0 +1,141 @@
+// Reading by rows. Writing is in row_write.cc.
+#include "dialect/row.h"
+
+#include <fmt/format.h>
+
+namespace qb {
+namespace {
+
+int64_t blocks(int64_t size, int32_t block) { return block == 0 ? 1 : (size + block - 1) / block; }
+
+bool is_float_scale(Elem e) { return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16; }
+
+std::string describe(const TensorInfo& t) { return fmt::format("{} [{}]", info(t.dtype).safetensors, fmt::join(t.shape, ",")); }
+
+const char* missing_code(ir::Role role) {
+  switch (role) {
+    case ir::Role::code: return "weight-missing";
+    case ir::Role::input_scale: return "input-scale-missing";
+    default: return "scale-missing";
+  }
+}
+
+// Rows and columns that the code tensor holds; false when its shape is no matrix of whole elements.
+bool code_size(const TensorInfo& t, Elem code, int64_t& n, int64_t& k) {
+  if (t.shape.size() != 2) return false;
+  n = t.shape[0];
+  const int64_t row_bits = t.shape[1] * bits(t.dtype);  // a parsed header bounds shapes by the file's size
+  k = row_bits / bits(code);
+  return n > 0 && k > 0;
+}
+
+// How a stored part differs from what this dialect would write for it: what the way back must know.
+std::string deviation(const PartRow& row, const TensorInfo& t, const std::vector<int64_t>& usual) {
+  OriginEntry e;
+  const Elem usual_dtype = row.any_float ? Elem::f32 : row.container;
+  if (t.dtype != usual_dtype) e.dtype = t.dtype;
+  if (t.shape != usual) e.shape = t.shape;
+  return to_text(e);
+}
+
+// Dtype and element count of a scale against the block grid. Group sizes that contradict the config are told apart from damaged shapes.
+bool check_scale(Reading& r, const PartRow& row, const ir::Module& m, const TensorInfo& t) {
+  const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
+  const ir::QuantType& type = m.scheme->weight;
+  const bool scale_bytes = row.container == Elem::e4m3;
+  if (scale_bytes ? t.dtype != Elem::e4m3 : !is_float_scale(t.dtype)) {
+    r.diag.report("dtype-unexpected", place, describe(t), scale_bytes ? "F8_E4M3" : "F32, BF16 or F16");
+    return false;
+  }
+  const bool grid = row.role == ir::Role::scale;
+  const int64_t rows = grid ? blocks(m.n, type.block.rows) : 1, cols = grid ? blocks(m.k, type.block.cols) : 1;
+  if (t.elements() == rows * cols) {
+    std::vector<int64_t> lean;  // without unit axes: it must be the grid, not its transpose
+    for (int64_t d : t.shape)
+      if (d != 1) lean.push_back(d);
+    std::vector<int64_t> want;
+    for (int64_t d : {rows, cols})
+      if (d != 1) want.push_back(d);
+    if (lean == want) return true;
+  }
+  const std::string expected = fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
+  const int64_t columns = t.shape.empty() ? 1 : t.shape.back();
+  if (grid && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 && m.k % columns == 0 &&
+      (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128))
+    r.diag.report("group-size-mismatch", place, fmt::format("{}: groups of {}", describe(t), m.k / columns), expected);
+  else
+    r.diag.report("scale-shape", place, describe(t), expected);
+  return false;
+}
+
+}  // namespace
+
+const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
+  for (const Row& row : rows)
+    if (row.holds(scheme)) return &row;
+  return nullptr;
+}
+
+std::vector<int64_t> part_shape(const PartRow& row, const ir::QuantType& t, int64_t n, int64_t k) {
+  const int64_t rows = blocks(n, t.block.rows), cols = blocks(k, t.block.cols);
+  switch (row.rank) {
+    case Rank::matrix: return {n, k * bits(t.code) / bits(row.container)};
+    case Rank::scalar0: return {};
+    case Rank::scalar1: return {1};
+    case Rank::vector: return {n};
+    case Rank::column: return {n, 1};
+    case Rank::grid: return {rows, cols};
+    case Rank::grid4: return rows * cols == 1 ? std::vector<int64_t>{} : std::vector<int64_t>{rows, 1, cols, 1};
+  }
+  return {};
+}
+
+bool read_row(Reading& r, const Row& row, ir::Module& m) {
+  const ir::Scheme& scheme = *m.scheme;
+  bool ok = true;
+  // The code comes first: the other shapes follow from it.
+  for (const PartRow& part : row.parts) {
+    const bool is_code = part.role == ir::Role::code;
+    const TensorInfo* t = r.find(m, part.suffix);
+    if (t == nullptr) {
+      if (part.presence == Presence::optional) continue;
+      if (part.role == ir::Role::input_scale && !(scheme.input && scheme.input->when == ir::When::fixed)) continue;
+      r.diag.report(missing_code(part.role), {.tensor = fmt::format("{}.{}", m.path, part.suffix), .module = m.path}, "absent",
+                    fmt::format("{} of {}", ir::to_string(part.role), ir::to_string(scheme)));
+      ok = false;
+      if (is_code) return false;
+      continue;
+    }
+    r.claim(*t);
+    const Place place{.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path};
+    if (is_code) {
+      if (t->dtype != part.container || !code_size(*t, scheme.weight.code, m.n, m.k)) {
+        r.diag.report("dtype-unexpected", place, describe(*t), fmt::format("{} [n, k] codes of {}", info(part.container).safetensors, ir::to_string(scheme)));
+        return false;
+      }
+      const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];
+      const TensorInfo* scale = r.find(m, "weight_scale");
+      // A weight that disagrees with both its scales and the config is cut; one that agrees with its scales is the config's mistake (finish() says so).
+      if (scheme.weight.block.rows == 1 && scale != nullptr && !scale->shape.empty() && m.n != config.n && scale->shape[0] == config.n) {
+        r.diag.report("weight-shape", place, describe(*t), fmt::format("{} rows, as its scales and config.json have", config.n));
+        return false;
+      }
+      if (scheme.weight.two_level() && scheme.weight.block.cols > 0 && m.k % scheme.weight.block.cols != 0) {
+        r.diag.report("weight-shape", place, describe(*t), fmt::format("columns in whole groups of {}", scheme.weight.block.cols));
+        return false;
+      }
+      m.parts.push_back(r.stored(*t, part.role, scheme.weight.code, m.n, m.k));
+    } else if (check_scale(r, part, m, *t)) {
+      const bool grid = part.role == ir::Role::scale;
+      ir::Stored s = r.stored(*t, part.role, t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1, grid ? blocks(m.k, scheme.weight.block.cols) : 1);
+      s.form = part.form;
+      s.deviation = deviation(part, *t, part_shape(part, scheme.weight, m.n, m.k));
+      m.parts.push_back(std::move(s));
+    } else {
+      ok = false;
+    }
+  }
+  return ok;
+}
+
+}  // namespace qb

@@ -1,0 +1,67 @@
+// Rows: how one dialect stores the tensors of one kind of quantized linear. A row serves reading and writing alike, so a new algorithm of a known shape is one
+// more row in its dialect's table.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "dialect/dialect.h"
+#include "dialect/reading.h"
+
+namespace qb {
+
+// The rank in which a dialect writes a scale. Readers accept every rank with the right number of elements.
+enum class Rank : uint8_t {
+  matrix,   // the code itself
+  scalar0,  // []
+  scalar1,  // [1]
+  vector,   // [n]
+  column,   // [n,1]
+  grid,     // [ceil(n/rows), ceil(k/cols)]
+  grid4,    // [ceil(n/rows), 1, ceil(k/cols), 1], and [] for a single block
+};
+
+enum class Presence : uint8_t { required, optional };
+
+struct PartRow {
+  ir::Role role;
+  std::string_view suffix;
+  Elem container;
+  Rank rank;
+  bool any_float = false;  // writers keep the float dtype that they find; otherwise they write `container`
+  ir::ScaleForm form = ir::ScaleForm::multiply;
+  Presence presence = Presence::required;
+};
+
+struct Row {
+  std::string_view label;                      // the dialect's word: NVFP4, float-quantized
+  bool (*holds)(const ir::Scheme&) noexcept;   // which schemes it stores
+  std::span<const PartRow> parts;
+};
+
+// The first row that holds the scheme; null when none does.
+const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme);
+
+// Shape in which a part is written for a matrix n x k.
+std::vector<int64_t> part_shape(const PartRow&, const ir::QuantType&, int64_t n, int64_t k);
+
+// Claims the row's tensors for a module whose scheme is set and fills its parts, n and k. Problems: weight-missing, scale-missing, input-scale-missing,
+// dtype-unexpected, weight-shape, scale-shape, group-size-mismatch. False when the module cannot be used.
+bool read_row(Reading&, const Row&, ir::Module&);
+
+// Programs that write a module by a row of the target dialect (its parts, and its bias), appended to the export. The module's scheme is one that the row
+// holds. `from` are values read, or the recipe's where the module is to be quantized.
+void write_row(const Row&, const ir::Module&, const WriteContext&, Export&);
+
+// A program that writes one stored tensor under another name, dtype, shape and form; shared by rows and by KV scales.
+struct Target {
+  std::string name;
+  Elem dtype;
+  std::vector<int64_t> shape;
+  ir::ScaleForm form = ir::ScaleForm::multiply;
+};
+void write_stored(const ir::Stored&, Target, const WriteContext&, Export&);
+// The tensor as it is, under its own name.
+void write_plain(const ir::Stored&, Export&);
+
+}  // namespace qb

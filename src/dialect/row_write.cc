@@ -1,0 +1,179 @@
+// Writing by rows: programs from stored parts, or from a recipe's results.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "dialect/row.h"
+#include "num/codec.h"
+#include "recipe/recipe.h"
+
+namespace qb {
+namespace {
+
+using prog::Program;
+using prog::ValueId;
+
+// 1/x as the executor takes it: float32, rounded once.
+float reciprocal(float x) { return 1.0f / x; }
+
+// The value survives a trip through a narrower float.
+bool survives(double value, Elem narrow) {
+  const auto f = static_cast<float>(value);
+  const float back = narrow == Elem::bf16 ? round_bf16(f) : narrow == Elem::f16 ? round_f16(f) : f;
+  return static_cast<double>(back) == value;
+}
+
+std::string float_bits(float f) {
+  std::string bytes(4, '\0');
+  std::memcpy(bytes.data(), &f, 4);
+  return bytes;
+}
+
+// Whether the original dtype can be brought back without changing a number.
+bool narrow_is_exact(const ir::Stored& s, Elem to, const WriteContext& context) {
+  if (s.container != Elem::f32 || (to != Elem::bf16 && to != Elem::f16)) return false;
+  if (s.value) return survives(*s.value, to);
+  prog::Survey question{.kind = to == Elem::bf16 ? prog::SurveyKind::narrow_bf16 : prog::SurveyKind::narrow_f16, .input = prog::input_of(s, 1)};
+  Result<prog::SurveyResult> answer = context.surveyor.ask(question);
+  return answer && answer->inexact == 0;
+}
+
+// The entry that the way back needs: what made the source unusual in its own dialect, and the bits of a reciprocal that would not come back.
+OriginEntry way_back(const ir::Stored& s, const Target& target) {
+  OriginEntry e = parse_origin_entry(s.deviation);
+  if (s.form != target.form && s.value && s.container == Elem::f32) {
+    const auto x = static_cast<float>(*s.value);
+    if (reciprocal(reciprocal(x)) != x) e.bits = float_bits(x);
+  }
+  return e;
+}
+
+// Original bits of a scalar, where they give the stored value.
+std::string original_bits(const ir::Stored& s, const OriginEntry& entry, const Target& target) {
+  if (entry.bits.size() != 4 || s.form == target.form || !s.value || s.container != Elem::f32) return {};
+  float x = 0;
+  std::memcpy(&x, entry.bits.data(), 4);
+  return reciprocal(x) == static_cast<float>(*s.value) ? entry.bits : std::string();
+}
+
+// Appends the ops that turn value `v` of format `elem` and form `from` into the target's; returns the id of the result.
+ValueId convert(Program& p, ValueId v, Elem elem, ir::ScaleForm from, const Target& target, int& next) {
+  if (from != target.form) {
+    if (elem != Elem::f32) {
+      p.ops.emplace_back(prog::Recode{v, Elem::f32});
+      v = next++;
+      elem = Elem::f32;
+    }
+    p.ops.emplace_back(prog::Rescale{v});
+    v = next++;
+  }
+  if (elem != target.dtype) {
+    p.ops.emplace_back(prog::Recode{v, target.dtype});
+    v = next++;
+  }
+  return v;
+}
+
+Target target_of(const PartRow& part, const ir::Module& m, Elem found) {
+  const bool keep = part.any_float && (found == Elem::f32 || found == Elem::f16 || found == Elem::bf16);
+  return {.name = fmt::format("{}.{}", m.path, part.suffix), .dtype = keep ? found : part.container, .shape = part_shape(part, m.scheme->weight, m.n, m.k),
+          .form = part.form};
+}
+
+// One program makes all tensors of a weight that is quantized now.
+void write_made(const Row& row, const ir::Module& m, Export& out) {
+  const recipe::Recipe& recipe = *recipe::find_recipe(m.make->recipe);
+  const ir::Stored& source = *m.part(ir::Role::code);
+  const ir::QuantType& type = m.scheme->weight;
+  Program p;
+  p.rows = m.n;
+  p.row_multiple = std::max<int64_t>(recipe.row_multiple, std::max(type.block.rows, 1));
+  p.inputs.push_back(prog::input_of(source, 1));
+  prog::Quantize quantize{.recipe = m.make->recipe, .type = type, .src = 0};
+  if (recipe.needs_amax) {
+    prog::Reduction r{.kind = prog::ReduceKind::absmax};
+    for (const ir::Stored& s : m.make->amax_over) r.over.push_back(prog::input_of(s, 1));
+    p.reductions.push_back(std::move(r));
+    quantize.reduction = 0;
+  }
+  p.ops.emplace_back(std::move(quantize));
+  int next = type.two_level() ? 4 : 3;
+  for (const PartRow& part : row.parts) {
+    ValueId v = 1;
+    Elem elem = part.container;
+    ir::ScaleForm form = part.form;
+    if (part.role == ir::Role::scale) {
+      v = 2;
+      elem = recipe.scale_elem(source.elem);
+    } else if (part.role == ir::Role::global) {
+      v = 3;
+      elem = Elem::f32;
+      form = recipe.global_divides ? ir::ScaleForm::divide : ir::ScaleForm::multiply;
+    } else if (part.role != ir::Role::code) {
+      continue;
+    }
+    const Target target = target_of(part, m, elem);
+    if (part.role != ir::Role::code) v = convert(p, v, elem, form, target, next);
+    p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = v});
+  }
+  // Wider elements first keeps every tensor of the file aligned.
+  std::stable_sort(p.outputs.begin(), p.outputs.end(), [](const auto& a, const auto& b) { return bits(a.dtype) > bits(b.dtype); });
+  out.programs.push_back(std::move(p));
+}
+
+}  // namespace
+
+void write_stored(const ir::Stored& s, Target target, const WriteContext& context, Export& out) {
+  const OriginEntry origin = context.restore_origin ? parse_origin_entry(s.origin) : OriginEntry{};
+  Program p;
+  p.rows = s.view.dims[0];
+  if (origin.shape) {
+    int64_t count = 1;
+    for (int64_t d : *origin.shape) count = d > 0 && count < (int64_t{1} << 40) ? count * d : 0;
+    if (count == s.view.dims[0] * s.view.dims[1]) target.shape = *origin.shape;
+  }
+  if (origin.dtype && info(*origin.dtype).is_float && target.dtype == Elem::f32 && narrow_is_exact(s, *origin.dtype, context)) target.dtype = *origin.dtype;
+  const OriginEntry back = way_back(s, target);
+  if (!back.empty()) out.origin.tensors[target.name] = to_text(back);
+  const std::string bits = original_bits(s, origin, target);
+  int next = 1;
+  ValueId v = 0;
+  if (!bits.empty() && target.dtype == Elem::f32) {
+    p.ops.emplace_back(prog::Literal{Elem::f32, bits});
+    v = 0;  // no inputs
+  } else {
+    const bool scalar = s.view.dims[0] == 1 && s.view.dims[1] == 1;
+    p.inputs.push_back(prog::input_of(s, scalar ? 0 : 1));
+    if (s.form == target.form && s.container == target.dtype) {
+      p.ops.emplace_back(prog::Copy{0});
+      v = next++;
+    } else {
+      v = convert(p, 0, s.elem, s.form, target, next);
+    }
+  }
+  p.outputs.push_back({.name = std::move(target.name), .dtype = target.dtype, .shape = std::move(target.shape), .value = v});
+  out.programs.push_back(std::move(p));
+}
+
+void write_plain(const ir::Stored& s, Export& out) {
+  Program p;
+  p.rows = s.view.dims[0];
+  p.inputs.push_back(prog::input_of(s, 1));
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = s.tensor, .dtype = s.container, .shape = s.shape, .value = 1});
+  out.programs.push_back(std::move(p));
+}
+
+void write_row(const Row& row, const ir::Module& m, const WriteContext& context, Export& out) {
+  if (m.make) {
+    write_made(row, m, out);
+  } else {
+    for (const PartRow& part : row.parts)
+      if (const ir::Stored* s = m.part(part.role); s != nullptr) write_stored(*s, target_of(part, m, s->container), context, out);
+  }
+  if (const ir::Stored* bias = m.part(ir::Role::bias); bias != nullptr) write_plain(*bias, out);
+}
+
+}  // namespace qb

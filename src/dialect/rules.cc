@@ -1,0 +1,77 @@
+// Exclude and ignore lists: which rule covers a module, and which entries are not what their author meant.
+#include <fmt/format.h>
+
+#include "dialect/reading.h"
+
+namespace qb {
+
+void Reading::set_rules(std::vector<NameRule> rules, std::string from) {
+  rules_ = std::move(rules);
+  hits_.assign(rules_.size(), 0);
+  rules_from_ = std::move(from);
+}
+
+const NameRule* Reading::excluded_by(const ir::Module& m) {
+  for (size_t i = 0; i < rules_.size(); ++i) {
+    if (rules_[i].match(m.path, m.kind) == NameRule::How::no) continue;
+    ++hits_[i];
+    return &rules_[i];
+  }
+  return nullptr;
+}
+
+namespace {
+
+// The entry without a prefix that multimodal exports carry, or empty when it has none.
+std::string without_language_model(std::string_view entry) {
+  if (entry.starts_with("language_model.")) return std::string(entry.substr(15));
+  if (entry.starts_with("model.language_model.")) return "model." + std::string(entry.substr(21));
+  return {};
+}
+
+}  // namespace
+
+// What a literal entry that does not name the module may still have meant; what the tensors say settles it.
+Reading::Meant Reading::meant_by(const NameRule& rule, const ir::Module& m) const {
+  if (!rule.literal() || m.scheme || m.part(ir::Role::code) == nullptr) return Meant::no;
+  const std::string& entry = rule.text();
+  const std::string stripped = without_language_model(entry);
+  if (out.topology.modules[static_cast<size_t>(m.topology)].fused == entry) return Meant::fused;
+  if (!stripped.empty() && (m.path == stripped || m.path.starts_with(stripped + "."))) return Meant::prefix;
+  return m.path.starts_with(entry + ".") ? Meant::container : Meant::no;
+}
+
+std::string Reading::report_unlisted(const ir::Module& m) {
+  for (const NameRule& rule : rules_)
+    if (meant_by(rule, m) != Meant::no) return fmt::format("{}: '{}', which means it", rules_from_, rule.text());  // check_rules() reports the entry
+  const ir::Stored* code = m.part(ir::Role::code);
+  const bool head = m.path == "lm_head";
+  diag.report(head ? "ignore-incomplete" : "layer-unquantized", {.file = rules_from_, .tensor = code != nullptr ? code->tensor : "", .module = m.path},
+              "plain numbers without scales, and no entry that leaves it out", head ? "an entry 'lm_head'" : "scales, or an entry that leaves it out");
+  return "plain numbers without scales; no rule names it";
+}
+
+void Reading::check_rules() {
+  for (size_t i = 0; i < rules_.size(); ++i) {
+    out.exclusions.push_back({rules_[i].text(), rules_from_, hits_[i]});
+    const std::string& entry = rules_[i].text();
+    if (hits_[i] > 0 || !rules_[i].literal()) continue;
+    if (const ir::Module* m = module(entry); m != nullptr && m->parts.empty() && out.topology.modules[static_cast<size_t>(m->topology)].optional) continue;
+    std::string modules;
+    Meant meant = Meant::no;
+    for (const ir::Module& m : out.modules) {
+      const Meant how = meant_by(rules_[i], m);
+      if (how == Meant::no) continue;
+      meant = how;
+      if (modules.size() < 200) modules += (modules.empty() ? "" : ", ") + m.path;
+    }
+    const char* code = meant == Meant::fused ? "ignore-fused-name" : meant == Meant::prefix ? "ignore-prefix" : meant == Meant::container ? "ignore-container" : "ignore-ghost";
+    diag.report(code, {.file = rules_from_, .module = modules}, fmt::format("entry '{}'", escape(entry)),
+                meant == Meant::fused       ? "the parts by their own names"
+                : meant == Meant::prefix    ? "the prefix that the tensors have"
+                : meant == Meant::container ? fmt::format("'{}.*'", escape(entry))
+                                            : "the name of a module of this checkpoint");
+  }
+}
+
+}  // namespace qb

@@ -1,0 +1,106 @@
+#include "ir/verify.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <map>
+
+namespace qb::ir {
+namespace {
+
+// A KV scale above this stands for keys or values beyond 900, or for an amax that was stored in place of amax/448.
+constexpr double kv_scale_plausible = 2.0;
+
+class Verifier {
+ public:
+  Verifier(const Checkpoint& c, const std::vector<std::string>& files, Diagnostics& diag) : c_(c), files_(files), diag_(diag) {}
+
+  void scalars(const Module& m) {
+    for (const Stored& s : m.parts) {
+      if (!s.value) continue;
+      const double v = *s.value;
+      const Place place{.file = files_[s.file], .tensor = s.tensor, .module = m.path};
+      const bool kv = s.role == Role::k_scale || s.role == Role::v_scale;
+      const std::string found = fmt::format("{} = {}", to_string(s.role), v);
+      if (std::isnan(v)) diag_.report("scale-nan", place, found, "a positive number");
+      else if (std::isinf(v)) diag_.report("scale-inf", place, found, "a positive finite number");
+      else if (v == 0) diag_.report("scale-zero", place, found, "a positive number");
+      else if (v < 0) diag_.report("scale-negative", place, found, "a positive number");
+      else if (kv && s.container == Elem::f32 && static_cast<float>(v) == 1.0f / 448.0f)
+        diag_.report("kv-scale-uncalibrated", place, found, "a calibrated scale: exactly 1/448 stands for an amax of 1 that nobody measured");
+      else if (kv && v > kv_scale_plausible) diag_.report("kv-scale-large", place, found, fmt::format("amax/448, below {}; was amax stored?", kv_scale_plausible));
+    }
+  }
+
+  // Numbers that engines share over a fused matrix must be equal, or the engine takes one of them for all.
+  void fused(const std::vector<size_t>& group) {
+    for (Role role : {Role::global, Role::input_scale}) {
+      double least = INFINITY, largest = 0;
+      bool two_level = true, exact = true;
+      std::string names;
+      const Module* first = nullptr;
+      for (size_t i : group) {
+        const Module& m = c_.modules[i];
+        const Stored* s = m.part(role);
+        if (s == nullptr || !s->value || !m.scheme || !(*s->value > 0) || std::isinf(*s->value)) return;
+        two_level &= m.scheme->weight.two_level();
+        const double v = s->form == ScaleForm::divide ? 1 / *s->value : *s->value;
+        least = std::min(least, v);
+        largest = std::max(largest, v);
+        names += fmt::format("{}{} = {}", names.empty() ? "" : ", ", s->tensor, *s->value);
+        if (first == nullptr) first = &m;
+      }
+      if (!two_level || least == largest) continue;
+      for (size_t i : group) {
+        const Stored* s = c_.modules[i].part(role);
+        const double v = s->form == ScaleForm::divide ? 1 / *s->value : *s->value;
+        int e = 0;
+        exact &= std::frexp(largest / v, &e) == 0.5;
+      }
+      const Place place{.file = files_[first->part(role)->file], .tensor = first->part(role)->tensor, .module = c_.topology.modules[static_cast<size_t>(first->topology)].fused};
+      if (role == Role::input_scale) {
+        diag_.report("fused-input-scale-mismatch", place, names, "one value for modules that read the same input");
+        continue;
+      }
+      Problem& p = diag_.report("fused-scale-mismatch", place, names, "one second-level scale for modules that engines fuse");
+      if (exact) p.cls = ProblemClass::repairable;  // the block scales have the last word: check --deep
+    }
+  }
+
+  void explained(const Module& m) {
+    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && m.part(Role::code) != nullptr && !m.scheme && m.why.empty())
+      diag_.report("module-unexplained", {.module = m.path}, "no scheme and no reason for having none", "one of the two");
+  }
+
+ private:
+  const Checkpoint& c_;
+  const std::vector<std::string>& files_;
+  Diagnostics& diag_;
+};
+
+}  // namespace
+
+std::vector<std::vector<size_t>> fused_groups(const Checkpoint& c) {
+  std::map<std::string_view, std::vector<size_t>> by_name;
+  for (size_t i = 0; i < c.modules.size(); ++i) {
+    const int t = c.modules[i].topology;
+    if (t < 0) continue;
+    const std::string& fused = c.topology.modules[static_cast<size_t>(t)].fused;
+    if (!fused.empty() && c.modules[i].part(Role::code) != nullptr) by_name[fused].push_back(i);
+  }
+  std::vector<std::vector<size_t>> groups;
+  for (auto& [name, members] : by_name)
+    if (members.size() > 1) groups.push_back(std::move(members));
+  return groups;
+}
+
+void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Diagnostics& diag) {
+  Verifier v(c, file_names, diag);
+  for (const Module& m : c.modules) {
+    v.scalars(m);
+    v.explained(m);
+  }
+  for (const std::vector<size_t>& group : fused_groups(c)) v.fused(group);
+}
+
+}  // namespace qb::ir

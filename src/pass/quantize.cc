@@ -1,0 +1,115 @@
+#include "pass/quantize.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "arch/match.h"
+
+namespace qb::pass {
+namespace {
+
+// A user's rule: a regex, a shell pattern, a module's name, a fused name or a name that stands anywhere between dots (k_proj, layers.3, model.layers.3).
+class Ignore {
+ public:
+  bool compile(const std::vector<std::string>& texts, RegexCompiler regex, Diagnostics& diag) {
+    for (const std::string& t : texts) {
+      Result<NameRule> rule = t.starts_with("re:") ? NameRule::compressed_tensors(t, regex) : NameRule::shell(t);
+      if (!rule) {
+        diag.report("pattern-invalid", {}, fmt::format("--ignore '{}': {}", t, rule.error().what), "a module name, a shell pattern or re:REGEX");
+        return false;
+      }
+      rules_.push_back(std::move(*rule));
+    }
+    hits_.assign(rules_.size(), 0);
+    return true;
+  }
+
+  const std::string* hit(const arch::Module& m) {
+    for (size_t i = 0; i < rules_.size(); ++i) {
+      const std::string& text = rules_[i].text();
+      const bool named = rules_[i].match(m.path, m.kind) != NameRule::How::no || (!m.fused.empty() && rules_[i].match(m.fused, m.kind) != NameRule::How::no);
+      if (!named && !(rules_[i].literal() && (between_dots(m.path, text) || between_dots(m.fused, text)))) continue;
+      ++hits_[i];
+      return &text;
+    }
+    return nullptr;
+  }
+
+  void report_unused(Diagnostics& diag) const {
+    for (size_t i = 0; i < rules_.size(); ++i)
+      if (hits_[i] == 0) diag.report("ignore-ghost", {}, fmt::format("--ignore '{}'", escape(rules_[i].text())), "a rule that names a linear of this model");
+  }
+
+ private:
+  // `part` is a run of whole dotted words of `path`.
+  static bool between_dots(std::string_view path, std::string_view part) {
+    if (part.empty()) return false;
+    for (size_t at = path.find(part); at != path.npos; at = path.find(part, at + 1)) {
+      const size_t end = at + part.size();
+      if ((at == 0 || path[at - 1] == '.') && (end == path.size() || path[end] == '.')) return true;
+    }
+    return false;
+  }
+  std::vector<NameRule> rules_;
+  std::vector<int> hits_;
+};
+
+}  // namespace
+
+bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& diag) {
+  const ir::Scheme& scheme = options.scheme;
+  const std::string text = to_string(scheme);
+  if (scheme.input && scheme.input->when == ir::When::fixed) {
+    diag.report("calibration-needed", {}, fmt::format("{}: static activation scales", text),
+                fmt::format("a scheme without them ({} or run-time activation scales): calibration is not available yet", to_string(scheme.weight)));
+    return false;
+  }
+  const recipe::Recipe* recipe = recipe::find_recipe(scheme.weight, options.numerics);
+  if (recipe == nullptr || !(scheme.features == ir::Features{})) {
+    diag.report("recipe-missing", {}, fmt::format("{} with the numerics of {}", text, recipe::to_string(options.numerics)), "a scheme of `quantize --list`");
+    return false;
+  }
+  Ignore ignore;
+  if (!ignore.compile(options.ignore, options.regex, diag)) return false;
+  std::map<std::string, std::vector<size_t>> shared;
+  int made = 0;
+  for (size_t i = 0; i < c.modules.size(); ++i) {
+    ir::Module& m = c.modules[i];
+    if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr) continue;
+    const arch::Module& t = c.topology.modules[static_cast<size_t>(m.topology)];
+    if (m.scheme) {
+      diag.report("already-quantized", {.module = m.path}, to_string(*m.scheme), "plain numbers: convert --to dense first, or take the original model");
+      return false;
+    }
+    if (const std::string* rule = ignore.hit(t); rule != nullptr) {
+      m.why = fmt::format("--ignore '{}'", *rule);
+      continue;
+    }
+    if (m.path == "lm_head") {
+      m.why = "lm_head stays as it is by default";
+      continue;
+    }
+    if (scheme.weight.two_level() && m.k % scheme.weight.block.cols != 0) {
+      diag.report("group-does-not-divide", {.module = m.path}, fmt::format("k = {}", m.k), fmt::format("whole groups of {}; leave it out with --ignore", scheme.weight.block.cols));
+      return false;
+    }
+    m.scheme = scheme;
+    m.why = "quantized now";
+    m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}};
+    ++made;
+    if (!recipe->needs_amax) continue;
+    if (recipe->share == recipe::Share::fused && !t.fused.empty()) shared[t.fused].push_back(i);
+    else m.make->amax_over = {*m.part(ir::Role::code)};
+  }
+  for (const auto& [fused, members] : shared) {
+    std::vector<ir::Stored> over;
+    for (size_t i : members) over.push_back(*c.modules[i].part(ir::Role::code));
+    for (size_t i : members) c.modules[i].make->amax_over = over;
+  }
+  ignore.report_unused(diag);
+  if (made == 0) diag.report("nothing-to-quantize", {}, "no linear is left", "at least one that no rule names");
+  return diag.ok();
+}
+
+}  // namespace qb::pass
