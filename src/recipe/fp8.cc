@@ -2,7 +2,8 @@
 //
 // Sources: ModelOpt 0.47 and llm-compressor 0.14 with compressed-tensors 0.19, both with PyTorch 2.14 on the CPU; their output is compared byte for byte in the
 // tests. On a GPU ModelOpt's scales may differ in the last bit (PyTorch multiplies by the reciprocal of 448 there) and its per-tensor codes by one.
-// One deviation: where a producer would divide 0 by 0 (an all-zero weight under ModelOpt's per-tensor form), the scale is 1 and the codes are zeros, not NaN.
+// One deviation: where a producer would divide 0 by 0 (an all-zero tensor, or tile in the compressed form, under ModelOpt), the scale is 1 and the codes are
+// zeros, not NaN.
 #include "recipe/loops.h"
 #include "recipe/recipe.h"
 

@@ -67,33 +67,30 @@ struct Nvfp4 {
   static QB_INLINE void run_tile(const std::byte* __restrict weights, int64_t count, float global, std::byte* __restrict scales, std::byte* __restrict codes) {
     constexpr int64_t size = sizeof(typename S::Bits);
     float amax[tile / Group];
-    float divisor[tile / Group];
+    float divisor[tile];  // of every element: one long loop, because g++ 12 makes code half as fast of a loop of 16
     alignas(64) uint8_t code[tile + 2];
     const int64_t whole = count / Group;
     const int64_t rest = count % Group;
-    const int64_t groups = whole + (rest != 0 ? 1 : 0);
     for (int64_t g = 0; g < whole; ++g) amax[g] = S::value(max_magnitude<S>(weights + g * Group * size, Group, 0));
     if (rest != 0) amax[whole] = S::value(max_magnitude<S>(weights + whole * Group * size, rest, 0));
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; g * Group < count; ++g) {
       const uint32_t scale = Numbers::template scale_code<S>(amax[g], global);
       scales[g] = static_cast<std::byte>(scale);
-      divisor[g] = Numbers::divisor(e4m3_value(scale), global);
+      amax[g] = Numbers::divisor(e4m3_value(scale), global);
     }
-    for (int64_t g = 0; g < whole; ++g) encode(weights + g * Group * size, Group, divisor[g], code + g * Group);
-    if (rest != 0) encode(weights + whole * Group * size, rest, divisor[whole], code + whole * Group);
+    for (int64_t g = 0; g * Group < count; ++g) {
+      for (int64_t i = 0; i < Group; ++i) divisor[g * Group + i] = amax[g];
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const float quotient = S::value(load<S>(weights, i)) / divisor[i];
+      const uint32_t magnitude = round_magnitude<1, 1>(std::bit_cast<uint32_t>(quotient) & f32_abs_mask, 6.0F);
+      code[i] = static_cast<uint8_t>(magnitude | (quotient < 0 ? 8U : 0U));
+    }
     code[count] = 0;  // the upper half of the last byte where count is odd
     for (int64_t i = 0; i < (count + 1) / 2; ++i) {
       uint16_t pair;
       std::memcpy(&pair, code + 2 * i, sizeof pair);
       codes[i] = static_cast<std::byte>(pair | (pair >> 4));
-    }
-  }
-
-  static QB_INLINE void encode(const std::byte* __restrict weights, int64_t count, float divisor, uint8_t* __restrict code) {
-    for (int64_t i = 0; i < count; ++i) {
-      const float quotient = S::value(load<S>(weights, i)) / divisor;
-      const uint32_t magnitude = round_magnitude<1, 1>(std::bit_cast<uint32_t>(quotient) & f32_abs_mask, 6.0F);
-      code[i] = static_cast<uint8_t>(magnitude | (quotient < 0 ? 8U : 0U));
     }
   }
 };
