@@ -13,10 +13,10 @@ namespace qb {
 
 // One safetensors file of the output.
 struct PlannedFile {
-  std::string name;                    // model.safetensors, model-00001-of-00002.safetensors
+  std::string name;                     // model.safetensors, model-00001-of-00002.safetensors
   std::vector<prog::Program> programs;  // in the order of their tensors
-  Metadata metadata;                   // without checksums
-  uint64_t bytes = 0;                  // of tensor data
+  Metadata metadata;                    // without checksums
+  uint64_t bytes = 0;                   // of tensor data
 };
 
 // Splits programs into files of at most `max_shard` bytes of data (a program's outputs stay together; one that is larger gets a file of its own), in order.
@@ -29,8 +29,8 @@ struct RunReport {
   int64_t tensors = 0;
 };
 
-// Writes every file that `out` does not have finished. Each gets the metadata "quantbridge.checksums" (unless switched off): a JSON object tensor -> XXH3-64 of its
-// bytes, 16 hex digits. The header is written last: a file without it cannot be mistaken for a whole one.
+// Writes every file that `out` does not have finished. Each gets the metadata "quantbridge.checksums" (unless switched off): a JSON object tensor -> XXH3-64 of
+// its bytes, 16 hex digits. The header is written last: a file without it cannot be mistaken for a whole one.
 Result<RunReport> run_plan(std::span<const PlannedFile> files, Source&, OutputDirectory& out, bool checksums, Context&);
 
 }  // namespace qb

@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <cstring>
+
+#include "exec/buffer.h"
+#include "exec/compiled.h"
+#include "exec/ops.h"
+#include "recipe/recipe.h"
+
+namespace qb {
+namespace {
+
+constexpr uint64_t in_output = UINT64_MAX;
+
+}  // namespace
+
+BlockRun::BlockRun(const Compiled& c, RowRange rows, std::span<const std::span<std::byte>> outputs) : c_(c), rows_(rows), outputs_(outputs) {
+  const auto values = static_cast<prog::ValueId>(c.types.size());
+  place_.assign(c.types.size(), in_output);
+  for (prog::ValueId v = 0; v < values; ++v) {
+    if (c.root[static_cast<size_t>(v)] == v && direct(v) == nullptr) {
+      place_[static_cast<size_t>(v)] = scratch_bytes_;
+      scratch_bytes_ += aligned(static_cast<uint64_t>(count(v)) * c.type(v).row_bytes());
+    }
+    if (c.is_input(v)) {
+      loads_.emplace_back(c.program->inputs[static_cast<size_t>(v)], rows_of(v).begin, rows_of(v).end);
+      staging_.push_back(scratch_bytes_);
+      scratch_bytes_ += aligned(loads_.back().staging());
+    }
+  }
+}
+
+RowRange BlockRun::rows_of(prog::ValueId v) const {
+  const prog::ValueType& t = c_.type(v);
+  if (t.rows_per == 0) return {0, 1};
+  return {rows_.begin / t.rows_per, prog::value_rows(rows_.end, t.rows_per)};
+}
+
+// The caller's buffer for a value that an output stores, where arithmetic may work in it; null otherwise.
+std::byte* BlockRun::direct(prog::ValueId v) const {
+  const auto i = static_cast<size_t>(v);
+  if (c_.taker[i] < 0) return nullptr;
+  const std::span<std::byte> out = outputs_[static_cast<size_t>(c_.taker[i])];
+  if (out.size() != static_cast<uint64_t>(count(v)) * c_.type(v).row_bytes()) return nullptr;  // a scalar, delivered before
+  const bool only_moved = c_.is_input(v) && c_.computed_on[i] == 0;
+  const auto unit = static_cast<uintptr_t>(std::max(bits(c_.type(v).elem) / 8, 1));
+  return only_moved || reinterpret_cast<uintptr_t>(out.data()) % unit == 0 ? out.data() : nullptr;
+}
+
+std::byte* BlockRun::at(prog::ValueId v) const {
+  const prog::ValueId root = c_.root[static_cast<size_t>(v)];
+  const uint64_t place = place_[static_cast<size_t>(root)];
+  return place == in_output ? direct(root) : scratch_ + place;
+}
+
+Result<void> BlockRun::request(std::byte* scratch, Requests& requests) {
+  scratch_ = scratch;
+  for (size_t i = 0; i < loads_.size(); ++i) QB_TRY(loads_[i].request(at(static_cast<prog::ValueId>(i)), scratch + staging_[i], requests));
+  return {};
+}
+
+Result<void> BlockRun::compute(Source& source, Context& context) {
+  const prog::Program& p = *c_.program;
+  for (size_t i = 0; i < loads_.size(); ++i) loads_[i].gather(at(static_cast<prog::ValueId>(i)), scratch_ + staging_[i]);
+  for (const prog::Reduction& r : p.reductions) {
+    QB_ASSIGN(amax_.emplace_back(), context.reduce(r, source));
+  }
+  isa_ = context.isa;
+  auto next = static_cast<prog::ValueId>(p.inputs.size());
+  for (const prog::Op& op : p.ops) {
+    QB_TRY(std::visit([this, next](const auto& o) { return run(o, next); }, op));
+    next += prog::results_of(op);
+  }
+  for (size_t o = 0; o < p.outputs.size(); ++o) {
+    const std::byte* from = at(p.outputs[o].value);
+    if (!outputs_[o].empty() && from != outputs_[o].data()) std::memcpy(outputs_[o].data(), from, outputs_[o].size());
+  }
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Literal& op, prog::ValueId to) const {
+  std::memcpy(at(to), op.bytes.data(), op.bytes.size());
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Recode& op, prog::ValueId to) const {
+  ops::recode(at(op.src), c_.type(op.src).elem, at(to), op.to, elements(op.src));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Rescale& op, prog::ValueId to) const {
+  ops::rescale(at(op.src), c_.type(op.src).elem, at(to), elements(op.src));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Dequantize& op, prog::ValueId to) const {
+  ops::DequantizeArgs a{.op = op};
+  a.scale_elem = c_.type(op.scale).elem;
+  a.code = at(op.code);
+  a.scale = at(op.scale);
+  if (op.global >= 0) {
+    a.global_elem = c_.type(op.global).elem;
+    a.global = at(op.global);
+  }
+  a.out = at(to);
+  a.first_row = rows_.begin;
+  a.rows = count(op.code);
+  a.cols = c_.type(op.code).cols;
+  ops::dequantize(a);
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
+  if (elements(op.src) == 0) return {};
+  recipe::Args a{};
+  a.weights = at(op.src);
+  a.source = c_.type(op.src).elem;
+  a.rows = count(op.src);
+  a.k = c_.type(op.src).cols;
+  a.n = c_.program->rows;
+  a.amax = op.reduction < 0 ? 0.0F : amax_[static_cast<size_t>(op.reduction)];
+  a.type = op.type;
+  a.codes = at(to);
+  a.scales = at(to + 1);
+  a.global = op.type.two_level() ? at(to + 2) : nullptr;
+  a.isa = isa_;
+  recipe::find_recipe(op.recipe)->run(a);
+  return {};
+}
+
+}  // namespace qb

@@ -1,0 +1,56 @@
+// Brings rows of an input into memory as a dense matrix, whatever its view looks like.
+//
+// A dense view is one read into its place. Rows that are dense each are one read per row. Anything else is read line by line into a staging area (a line runs
+// along the axis with the smaller stride, so that a transposed matrix costs what it holds, not its whole extent for each row) and gathered from there.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "io/source.h"
+#include "prog/program.h"
+
+namespace qb {
+
+// Collects reads, so that one batch serves several inputs; passes a full batch on.
+class Requests {
+ public:
+  explicit Requests(Source& source) : source_(source) {}
+  Result<void> add(FileId file, uint64_t offset, std::span<std::byte> into);
+  Result<void> flush();
+
+  static constexpr size_t batch = 4096;
+
+ private:
+  Source& source_;
+  std::vector<ReadRequest> pending_;
+};
+
+class Load {
+ public:
+  Load(const prog::Input& input, int64_t begin, int64_t end);
+
+  // Bytes of the dense rows, and of the area that gathering needs besides (0 for most views).
+  uint64_t bytes() const { return static_cast<uint64_t>(rows_) * row_bytes_; }
+  uint64_t staging() const { return static_cast<uint64_t>(lines_) * line_bytes_; }
+
+  Result<void> request(std::byte* rows, std::byte* staging, Requests&) const;
+  // After the reads: puts the elements in place.
+  void gather(std::byte* rows, const std::byte* staging) const;
+
+ private:
+  int64_t bit_of(int64_t i, int64_t j) const { return view_.offset + (begin_ + i) * view_.stride[0] + j * view_.stride[1]; }
+
+  FileId file_;
+  uint64_t offset_;
+  ir::View view_;
+  int64_t width_, begin_, rows_, cols_;
+  uint64_t row_bytes_;
+  bool dense_, dense_rows_;
+  int along_ = 1;                       // the axis that a line runs along
+  int64_t lines_ = 0, line_bytes_ = 0;  // of the staging area
+};
+
+}  // namespace qb

@@ -1,0 +1,136 @@
+#include "exec/ops.h"
+
+#include <algorithm>
+
+#include "exec/numbers.h"
+
+namespace qb::ops {
+namespace {
+
+// encode_bf16, but inline so that loops become vector code; a test compares the two.
+uint16_t to_bf16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16;
+  const uint32_t quiet = (u >> 16) | 0x40U;
+  return static_cast<uint16_t>((u & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
+}
+float from_bf16(uint16_t b) {
+  return std::bit_cast<float>(uint32_t{b} << 16);
+}
+
+template <class Read>
+void recode_from(Read read, std::byte* dst, Elem to, int64_t count) {
+  if (to == Elem::f32) {
+    for (int64_t i = 0; i < count; ++i) store<float>(dst, i, read(i));
+  } else if (to == Elem::bf16) {
+    for (int64_t i = 0; i < count; ++i) store<uint16_t>(dst, i, to_bf16(read(i)));
+  } else {
+    for (int64_t i = 0; i < count; ++i) store<uint16_t>(dst, i, encode_f16(read(i)));
+  }
+}
+
+// One product, rounded once. A code has at most 8 significant bits and a two-level type's scale at most 4, so every product of the three is exact in double;
+// a quotient's numerator and denominator together have too few bits (28 + 24) to come closer to a float32 midpoint than a double tells apart.
+struct Product {
+  bool divide_scale, divide_global;
+  double global;
+  float operator()(float code, float scale) const {
+    double over = code, under = 1;
+    (divide_scale ? under : over) *= scale;
+    (divide_global ? under : over) *= global;
+    return static_cast<float>(over / under);
+  }
+};
+
+unsigned nibble(const std::byte* row, int64_t j) {
+  return (std::to_integer<unsigned>(row[j / 2]) >> (4 * (j % 2))) & 15U;
+}
+
+// One run of codes under one scale: float32 arithmetic where there is no global scale (a product or quotient of two float32 is rounded once as it is).
+void run_of_bytes(const Table& values, const std::byte* codes, float scale, const Product& product, bool has_global, std::byte* out, int64_t count) {
+  if (has_global) {
+    for (int64_t j = 0; j < count; ++j) store<float>(out, j, product(values[load<uint8_t>(codes, j)], scale));
+  } else if (product.divide_scale) {
+    for (int64_t j = 0; j < count; ++j) store<float>(out, j, values[load<uint8_t>(codes, j)] / scale);
+  } else {
+    for (int64_t j = 0; j < count; ++j) store<float>(out, j, values[load<uint8_t>(codes, j)] * scale);
+  }
+}
+
+using Nibbles = std::array<float, 16>;
+
+void run_of_nibbles(const Nibbles& products, const std::byte* row, int64_t first, int64_t count, std::byte* out) {
+  int64_t j = first;
+  const int64_t end = first + count;
+  if (j % 2 != 0 && j < end) store<float>(out, j, products[nibble(row, j)]), ++j;
+  for (; j + 1 < end; j += 2) {
+    const unsigned both = std::to_integer<unsigned>(row[j / 2]);
+    store<float>(out, j, products[both & 15U]);
+    store<float>(out, j + 1, products[both >> 4]);
+  }
+  if (j < end) store<float>(out, j, products[nibble(row, j)]);
+}
+
+Nibbles products_of(float scale, const Product& product) {
+  Nibbles t{};
+  for (size_t c = 0; c < t.size(); ++c) t[c] = product(decode_e2m1(static_cast<uint8_t>(c)), scale);
+  return t;
+}
+
+}  // namespace
+
+void recode(const std::byte* src, Elem from, std::byte* dst, Elem to, int64_t count) {
+  if (from == to) {
+    std::memcpy(dst, src, static_cast<size_t>(count * bits(from) / 8));
+    return;
+  }
+  switch (from) {
+    case Elem::f32:
+      return recode_from([src](int64_t i) { return load<float>(src, i); }, dst, to, count);
+    case Elem::bf16:
+      return recode_from([src](int64_t i) { return from_bf16(load<uint16_t>(src, i)); }, dst, to, count);
+    case Elem::f16:
+      return recode_from([src](int64_t i) { return decode_f16(load<uint16_t>(src, i)); }, dst, to, count);
+    default:
+      return recode_from([src, &t = table_of(from)](int64_t i) { return t[load<uint8_t>(src, i)]; }, dst, to, count);
+  }
+}
+
+void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count) {
+  // The quotient of two numbers of 8 or 11 bits, rounded to 24 bits first, rounds to the same 8 or 11 bits (24 >= 2*11 + 2).
+  recode_from([src, elem](int64_t i) { return 1.0F / number_at(src, elem, i); }, dst, elem, count);
+}
+
+void dequantize(const DequantizeArgs& a) {
+  const ir::Block block = a.op.type.block;
+  const int64_t group = block.cols == 0 ? a.cols : block.cols, groups = block.cols == 0 ? 1 : a.cols / group + (a.cols % group != 0 ? 1 : 0);
+  const bool has_global = a.global != nullptr;
+  const Product product{a.op.scale_form == ir::ScaleForm::divide, a.op.global_form == ir::ScaleForm::divide,
+                        has_global ? static_cast<double>(number_at(a.global, a.global_elem, 0)) : 1.0};
+  const bool packed = a.op.type.code == Elem::e2m1;
+  const bool small_scales = bits(a.scale_elem) == 8;
+  // All products of a four-bit code and an eight-bit scale: 16 KiB, once for each block of rows.
+  std::array<Nibbles, 256> all;
+  if (packed && small_scales) {
+    for (size_t s = 0; s < all.size(); ++s) all[s] = products_of(table_of(a.scale_elem)[s], product);
+  }
+  const Table& values = table_of(packed ? Elem::i8 : a.op.type.code);
+  const int64_t code_bytes = a.cols * bits(a.op.type.code) / 8;
+  for (int64_t i = 0; i < a.rows; ++i) {
+    const std::byte* row = a.code + i * code_bytes;
+    std::byte* out = a.out + i * a.cols * 4;
+    const int64_t scale_row = block.rows == 0 ? 0 : (a.first_row + i) / block.rows - a.first_row / block.rows;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t first = g * group, count = std::min(group, a.cols - first), s = scale_row * groups + g;
+      if (packed && small_scales) {
+        run_of_nibbles(all[load<uint8_t>(a.scale, s)], row, first, count, out);
+      } else if (packed) {
+        run_of_nibbles(products_of(number_at(a.scale, a.scale_elem, s), product), row, first, count, out);
+      } else {
+        run_of_bytes(values, row + first, number_at(a.scale, a.scale_elem, s), product, has_global, out + first * 4, count);
+      }
+    }
+  }
+}
+
+}  // namespace qb::ops

@@ -1,0 +1,28 @@
+// The arithmetic of programs on dense rows. Bit for bit what the formulas of prog/program.h say, whatever the instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "num/elem.h"
+#include "prog/program.h"
+
+namespace qb::ops {
+
+// `count` numbers of `from` to `to` (f32, f16 or bf16), rounded to nearest even.
+void recode(const std::byte* src, Elem from, std::byte* dst, Elem to, int64_t count);
+
+// 1/x, rounded once in `elem` (f32, f16 or bf16).
+void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count);
+
+struct DequantizeArgs {
+  const prog::Dequantize& op;
+  Elem scale_elem = Elem::f32, global_elem = Elem::f32;
+  const std::byte *code = nullptr, *scale = nullptr, *global = nullptr;  // rows of this block; global may be null
+  std::byte* out = nullptr;                                              // float32
+  int64_t first_row = 0, rows = 0, cols = 0;                             // first_row: of the block, in the whole matrix
+};
+// code * scale * global in real arithmetic, rounded once to float32.
+void dequantize(const DequantizeArgs&);
+
+}  // namespace qb::ops

@@ -1,0 +1,283 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "base/diagnostics.h"
+#include "exec/execute.h"
+#include "exec/numbers.h"
+#include "exec/stream.h"
+#include "host/host.h"
+#include "prog/typing.h"
+
+namespace qb {
+namespace {
+
+using prog::Survey;
+using prog::SurveyKind;
+using prog::SurveyResult;
+
+constexpr uint64_t largest_block = 4u << 20;
+
+// The least positive normal number of a format; 0 for e8m0, which has no subnormals.
+double least_normal(Elem elem) {
+  switch (elem) {
+    case Elem::f64:
+      return std::numeric_limits<double>::min();
+    case Elem::f32:
+    case Elem::bf16:
+      return std::numeric_limits<float>::min();
+    case Elem::f16:
+    case Elem::e5m2:
+      return 0x1p-14;
+    case Elem::e4m3:
+      return 0x1p-6;
+    default:
+      return 0;
+  }
+}
+
+bool surveyable(Elem e) {
+  switch (e) {
+    case Elem::f64:
+    case Elem::f32:
+    case Elem::f16:
+    case Elem::bf16:
+    case Elem::e4m3:
+    case Elem::e5m2:
+    case Elem::e8m0:
+    case Elem::u8:  // e8m0 in plain bytes
+      return true;
+    default:
+      return false;
+  }
+}
+
+double value_at(const std::byte* p, Elem elem, int64_t i) {
+  if (elem == Elem::f64) return ops::load<double>(p, i);
+  return static_cast<double>(ops::number_at(p, elem, i));
+}
+
+// Whether a number is one of the format that the survey asks about. NaN and infinities are counted on their own.
+bool exact(const Survey& s, double x) {
+  if (!std::isfinite(x)) return true;
+  switch (s.kind) {
+    case SurveyKind::narrow_bf16: {
+      const auto f = static_cast<float>(x);
+      return static_cast<double>(f) == x && round_bf16(f) == f;
+    }
+    case SurveyKind::narrow_f16: {
+      const auto f = static_cast<float>(x);
+      return static_cast<double>(f) == x && round_f16(f) == f;
+    }
+    case SurveyKind::rescale_e4m3: {
+      const double y = x * s.factor;  // 4 bits times 24: exact for every float32 factor
+      const auto f = static_cast<float>(y);
+      return static_cast<double>(f) == y && std::fabs(y) <= 448 && decode_e4m3(encode_e4m3_sat(f)) == f;
+    }
+    default:
+      return true;
+  }
+}
+
+class Tally {
+ public:
+  explicit Tally(const Survey& s) : s_(s), least_normal_(least_normal(s.input.elem)) {}
+
+  // `times` numbers of value x, the first of them at element `index`.
+  void add(double x, int64_t index, int64_t times) {
+    r_.count += times;
+    if (std::isnan(x)) return note(r_.nan, nan_, index, times);
+    if (std::isinf(x)) return note(r_.inf, inf_, index, times);
+    if (x == 0) {
+      note(r_.zero, zero_, index, times);
+    } else {
+      const double m = std::fabs(x);
+      r_.least = r_.least == 0 ? m : std::min(r_.least, m);
+      r_.largest = std::max(r_.largest, m);
+      if (m < least_normal_) r_.subnormal += times;
+      if (x < 0) note(r_.negative, negative_, index, times);
+    }
+    if (!exact(s_, x)) note(r_.inexact, inexact_, index, times);
+  }
+
+  SurveyResult result() const {
+    SurveyResult r = r_;
+    for (int64_t first : {nan_, inf_, zero_, negative_, inexact_}) {
+      if (first >= 0) {
+        r.first_bad = first;
+        break;
+      }
+    }
+    return r;
+  }
+
+ private:
+  static void note(int64_t& count, int64_t& first, int64_t index, int64_t times) {
+    count += times;
+    if (first < 0 || index < first) first = index;
+  }
+
+  const Survey& s_;
+  double least_normal_;
+  SurveyResult r_;
+  int64_t nan_ = -1, inf_ = -1, zero_ = -1, negative_ = -1, inexact_ = -1;
+};
+
+// Formats of at most 16 bits are counted by code first: the questions are asked once for each code instead of once for each number.
+class Histogram {
+ public:
+  explicit Histogram(Elem elem) : elem_(elem), times_(size_t{1} << bits(elem)), first_(times_.size(), -1) {}
+
+  void add(const Stream::Block& block) {
+    for (int64_t i = 0; i < block.count; ++i) {
+      const size_t code = bits(elem_) == 8 ? ops::load<uint8_t>(block.data, i) : ops::load<uint16_t>(block.data, i);
+      if (times_[code]++ == 0) first_[code] = block.first + i;
+    }
+  }
+  void pour(Tally& tally) const {
+    for (size_t code = 0; code < times_.size(); ++code) {
+      if (times_[code] == 0) continue;
+      std::byte number[2];
+      ops::store<uint16_t>(number, 0, static_cast<uint16_t>(code));
+      tally.add(value_at(number, elem_, 0), first_[code], times_[code]);
+    }
+  }
+
+ private:
+  Elem elem_;
+  std::vector<int64_t> times_, first_;
+};
+
+Error refused(const Survey& s, std::string_view why) {
+  return Error{Errc::invalid_argument, fmt::format("survey of '{}': {}", escape(s.input.tensor), why)};
+}
+
+uint64_t share(const Context& c) {
+  return std::min(largest_block, c.limits.memory_budget / 2);
+}
+
+Result<void> fits(const Stream& stream, const prog::Input& input, const Context& context) {
+  if (stream.block_bytes() <= context.limits.memory_budget / 2) return {};
+  return Error{Errc::out_of_memory, fmt::format("tensor '{}': surveying one row needs {} bytes of buffers, the memory budget is {} bytes; raise the budget",
+                                                escape(input.tensor), stream.block_bytes(), context.limits.memory_budget)};
+}
+
+Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& context) {
+  const Stream stream(s.input, share(context));
+  QB_TRY(fits(stream, s.input, context));
+  Tally tally(s);
+  std::optional<Histogram> histogram;
+  if (bits(s.input.elem) <= 16) histogram.emplace(s.input.elem);
+  Buffer buffer;
+  for (int64_t b = 0; b < stream.blocks(); ++b) {
+    if (context.stop()) return Error{Errc::cancelled, "interrupted"};
+    QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
+    if (histogram) {
+      histogram->add(block);
+    } else {
+      for (int64_t i = 0; i < block.count; ++i) tally.add(value_at(block.data, s.input.elem, i), block.first + i, 1);
+    }
+    host::sample_memory();
+  }
+  if (histogram) histogram->pour(tally);
+  return tally.result();
+}
+
+bool is_zero_code(const std::byte* row, Elem elem, int64_t j) {
+  switch (elem) {
+    case Elem::e2m1:
+      return ((std::to_integer<unsigned>(row[j / 2]) >> (4 * (j % 2))) & 7U) == 0;
+    case Elem::e4m3:
+    case Elem::e5m2:
+      return (std::to_integer<unsigned>(row[j]) & 0x7FU) == 0;
+    default:
+      return row[j] == std::byte{0};
+  }
+}
+
+// Rows of codes with the rows of scales that they are under; marks the blocks that have a code but no scale.
+Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& context) {
+  const int64_t grid_rows = s.input.view.dims[0], groups = s.input.view.dims[1];
+  int64_t n = 0, k = s.second.empty() ? 0 : s.second[0].view.dims[1];
+  for (const prog::Input& in : s.second) {
+    const bool known = in.elem == Elem::e2m1 || in.elem == Elem::e4m3 || in.elem == Elem::e5m2 || in.elem == Elem::i8;
+    if (!known || in.elem != s.type.code || in.view.dims[1] != k || k * bits(in.elem) % 8 != 0) return refused(s, "the codes are not what the type says");
+    n += in.view.dims[0];
+  }
+  const ir::Block block = s.type.block;
+  if (block.rows < 0 || block.cols < 0 || prog::value_rows(n, block.rows) != grid_rows || (block.cols == 0 ? 1 : prog::value_rows(k, block.cols)) != groups) {
+    return refused(s, "its shape does not belong to the codes");
+  }
+  SurveyResult r;
+  r.count = grid_rows * groups;
+  const int64_t width = block.cols == 0 ? k : block.cols;
+  Buffer scale_buffer, code_buffer;
+  std::vector<char> dead(static_cast<size_t>(groups));
+  const int64_t scale_row_bytes = groups * bits(s.input.elem) / 8;
+  int64_t done = 0, row = -1;
+  const auto settle = [&] {
+    for (int64_t g = 0; row >= 0 && g < groups; ++g) {
+      if (dead[static_cast<size_t>(g)] != 1) continue;
+      if (r.dead++ == 0) r.first_bad = row * groups + g;
+    }
+    std::fill(dead.begin(), dead.end(), char{0});
+  };
+  for (const prog::Input& in : s.second) {
+    const int64_t rows = in.view.dims[0], row_bytes = k * bits(in.elem) / 8;
+    const int64_t height = std::clamp<int64_t>(static_cast<int64_t>(share(context) / 4) / std::max<int64_t>(row_bytes, 1), 1, std::max<int64_t>(rows, 1));
+    for (int64_t begin = 0; begin < rows; begin += height) {
+      if (context.stop()) return Error{Errc::cancelled, "interrupted"};
+      const Load load(in, begin, std::min(begin + height, rows));
+      QB_ASSIGN(std::byte* const codes, code_buffer.at_least(aligned(load.bytes()) + load.staging()));
+      const int64_t end = done + std::min(height, rows - begin);
+      const int64_t first_scale = block.rows == 0 ? 0 : done / block.rows;
+      const Load lines(s.input, first_scale, block.rows == 0 ? 1 : prog::value_rows(end, block.rows));
+      QB_ASSIGN(std::byte* const scale_rows, scale_buffer.at_least(aligned(lines.bytes()) + lines.staging()));
+      Requests requests(source);
+      QB_TRY(load.request(codes, codes + aligned(load.bytes()), requests));
+      QB_TRY(lines.request(scale_rows, scale_rows + aligned(lines.bytes()), requests));
+      QB_TRY(requests.flush());
+      load.gather(codes, codes + aligned(load.bytes()));
+      lines.gather(scale_rows, scale_rows + aligned(lines.bytes()));
+      for (int64_t i = begin; i < std::min(begin + height, rows); ++i, ++done) {
+        const int64_t scale_row = block.rows == 0 ? 0 : done / block.rows;
+        if (scale_row != row) {
+          settle();
+          row = scale_row;
+        }
+        const std::byte* scales = scale_rows + (scale_row - first_scale) * scale_row_bytes;
+        const std::byte* codes_row = codes + (i - begin) * row_bytes;
+        for (int64_t g = 0; g < groups; ++g) {
+          if (value_at(scales, s.input.elem, g) != 0) continue;
+          char& mark = dead[static_cast<size_t>(g)];
+          for (int64_t j = g * width; mark == 0 && j < std::min((g + 1) * width, k); ++j) mark = is_zero_code(codes_row, in.elem, j) ? 0 : 1;
+        }
+      }
+      host::sample_memory();
+    }
+  }
+  settle();
+  return r;
+}
+
+}  // namespace
+
+Result<SurveyResult> survey(const Survey& s, Source& source, Context& context) {
+  if (!surveyable(s.input.elem)) return refused(s, fmt::format("{} numbers cannot be surveyed", info(s.input.elem).name));
+  // The type checker knows what a sound input is: one program per matrix, since each is as tall as its own rows.
+  const auto sound = [](const prog::Input& in) {
+    prog::Program p;
+    p.rows = in.view.dims[0];
+    p.inputs = {in};
+    p.inputs[0].rows_per = 1;
+    return prog::type_check(p).ok();
+  };
+  if (!sound(s.input) || !std::all_of(s.second.begin(), s.second.end(), sound)) return refused(s, "its view does not fit its bytes");
+  if (s.kind == SurveyKind::rescale_e4m3 && s.input.elem != Elem::e4m3) return refused(s, "only fp8 numbers can be rescaled");
+  return s.kind == SurveyKind::dead_codes ? survey_dead(s, source, context) : survey_numbers(s, source, context);
+}
+
+}  // namespace qb
