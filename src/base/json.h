@@ -24,6 +24,9 @@ bool parse_json(std::string_view text, Json& out, JsonError& error, int max_dept
 // Indented with `indent` spaces (-1: one line), UTF-8 kept as it is, invalid UTF-8 replaced; ends without a newline.
 std::string dump_json(const Json& value, int indent = 2);
 
+// Appends a key that the object does not have yet: constant time, where operator[] searches all keys.
+void append(Json& object, std::string key, Json value);
+
 // Typed look-ups that never throw: null (or the fallback) where the key is absent or has another type.
 const Json* find(const Json& object, std::string_view key);
 std::string_view string_at(const Json& object, std::string_view key, std::string_view fallback = {});

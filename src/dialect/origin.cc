@@ -97,9 +97,9 @@ std::string origin_metadata(const Origin& origin, const std::vector<std::string>
   Json root = Json::object();
   root["dialect"] = origin.dialect;
   Json document = Json::object(), entries = Json::object();
-  for (const auto& [k, v] : std::map<std::string, std::string>(origin.document.begin(), origin.document.end())) document[k] = v;
+  for (const auto& [k, v] : std::map<std::string, std::string>(origin.document.begin(), origin.document.end())) append(document, k, v);
   for (const std::string& t : tensors)
-    if (auto it = origin.tensors.find(t); it != origin.tensors.end()) entries[t] = it->second;
+    if (auto it = origin.tensors.find(t); it != origin.tensors.end()) append(entries, t, it->second);
   if (!document.empty()) root["document"] = std::move(document);
   if (!entries.empty()) root["tensors"] = std::move(entries);
   return dump_json(root, -1);

@@ -89,7 +89,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
   const ir::QuantType& type = m.scheme->weight;
   Program p;
   p.rows = m.n;
-  p.row_multiple = std::max<int64_t>(recipe.row_multiple, std::max(type.block.rows, 1));
+  p.row_multiple = recipe::row_multiple(recipe, type);
   p.inputs.push_back(prog::input_of(source, 1));
   prog::Quantize quantize{.recipe = m.make->recipe, .type = type, .src = 0};
   if (recipe.needs_amax) {

@@ -85,12 +85,12 @@ std::string choices(std::string_view family, Side side) {
   return out;
 }
 
-std::string unknown_word(std::string_view word) {
+std::string unknown_word(std::string_view text, std::string_view word) {
   std::vector<std::string_view> known;
   for (const CodeName& c : code_names) known.push_back(c.name);
   for (const Alias& a : aliases) known.push_back(a.name);
   for (const Shorthand& s : shorthands()) known.push_back(s.name);
-  return fmt::format("unknown number format '{}'; near names: {}", word, near_names(word, known));
+  return fmt::format("unknown number format '{}'; near names: {}", word, near_names(text, known));
 }
 
 struct Parsed {
@@ -118,7 +118,7 @@ Result<Parsed> parse_type(std::string_view text, Side side) {
   const CodeName* code = nullptr;
   for (const CodeName& c : code_names)
     if (c.name == words[0]) code = &c;
-  if (alias == nullptr && code == nullptr) return bad(text, unknown_word(words[0]));
+  if (alias == nullptr && code == nullptr) return bad(text, unknown_word(text, words[0]));
   if (alias != nullptr && at) return bad(text, fmt::format("'{}' already says what its scales are; leave '@...' away", alias->name));
   t.code = alias != nullptr ? alias->code : code->elem;
   t.scale = alias != nullptr ? alias->scale : at.value_or(ScaleValues::any);

@@ -1,0 +1,17 @@
+// check: what opening a checkpoint does not see without reading its data.
+#pragma once
+
+#include "bridge/session.h"
+
+namespace qb {
+
+struct CheckReport {
+  int64_t tensors = 0, modules = 0;
+  uint64_t bytes_read = 0;
+};
+
+// Adds to session.diag. `deep` streams every tensor once: NaN, infinite, zero and negative scales, NaN codes, block scales that can or cannot be rescaled
+// exactly, checksums of directories that we wrote. An Error only for the outside world.
+Result<CheckReport> check_session(Session&, bool deep, Context&);
+
+}  // namespace qb
