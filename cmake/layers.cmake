@@ -87,8 +87,11 @@ if(TARGET qb_cli AND EXISTS ${PROJECT_SOURCE_DIR}/src/cli/main.cc)
   target_link_libraries(quantbridge PRIVATE qb_cli)
 endif()
 
+# Everything but the program: what tests, fuzzers, benchmarks and the installed library are made of.
+set(QB_LIBRARY_LAYERS ${above})
+list(REMOVE_ITEM QB_LIBRARY_LAYERS qb_cli)
+
 if(QB_TESTS)
-  enable_testing()
   find_package(GTest REQUIRED)
   include(GoogleTest)
   foreach(layer IN LISTS QB_LAYERS)

@@ -1,0 +1,26 @@
+# One archive made of every layer's objects, so that users link a single QuantBridge::quantbridge and the folders stay our own business.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(objects "")
+foreach(layer IN LISTS QB_LIBRARY_LAYERS)
+  list(APPEND objects $<TARGET_OBJECTS:${layer}>)
+endforeach()
+add_library(quantbridge_library STATIC ${objects})
+add_library(QuantBridge::quantbridge ALIAS quantbridge_library)
+set_target_properties(quantbridge_library PROPERTIES OUTPUT_NAME quantbridge EXPORT_NAME quantbridge LINKER_LANGUAGE CXX)
+target_compile_features(quantbridge_library INTERFACE cxx_std_20)
+target_include_directories(quantbridge_library INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_link_libraries(quantbridge_library PRIVATE fmt::fmt Threads::Threads PkgConfig::PCRE2)
+
+install(TARGETS quantbridge_library EXPORT QuantBridgeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/quantbridge DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+if(TARGET quantbridge)
+  install(TARGETS quantbridge RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/QuantBridge)
+install(EXPORT QuantBridgeTargets NAMESPACE QuantBridge:: DESTINATION ${package_dir})
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/QuantBridgeConfig.cmake.in ${PROJECT_BINARY_DIR}/QuantBridgeConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/QuantBridgeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/QuantBridgeConfig.cmake ${PROJECT_BINARY_DIR}/QuantBridgeConfigVersion.cmake DESTINATION ${package_dir})
