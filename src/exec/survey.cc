@@ -140,7 +140,7 @@ class Histogram {
   void pour(Tally& tally) const {
     for (size_t code = 0; code < times_.size(); ++code) {
       if (times_[code] == 0) continue;
-      std::byte number[2];
+      std::byte number[8] = {};  // as large as any format
       ops::store<uint16_t>(number, 0, static_cast<uint16_t>(code));
       tally.add(value_at(number, elem_, 0), first_[code], times_[code]);
     }
