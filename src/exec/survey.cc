@@ -73,7 +73,8 @@ bool exact(const Survey& s, double x) {
       return static_cast<double>(f) == x && round_f16(f) == f;
     }
     case SurveyKind::rescale_e4m3: {
-      const double y = x * s.factor;  // 4 bits times 24: exact for every float32 factor
+      const double y = x * s.factor;
+      if (std::fma(x, s.factor, -y) != 0) return false;  // not even a double
       const auto f = static_cast<float>(y);
       return static_cast<double>(f) == y && std::fabs(y) <= 448 && decode_e4m3(encode_e4m3_sat(f)) == f;
     }
