@@ -1,0 +1,138 @@
+#include "cli/job_command.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "base/json.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "host/host.h"
+#include "ir/shorthand.h"
+
+namespace qb::cli {
+namespace {
+
+struct Outcome {
+  std::vector<Problem> problems;
+  Job job;
+  JobReport report;
+  double seconds = 0;
+};
+
+Json to_json(std::string_view command, const JobCommandOptions& o, const Session& s, const Outcome& r, bool ok) {
+  Json j = envelope(command, ok, r.problems);
+  j["in"] = o.in;
+  j["out"] = o.out;
+  j["from"] = s.dialect != nullptr ? Json(s.dialect->name) : Json(nullptr);
+  j["to"] = o.to;
+  j["scheme_changes"] = Json::array();
+  for (const auto& c : r.job.plan.scheme_changes) j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
+  j["repairs"] = Json::array();
+  for (const RepairDone& d : r.job.repairs) j["repairs"].push_back({{"code", d.code}, {"modules", d.modules}, {"max_relative_error", 0.0}});
+  j["lost"] = Json::array();
+  for (const auto& l : r.job.plan.lost) j["lost"].push_back({{"what", l.what}, {"why", l.why}});
+  j["tensors"] = r.job.tensors;
+  j["bytes_in"] = r.job.bytes_in;
+  j["bytes_out"] = r.job.bytes_out;
+  j["bytes_copied_unchanged"] = r.report.run.bytes_copied_unchanged;
+  j["peak_anonymous_bytes"] = host::peak_anonymous();
+  j["seconds"] = r.seconds;
+  j["dry_run"] = o.dry_run;
+  return j;
+}
+
+void print_plan(const Job& job) {
+  for (const PlannedFile& f : job.files) {
+    print_out(fmt::format("file {} ({})\n", f.name, size_text(f.bytes)));
+    for (const prog::Program& p : f.programs) print_out(prog::to_text(p) + "\n");
+  }
+  for (const auto& [name, document] : job.plan.documents) print_out(fmt::format("document {}\n{}\n", name, dump_json(*document)));
+}
+
+void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& r) {
+  for (const auto& c : r.job.plan.scheme_changes) print_err(fmt::format("note: {} modules become {} instead of {}: {}\n", c.modules.size(), c.to, c.from, c.reason));
+  for (const RepairDone& d : r.job.repairs) print_err(fmt::format("repaired: {} ({} places)\n", d.code, d.modules.size()));
+  for (const auto& l : r.job.plan.lost) print_err(fmt::format("lost: {}: {}\n", l.what, l.why));
+  if (!s.package.foreign_files.empty()) print_err(fmt::format("not copied: {} other weight files\n", s.package.foreign_files.size()));
+  if (o.dry_run || o.common.quiet) return;
+  const char* start = r.report.start == OutputDirectory::Start::resumed     ? ", resumed"
+                      : r.report.start == OutputDirectory::Start::restarted ? ", restarted (an unfinished output of another job was thrown away)"
+                                                                            : "";
+  print_err(fmt::format("{} tensors, {} -> {} ({} unchanged) in {:.2f} s, peak {} of anonymous memory{}\n", r.job.tensors, size_text(r.job.bytes_in), size_text(r.job.bytes_out),
+                        size_text(r.report.run.bytes_copied_unchanged), r.seconds, size_text(host::peak_anonymous()), start));
+  print_out(o.out + "\n");
+}
+
+}  // namespace
+
+void add_job_options(CLI::App& app, JobCommandOptions& o) {
+  app.add_option("IN", o.in, "checkpoint directory");
+  app.add_option("OUT", o.out, "directory to write; must not exist without --force");
+  app.add_flag("--dry-run", o.dry_run, "print the plan, write nothing");
+  app.add_option("--memory-budget", o.budget, "bytes for buffers")->capture_default_str()->type_name("SIZE");
+  app.add_option("--threads", o.threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
+  app.add_option("--max-shard-size", o.max_shard, "bytes of tensors in one file")->capture_default_str()->type_name("SIZE");
+  app.add_flag("--force", o.force, "replace OUT, atomically");
+  app.add_flag("--no-checksums", o.no_checksums, "leave out the per-tensor XXH3 checksums");
+  app.add_flag("--json", o.common.json, "one JSON object on stdout");
+  app.add_flag("--quiet", o.common.quiet, "no progress, no summary");
+}
+
+bool parse_job_options(std::string_view command, const JobCommandOptions& o, JobOptions& job, Limits& limits) {
+  const auto usage = [&](const std::string& what) {
+    print_err(fmt::format("quantbridge {}: {}\n", command, what));
+    return false;
+  };
+  if (o.in.empty() || (o.out.empty() && !o.dry_run)) return usage("IN and OUT are required");
+  if (!parse_size(o.budget, limits.memory_budget)) return usage(fmt::format("--memory-budget '{}' is no size; write 512MiB or 2GB", o.budget));
+  if (!parse_size(o.max_shard, job.max_shard)) return usage(fmt::format("--max-shard-size '{}' is no size; write 5GB", o.max_shard));
+  const Dialect* dialect = find_dialect(o.to);
+  if (dialect == nullptr || dialect->write == nullptr) {
+    std::vector<std::string_view> names;
+    for (const Dialect* d : dialects())
+      if (d->write != nullptr) names.push_back(d->name);
+    return usage(fmt::format("unknown dialect '{}'; known: {}", o.to, ir::near_names(o.to, names)));
+  }
+  job.to = o.to;
+  job.checksums = !o.no_checksums;
+  limits.threads = o.threads > 0 ? o.threads : host::processors();
+  return true;
+}
+
+int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, const Limits& limits) {
+  const auto begin = std::chrono::steady_clock::now();
+  Result<Session> session = open_session(o.in);
+  if (!session) return fail(command, session.error(), o.common);
+  Context context;
+  context.limits = limits;
+  context.isa = host::detect_isa();
+  context.cancelled = &interrupted();
+  context.progress = progress_bar(std::string(command), o.common);
+  Outcome r;
+  Diagnostics diag;
+  const bool planned = plan_job(*session, job, context, r.job, diag);
+  r.problems.assign(diag.all().begin(), diag.all().end());
+  if (!planned) {
+    if (o.common.json) print_json(to_json(command, o, *session, r, false));
+    else print_problems(r.problems);
+    return exit_problems;
+  }
+  if (o.dry_run) {
+    if (o.common.json) print_json(to_json(command, o, *session, r, true));
+    else print_plan(r.job);
+  } else {
+    Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context);
+    if (!report) return fail(command, report.error(), o.common, r.problems);
+    r.report = *report;
+    r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (o.common.json) print_json(to_json(command, o, *session, r, true));
+  }
+  if (!o.common.json) {
+    print_problems(r.problems);
+    print_outcome(o, *session, r);
+  }
+  return exit_done;
+}
+
+}  // namespace qb::cli

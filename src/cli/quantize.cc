@@ -1,0 +1,99 @@
+// quantize: codes and scales from a BF16, F16 or F32 checkpoint.
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "cli/command.h"
+#include "cli/job_command.h"
+#include "host/host.h"
+#include "ir/shorthand.h"
+#include "recipe/recipe.h"
+
+namespace qb::cli {
+namespace {
+
+struct Options : JobCommandOptions {
+  std::string scheme, numerics;
+  std::vector<std::string> ignore;
+  bool list = false;
+};
+
+// What can be made now: a recipe exists and no static activation scales are asked for.
+std::string availability(const ir::Scheme& s) {
+  if (s.input && s.input->when == ir::When::fixed) return "needs calibration";
+  std::string out;
+  if (s.features == ir::Features{})
+    for (recipe::Numerics n : {recipe::Numerics::modelopt, recipe::Numerics::llm_compressor})
+      if (recipe::find_recipe(s.weight, n) != nullptr) out += fmt::format("{}{}", out.empty() ? "" : ", ", recipe::to_string(n));
+  return out.empty() ? "no recipe" : out;
+}
+
+int list(const Options& o) {
+  Json all = Json::array();
+  std::string text = fmt::format("{:<36} {:<44} {:<20} {}\n", "name", "scheme", "from", "made with the numerics of");
+  for (const ir::Shorthand& s : ir::shorthands()) {
+    const std::string can = availability(*ir::parse_scheme(s.name));
+    text += fmt::format("{:<36} {:<44} {:<20} {}\n", s.name, s.scheme, s.from, can);
+    all.push_back({{"name", s.name}, {"scheme", s.scheme}, {"from", s.from}, {"made", can}});
+  }
+  if (o.common.json) {
+    Json j = envelope("quantize", true, {});
+    j["shorthands"] = std::move(all);
+    print_json(j);
+  } else {
+    print_out(text);
+  }
+  return exit_done;
+}
+
+int run(const Options& o) {
+  if (o.list) return list(o);
+  if (o.scheme.empty()) {
+    print_err("quantbridge quantize: --scheme is required; --list shows the names\n");
+    return exit_usage;
+  }
+  JobOptions job;
+  Limits limits;
+  if (!parse_job_options("quantize", o, job, limits)) return exit_usage;
+  if (o.to == "dense") {
+    print_err("quantbridge quantize: --to dense holds nothing quantized\n");
+    return exit_usage;
+  }
+  Result<ir::Scheme> scheme = ir::parse_scheme(o.scheme);
+  if (!scheme) {
+    print_err(fmt::format("quantbridge quantize: {}\n", scheme.error().what));
+    return exit_usage;
+  }
+  if (scheme->weight.plain()) {
+    print_err(fmt::format("quantbridge quantize: {} weights are not quantized\n", to_string(scheme->weight)));
+    return exit_usage;
+  }
+  const std::string numerics = !o.numerics.empty() ? o.numerics : o.to == "modelopt" ? "modelopt" : "llm-compressor";
+  job.quantize = pass::QuantizeOptions{.scheme = *scheme, .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor, .ignore = o.ignore,
+                                       .regex = host::compile_regex};
+  return run_job("quantize", o, job, limits);
+}
+
+std::function<int()> setup(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  add_job_options(app, *o);
+  o->to = "modelopt";
+  app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
+  app.add_option("--to", o->to, "modelopt, compressed_tensors")->capture_default_str()->type_name("DIALECT");
+  app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --to)")->check(CLI::IsMember({"modelopt", "llm-compressor"}));
+  app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
+  app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, and what can be made");
+  return [o] { return run(*o); };
+}
+
+}  // namespace
+
+// clang-format off
+QB_COMMAND(quantize) = {
+    .name = "quantize", .summary = "Make a quantized checkpoint from BF16, F16 or F32 weights",
+    .examples = "Examples:\n  quantbridge quantize ./Llama-BF16 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
+                "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
+                "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n  quantbridge quantize --list",
+    .rank = 4, .setup = setup};
+// clang-format on
+
+}  // namespace qb::cli
