@@ -92,7 +92,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
   p.row_multiple = recipe::row_multiple(recipe, type);
   p.inputs.push_back(prog::input_of(source, 1));
   prog::Quantize quantize{.recipe = m.make->recipe, .type = type, .src = 0};
-  if (recipe.needs_amax) {
+  if (!m.make->amax_over.empty()) {
     prog::Reduction r{.kind = prog::ReduceKind::absmax};
     for (const ir::Stored& s : m.make->amax_over) r.over.push_back(prog::input_of(s, 1));
     p.reductions.push_back(std::move(r));

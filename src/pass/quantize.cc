@@ -55,6 +55,12 @@ class Ignore {
   std::vector<int> hits_;
 };
 
+bool single_blocks(const ir::Checkpoint& c, const std::vector<size_t>& members, ir::Block block) {
+  for (size_t i : members)
+    if (c.modules[i].n > block.rows || c.modules[i].k > block.cols) return false;
+  return true;
+}
+
 }  // namespace
 
 bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& diag) {
@@ -98,11 +104,11 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
     m.why = "quantized now";
     m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}};
     ++made;
-    if (!recipe->needs_amax) continue;
-    if (recipe->share == recipe::Share::fused && !t.fused.empty()) shared[t.fused].push_back(i);
-    else m.make->amax_over = {*m.part(ir::Role::code)};
+    if (recipe->share != recipe::Share::own && !t.fused.empty()) shared[t.fused].push_back(i);
+    else if (recipe->needs_amax) m.make->amax_over = {*m.part(ir::Role::code)};
   }
   for (const auto& [fused, members] : shared) {
+    if (recipe->share == recipe::Share::single_block && !single_blocks(c, members, scheme.weight.block)) continue;
     std::vector<ir::Stored> over;
     for (size_t i : members) over.push_back(*c.modules[i].part(ir::Role::code));
     for (size_t i : members) c.modules[i].make->amax_over = over;

@@ -70,7 +70,7 @@ struct Fp8 {
         const int64_t width = col + wide < a.k ? wide : a.k - col;
         float amax = a.amax;
         if constexpr (R != Rule::modelopt_tensor) {
-          if (a.type.block.rows != 0) amax = block_amax(weights, a.k, row, end, col, width);
+          if (a.type.block.rows != 0 && !(a.amax > 0)) amax = block_amax(weights, a.k, row, end, col, width);
         }
         const float scale = scale_of<S, R>(amax);
         for (int64_t i = row; i < end; ++i) cast_run<S, C>(weights + (i * a.k + col) * size, width, scale, a.codes + i * a.k + col);
@@ -136,7 +136,7 @@ QB_RECIPE(fp8_tensor_modelopt) = {
 QB_RECIPE(fp8_channel_modelopt) = {
     "fp8_channel.modelopt", modelopt_source, Numerics::modelopt, makes_channel, false, Share::own, scale_f32, false, 1, run<Cast::wide, Rule::modelopt_blocks>};
 QB_RECIPE(fp8_block_modelopt) = {
-    "fp8_block.modelopt", modelopt_source, Numerics::modelopt, makes_128, false, Share::own, scale_f32, false, 128, run<Cast::wide, Rule::modelopt_blocks>};
+    "fp8_block.modelopt", modelopt_source, Numerics::modelopt, makes_128, false, Share::single_block, scale_f32, false, 128, run<Cast::wide, Rule::modelopt_blocks>};
 // The same type after mtq.compress (fp8_pb_real): scales and quotients pass through the dtype of the model. Comes second, so it is found by name only.
 QB_RECIPE(fp8_block_real_modelopt) = {"fp8_block_real.modelopt",
                                       modelopt_source,

@@ -23,7 +23,7 @@ struct Args {
   Elem source;          // bf16, f16 or f32
   int64_t rows, k;      // rows of this block; starts at a multiple of row_multiple
   int64_t n;            // rows of the whole matrix
-  float amax;           // over the whole tensor or its fused group; 0 where needs_amax is false
+  float amax;           // over the whole tensor or its fused group; 0: the recipe takes each block's own
   ir::QuantType type;
   std::byte* codes;   // [rows, k] of type.code, packed low bits first, every row from a whole byte on
   std::byte* scales;  // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
@@ -31,8 +31,9 @@ struct Args {
   Isa isa = Isa::generic;
 };
 
-// Whether modules that read the same input share one amax.
-enum class Share : uint8_t { own, fused };
+// Whether modules that read the same input share one amax. single_block: only where each of them is one block, whose scale the producer then holds as a
+// scalar and brings together as it does for whole tensors.
+enum class Share : uint8_t { own, fused, single_block };
 
 struct Recipe {
   std::string_view name;    // fp8_tensor.modelopt
