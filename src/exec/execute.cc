@@ -9,9 +9,6 @@
 namespace qb {
 namespace {
 
-// Input bytes of one block, where the budget allows it.
-constexpr uint64_t block_bytes = 8u << 20;
-
 Result<void> run_block(const Compiled& c, RowRange rows, Source& source, std::span<const std::span<std::byte>> outputs, Buffer& buffer, Context& context) {
   BlockRun block(c, rows, outputs);
   QB_ASSIGN(std::byte* const scratch, buffer.at_least(block.scratch_bytes()));
@@ -57,7 +54,7 @@ Result<void> execute(const prog::Program& program, Source& source, std::span<std
   if (destination.size() != c.output_bytes({0, program.rows})) return Error{Errc::invalid_argument, "a destination of the wrong size"};
   const uint64_t budget = context.limits.memory_budget;
   // A quarter stays for the reductions, which stream their tensors in blocks of their own.
-  const int64_t height = c.block_rows(block_bytes, program.reductions.empty() ? budget : budget - budget / 4, false);
+  const int64_t height = c.block_rows(default_block, program.reductions.empty() ? budget : budget - budget / 4, false);
   if (height == 0 && program.rows > 0) return c.does_not_fit(budget, false);
   Buffer buffer;
   std::vector<std::span<std::byte>> outputs(program.outputs.size());

@@ -7,7 +7,6 @@
 namespace qb {
 namespace {
 
-constexpr uint64_t default_block = 8u << 20;
 // A thread with less than this spends its time in system calls: fewer threads share a small budget.
 constexpr uint64_t least_share = 64u << 10;
 
