@@ -73,17 +73,14 @@ struct Target {
   NameRule::How how = NameRule::How::no;
 };
 
-// The group that the library gives a module; `rival` is another group whose best match is of the same kind.
-Target target_of(const CtConfig& config, const ir::Module& m, const CtGroup*& rival) {
+// The group that the library gives a module, by the best of its matching targets.
+Target target_of(const CtConfig& config, const ir::Module& m) {
   Target best;
   for (const CtGroup& g : config.groups)
     for (const NameRule& rule : g.targets) {
       const NameRule::How how = rule.match(m.path, m.kind);
       if (how == NameRule::How::no) continue;
-      const bool better = best.group == nullptr || how < best.how || (how == best.how && rule.text() < best.rule->text());
-      if (best.group != nullptr && best.group != &g && how == best.how) rival = better ? best.group : &g;
-      else if (better && how < best.how) rival = nullptr;
-      if (better) best = {&g, &rule, how};
+      if (best.group == nullptr || how < best.how || (how == best.how && rule.text() < best.rule->text())) best = {&g, &rule, how};
     }
   return best;
 }
@@ -99,10 +96,22 @@ bool has_codes(const Reading& r, const ir::Module& m) {
   return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && w->dtype == Elem::e4m3);
 }
 
+// Another group whose targets name the module too, with another scheme; with equal right, or the only one of the two that fits what is stored.
+const CtGroup* rival_of(const Reading& r, const CtConfig& config, const ir::Module& m, const Target& best) {
+  const CtGroup* rival = nullptr;
+  for (const CtGroup& g : config.groups) {
+    if (&g == best.group || g.scheme == best.group->scheme) continue;
+    for (const NameRule& rule : g.targets) {
+      const NameRule::How how = rule.match(m.path, m.kind);
+      if (how != NameRule::How::no && (how == best.how || (!stores(r, m, best.group->scheme) && stores(r, m, g.scheme)))) rival = &g;
+    }
+  }
+  return rival;
+}
+
 void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
   const NameRule* ignored = r.excluded_by(m);
-  const CtGroup* rival = nullptr;
-  Target t = target_of(config, m, rival);
+  Target t = target_of(config, m);
   const bool codes = has_codes(r, m);
   const TensorInfo* weight = r.find(m, "weight");
   const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : r.tensors_of(m).front()->name;
@@ -111,12 +120,10 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
     else if (t.group == nullptr) m.why = config.groups.empty() ? "the model's linears are not quantized" : "no target names it";
     else m.why = r.report_unlisted(m);
   } else {
-    if (t.group != nullptr && rival != nullptr && !(rival->scheme == t.group->scheme)) {
-      // Two groups claim it with equal right. What is stored settles it.
-      const bool a = stores(r, m, t.group->scheme), b = stores(r, m, rival->scheme);
-      if (b && !a) t.group = rival;
+    if (const CtGroup* rival = t.group != nullptr ? rival_of(r, config, m, t) : nullptr; rival != nullptr) {
       r.diag.report("targets-overlap", {.file = "config.json", .tensor = tensor, .module = m.path},
                     fmt::format("groups {} ({}) and {} ({})", t.group->name, to_string(t.group->scheme), rival->name, to_string(rival->scheme)), "one group for each module");
+      if (!stores(r, m, t.group->scheme) && stores(r, m, rival->scheme)) t.group = rival;  // what is stored settles it
     }
     if (t.group == nullptr && !config.groups.empty()) {
       for (const CtGroup& g : config.groups)

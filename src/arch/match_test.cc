@@ -1,0 +1,59 @@
+#include "arch/match.h"
+
+#include <gtest/gtest.h>
+
+namespace qb {
+namespace {
+
+// Answers as Python's fnmatch.fnmatchcase gives them.
+TEST(ShellMatch, AnswersAsFnmatchDoes) {
+  struct Case { const char *pattern, *name; bool hit; };
+  for (const Case& c : {Case{"lm_head", "lm_head", true}, {"lm_head", "lm_head2", false}, {"*", "", true}, {"*", "a.b", true}, {"model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", true},
+                        {"model.layers.1.*", "model.layers.10.mlp", false}, {"*.attn.*", "model.attn.q", true}, {"*q?proj", "x.q_proj", true}, {"[abc]x", "bx", true}, {"[!abc]x", "bx", false},
+                        {"[a-c]x", "bx", true}, {"[]x]y", "]y", true}, {"[x", "[x", true}, {"a*b*c", "aXbYbZc", true}, {"a*b*c", "aXbYbZ", false}, {"", "", true}, {"", "a", false}, {"**a", "bba", true},
+                        {"?", "", false}, {"[!]a]", "b", true}, {"[!]a]", "]", false}})
+    EXPECT_EQ(shell_match(c.pattern, c.name), c.hit) << c.pattern << " on " << c.name;
+}
+
+TEST(ShellMatch, ManyStarsStayFast) {
+  const std::string name(2000, 'a');
+  std::string pattern;
+  for (int i = 0; i < 200; ++i) pattern += "a*";
+  EXPECT_FALSE(shell_match(pattern + "b", name));
+}
+
+TEST(NameRule, ModelOptEntries) {
+  const auto hit = [](const char* entry, const char* path) { return NameRule::shell(entry)->match(path, arch::Kind::linear) != NameRule::How::no; };
+  EXPECT_TRUE(hit("model.layers.0.mlp.*", "model.layers.0.mlp.gate_proj"));
+  EXPECT_TRUE(hit("model.layers.0.mlp.*", "model.layers.0.mlp"));
+  EXPECT_FALSE(hit("mlp.gate", "model.layers.0.mlp.gate_proj"));
+  EXPECT_FALSE(hit("model.layers.1", "model.layers.10"));
+}
+
+class StartsWith : public Regex {
+ public:
+  explicit StartsWith(std::string_view text) : text_(text) {}
+  bool match_prefix(std::string_view text) const override { return text.starts_with(text_); }
+
+ private:
+  std::string text_;
+};
+Result<std::shared_ptr<const Regex>> compile(std::string_view pattern) {
+  if (pattern == "(") return Error{Errc::invalid_argument, "unbalanced"};
+  return std::shared_ptr<const Regex>(std::make_shared<StartsWith>(pattern));
+}
+
+TEST(NameRule, CompressedTensorsTargets) {
+  const auto how = [](const char* target, const char* path, arch::Kind kind) { return NameRule::compressed_tensors(target, compile)->match(path, kind); };
+  EXPECT_EQ(how("Linear", "model.layers.0.mlp.up_proj", arch::Kind::linear), NameRule::How::class_name);
+  EXPECT_EQ(how("Linear", "model.embed_tokens", arch::Kind::embedding), NameRule::How::no);
+  EXPECT_EQ(how("Embedding", "model.embed_tokens", arch::Kind::embedding), NameRule::How::class_name);
+  EXPECT_EQ(how("lm_head", "lm_head", arch::Kind::linear), NameRule::How::exact);
+  EXPECT_EQ(how("head", "lm_head", arch::Kind::linear), NameRule::How::no);
+  EXPECT_EQ(how("re:model.layers", "model.layers.3.mlp.up_proj", arch::Kind::linear), NameRule::How::pattern);
+  EXPECT_FALSE(NameRule::compressed_tensors("re:(", compile));
+  EXPECT_FALSE(NameRule::compressed_tensors("re:a", nullptr));
+}
+
+}  // namespace
+}  // namespace qb

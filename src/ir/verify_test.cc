@@ -1,0 +1,69 @@
+#include "ir/verify.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/json.h"
+
+namespace qb::ir {
+namespace {
+
+Stored scalar(Role role, double value, ScaleForm form = ScaleForm::multiply) {
+  Stored s{.role = role, .tensor = "t", .container = Elem::f32, .elem = Elem::f32, .view = row_major(1, 1, 32), .form = form};
+  s.value = value;
+  return s;
+}
+
+// q, k, v of one layer in NVFP4 with the given second-level scales.
+Checkpoint nvfp4(std::vector<double> globals, std::vector<double> inputs, ScaleForm form = ScaleForm::multiply) {
+  Checkpoint c;
+  Diagnostics diag;
+  const Json config = {{"model_type", "llama"}, {"hidden_size", 64}, {"intermediate_size", 64}, {"num_hidden_layers", 1}, {"num_attention_heads", 1}, {"vocab_size", 8}};
+  EXPECT_TRUE(arch::describe(config, c.topology, diag));
+  size_t i = 0;
+  for (size_t t = 0; t < c.topology.modules.size(); ++t) {
+    Module m{.path = c.topology.modules[t].path, .kind = c.topology.modules[t].kind, .topology = static_cast<int>(t)};
+    if (m.path.find("self_attn.") != std::string::npos && i < globals.size() && m.path.find("o_proj") == std::string::npos) {
+      m.scheme = *parse_scheme("nvfp4:nvfp4");
+      m.parts.push_back({.role = Role::code});
+      m.parts.push_back(scalar(Role::global, globals[i], form));
+      m.parts.push_back(scalar(Role::input_scale, inputs[i], form));
+      ++i;
+    }
+    c.modules.push_back(m);
+  }
+  return c;
+}
+
+std::string worst(const Checkpoint& c, const char* code) {
+  Diagnostics diag;
+  verify(c, {"f"}, diag);
+  for (const Problem& p : diag.all())
+    if (p.code == code) return std::string(to_string(p.cls));
+  return diag.all().empty() ? "good" : diag.all()[0].code;
+}
+
+TEST(Verify, EqualSecondLevelScalesAreGood) { EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 1, 1}), "x"), "good"); }
+TEST(Verify, PowersOfTwoMayBeRepaired) { EXPECT_EQ(worst(nvfp4({1, 2, 4}, {1, 1, 1}), "fused-scale-mismatch"), "repairable"); }
+TEST(Verify, OtherRatiosAreInconsistent) { EXPECT_EQ(worst(nvfp4({1, 1.37, 3.1}, {1, 1, 1}), "fused-scale-mismatch"), "inconsistent"); }
+TEST(Verify, ReciprocalsAreComparedAsWhatTheyMean) { EXPECT_EQ(worst(nvfp4({1, 0.5, 0.25}, {1, 1, 1}, ScaleForm::divide), "fused-scale-mismatch"), "repairable"); }
+TEST(Verify, InputScalesOfOneInputMustAgree) { EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 3, 1}), "fused-input-scale-mismatch"), "repairable"); }
+TEST(Verify, ScalarsAreNumbers) {
+  EXPECT_EQ(worst(nvfp4({NAN, 2, 2}, {1, 1, 1}), "scale-nan"), "damaged");
+  EXPECT_EQ(worst(nvfp4({INFINITY, 2, 2}, {1, 1, 1}), "scale-inf"), "damaged");
+  EXPECT_EQ(worst(nvfp4({2, 2, 2}, {0, 1, 1}), "scale-zero"), "damaged");
+  EXPECT_EQ(worst(nvfp4({-2, 2, 2}, {1, 1, 1}), "scale-negative"), "suspicious");
+}
+TEST(Verify, KvScales) {
+  Checkpoint c = nvfp4({}, {});
+  for (Module& m : c.modules)
+    if (m.kind == arch::Kind::attention) m.parts.push_back(scalar(Role::k_scale, 1.0f / 448));
+  EXPECT_EQ(worst(c, "kv-scale-uncalibrated"), "suspicious");
+  for (Module& m : c.modules)
+    if (m.kind == arch::Kind::attention) m.parts[0].value = 5.5;
+  EXPECT_EQ(worst(c, "kv-scale-large"), "suspicious");
+}
+
+}  // namespace
+}  // namespace qb::ir
