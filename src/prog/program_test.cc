@@ -85,7 +85,7 @@ TEST(TypeCheck, RefusesWhatCannotRun) {
   p.inputs[0].view.stride[0] = INT64_MAX;
   EXPECT_NE(why(p), "");
   p = unpack_nvfp4();
-  p.inputs[0].view = dense(INT64_MAX, INT64_MAX, 4);
+  p.inputs[0].view.dims = {INT64_MAX, INT64_MAX};
   EXPECT_NE(why(p), "");
   p = pack_tiles();
   p.row_multiple = 64;
