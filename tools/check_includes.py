@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = re.search(r"^set\(QB_LAYERS ([a-z ]+)\)", (ROOT / "cmake/layers.cmake").read_text(), re.M)[1].split()
+BUILD = (ROOT / "cmake/layers.cmake").read_text()
+LAYERS = re.search(r"^set\(QB_LAYERS ([a-z ]+)\)", BUILD, re.M)[1].split()
 CORE_LAST = "dialect"
-POSIX_FILE = re.compile(r"io/(directory|output|posix)\w*\.(h|cc)")  # tools/build_core_wasm.sh leaves out the same
+POSIX_FILE = re.compile(re.search(r'^set\(QB_POSIX_FILES "(.+)"\)', BUILD, re.M)[1])
 # Third-party headers by prefix: the files of src/ that may include them.
 AT_HOME = {"nlohmann/": r"base/json\w*\.h", "CLI/": r"cli/.*", "pcre2": r"host/.*", "xxhash": r"(exec|bridge)/.*", "gtest/": r".*(_test\.cc|/test_\w+\.(h|cc))",
            "gmock/": r".*_test\.cc", "rapidcheck": r".*_test\.cc", "benchmark/": r"(?!)", "fmt/": r".*"}
