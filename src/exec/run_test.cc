@@ -1,12 +1,16 @@
 #include "exec/run.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <mutex>
 
+#include "base/diagnostics.h"
 #include "base/json.h"
 #include "exec/schedule.h"
 #include "exec/test_support.h"
+#include "io/directory.h"
 #include "io/safetensors.h"
 #include "recipe/recipe.h"
 
@@ -315,6 +319,45 @@ TEST(RunPlan, NeighbouringCopiesBecomeFewReadsAndWrites) {
   ASSERT_TRUE(ran.report.ok());
   EXPECT_EQ(m.calls.load(), 1);
   EXPECT_EQ(ran.out.writes, 2);  // data and header
+}
+
+TEST(RunPlan, WritesARealDirectoryThatReadsBack) {
+  namespace fs = std::filesystem;
+  const fs::path base = fs::path(testing::TempDir()) / ("qb_run_test_" + std::to_string(::getpid()));
+  fs::remove_all(base);
+  fs::create_directories(base / "in");
+  Memory m;
+  const auto files = plan_files(model(m), 1'000'000);
+  uint64_t bytes = 0;
+  for (const PlannedFile& f : files) bytes += f.bytes;
+  Ran expected;
+  run(expected, files, m, 1, 64 << 20);
+  {
+    auto out = OutputDirectory::create(base / "out", base / "in", false, "test", bytes);
+    ASSERT_TRUE(out.ok()) << out.error().what;
+    Context context;
+    context.limits = {1 << 20, 3};
+    auto r = run_plan(files, m, **out, true, context);
+    ASSERT_TRUE(r.ok()) << r.error().what;
+    ASSERT_TRUE((*out)->write_file("config.json", "{}").ok());
+    ASSERT_TRUE((*out)->write_file("model.safetensors.index.json", index_document(files)).ok());
+    auto committed = (*out)->commit();
+    ASSERT_TRUE(committed.ok()) << committed.error().what;
+  }
+  Diagnostics diag;
+  auto package = open_directory(base / "out", diag);
+  ASSERT_TRUE(package.ok()) << package.error().what;
+  EXPECT_TRUE(diag.ok()) << (diag.all().empty() ? "" : diag.all()[0].code);
+  int64_t tensors = 0;
+  for (const PlannedFile& f : files) {
+    std::ifstream in(base / "out" / f.name, std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    const Bytes& want = expected.out.files.at(f.name);
+    EXPECT_TRUE(text.size() == want.size() && std::memcmp(text.data(), want.data(), want.size()) == 0) << f.name;
+    for (const prog::Program& p : f.programs) tensors += static_cast<int64_t>(p.outputs.size());
+  }
+  EXPECT_EQ(static_cast<int64_t>(package->tensors.size()), tensors);
+  fs::remove_all(base);
 }
 
 TEST(Schedule, KeepsToTheBudget) {
