@@ -1,5 +1,5 @@
-// A crash-safe output directory. All work happens in OUT.partial beside OUT, locked; commit() syncs everything and renames. Until then no OUT exists, so nothing
-// half-written ever looks whole. POSIX (renameat2 on Linux: no-replace, or exchange under --force).
+// A crash-safe output directory. All work happens in OUT.partial beside OUT, locked; commit() syncs everything and renames. Until then no OUT exists, so
+// nothing half-written ever looks whole. Linux (renameat2: no-replace, or exchange under --force; with fallbacks).
 //
 // Resuming: OUT.partial holds a journal with the fingerprint of the job and the names of finished files. A second run with the same fingerprint keeps those
 // (after checking size and modification time against the journal); another fingerprint restarts.
@@ -41,7 +41,7 @@ class OutputDirectory {
   virtual ~OutputDirectory() = default;  // not committed: removes OUT.partial
 
   virtual Start start() const = 0;
-  virtual const std::filesystem::path& path() const = 0;  // of OUT.partial
+  virtual const std::filesystem::path& path() const = 0;   // where the files are until commit(); inside of OUT.partial
   virtual bool finished(std::string_view file) const = 0;  // by an earlier run
   virtual Result<std::unique_ptr<OutputFile>> open(std::string_view file) = 0;
   // A small file, written whole and synced.

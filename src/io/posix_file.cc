@@ -1,0 +1,73 @@
+#include "io/posix_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "base/diagnostics.h"
+
+namespace qb {
+
+Fd::~Fd() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Error system_error(std::string_view verb, std::string_view name, int errnum) {
+  Errc code = Errc::io;
+  if (errnum == ENOENT || errnum == ENOTDIR) code = Errc::not_found;
+  if (errnum == EEXIST) code = Errc::exists;
+  // EFBIG: a limit on the size of files (ulimit -f) or of the file system. The way out is the same.
+  if (errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG) code = Errc::out_of_space;
+  return {code, fmt::format("cannot {} {}: {}", verb, escape(name), std::generic_category().message(errnum))};
+}
+
+Fd open_for_reading(int dir, const std::string& name) {
+  for (;;) {
+    const int fd = openat(dir, name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 || errno != EINTR) return Fd(fd);
+  }
+}
+
+int64_t read_at(int fd, uint64_t offset, std::span<std::byte> into) {
+  size_t done = 0;
+  while (done < into.size()) {
+    const ssize_t n = pread(fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -1;
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return static_cast<int64_t>(done);
+}
+
+Result<void> write_at(int fd, uint64_t offset, std::span<const std::byte> bytes, std::string_view name) {
+  while (!bytes.empty()) {
+    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error("write", name, errno);
+    offset += static_cast<uint64_t>(n);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  return {};
+}
+
+Result<void> sync_fd(int fd, std::string_view name) {
+  while (fsync(fd) != 0) {
+    if (errno == EINTR) continue;
+    if (errno == EINVAL || errno == ENOTSUP) return {};
+    return system_error("sync", name, errno);
+  }
+  return {};
+}
+
+Result<void> sync_path(const std::filesystem::path& path) {
+  const Fd fd = open_for_reading(AT_FDCWD, path.native());
+  if (!fd) return system_error("open", path.native(), errno);
+  return sync_fd(fd.get(), path.native());
+}
+
+}  // namespace qb
