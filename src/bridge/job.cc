@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "io/directory.h"
+#include "quantbridge/version.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -96,6 +97,7 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   job.plan.programs.clear();
   for (PlannedFile& f : job.files) {
     f.metadata.emplace_back("format", "pt");
+    f.metadata.emplace_back("quantbridge.version", std::string(version));
     std::vector<std::string> names;
     for (const prog::Program& p : f.programs)
       for (const prog::Output& o : p.outputs) {

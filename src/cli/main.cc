@@ -7,7 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
-#include "cli/version.h"
+#include "quantbridge/version.h"
 
 int main(int argc, char** argv) {
   using namespace qb::cli;

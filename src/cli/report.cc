@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 #include "cli/command.h"
-#include "cli/version.h"
+#include "quantbridge/version.h"
 
 namespace qb::cli {
 

@@ -2,8 +2,8 @@
 
 #include <string_view>
 
-namespace qb::cli {
+namespace qb {
 
 inline constexpr std::string_view version = "0.1.0";
 
-}  // namespace qb::cli
+}  // namespace qb
