@@ -95,18 +95,19 @@ void write_durably(const fs::path& to, uint64_t bytes) {
 // Layers of a usual shape: large matrices between small vectors, near normal weights.
 std::vector<TensorInfo> make_model(const fs::path& dir, uint64_t bytes) {
   std::vector<TensorInfo> tensors;
-  uint64_t at = 0;
-  const auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
+  const auto add = [&tensors](const std::string& name, int64_t rows, int64_t cols) {
+    const uint64_t at = tensors.empty() ? 0 : tensors.back().offset + tensors.back().bytes;
     TensorInfo t{.name = name, .dtype = Elem::bf16, .shape = {rows, cols}, .file = 0, .offset = at, .bytes = static_cast<uint64_t>(rows * cols * 2)};
-    at += t.bytes;
     tensors.push_back(t);
+    return at + t.bytes;
   };
+  uint64_t at = 0;
   for (int layer = 0; at < bytes; ++layer) {
     const std::string prefix = fmt::format("model.layers.{}.", layer);
     add(prefix + "input_layernorm.weight", 1, 2048);
     for (const char* name : {"self_attn.q_proj.weight", "self_attn.o_proj.weight"}) add(prefix + name, 2048, 2048);
     for (const char* name : {"mlp.gate_proj.weight", "mlp.up_proj.weight"}) add(prefix + name, 5632, 2048);
-    add(prefix + "mlp.down_proj.weight", 2048, 5632);
+    at = add(prefix + "mlp.down_proj.weight", 2048, 5632);
   }
   const std::string header = write_safetensors_header(tensors, {});
   std::ofstream out(dir / "model.safetensors", std::ios::binary);
