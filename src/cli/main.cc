@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   catch_interrupts();
   CLI::App app{"QuantBridge: reads, verifies, converts and makes quantized LLM checkpoints", "quantbridge"};
-  app.set_version_flag("--version", fmt::format("quantbridge {}", version));
+  app.set_version_flag("--version", fmt::format("quantbridge {}", qb::version));
   app.require_subcommand(1);
   app.footer("quantbridge <command> --help shows examples. Exit codes: 0 done, 1 the input has problems, 2 wrong usage, 3 the outside world.");
   std::vector<const Command*> all(commands().begin(), commands().end());
