@@ -1,4 +1,5 @@
 """Checkpoint directories as this target compares them: tensors by name with their bytes, configs in meaning, and which fixture came from which source model."""
+import fnmatch
 import json
 import sys
 from pathlib import Path
@@ -64,6 +65,12 @@ def meaning(value):
     if isinstance(value, list):
         return sorted((meaning(v) for v in value), key=lambda v: json.dumps(v, sort_keys=True))
     return value
+
+
+def matched_modules(base, patterns):
+    """The modules of `base` with a matrix that one of the shell patterns matches, by their own name or a parent's."""
+    modules = [n.removesuffix(".weight") for n, e in base.entries.items() if n.endswith(".weight") and len(e[1]) == 2]
+    return sorted(m for m in modules if any(fnmatch.fnmatchcase(m, p) or m.startswith(p + ".") for p in patterns))
 
 
 def differing_keys(ours, theirs, skip=(), prefix=""):

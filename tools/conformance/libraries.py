@@ -3,6 +3,8 @@
 Loading in float32 makes every scale that is stored as a float16 or bfloat16 number a float32 one of the same value, so the library's decompression is the exact product rounded once.
 NVFP4 is the exception: the library unpacks codes to bfloat16 and multiplies in that. There its own dequantize is called on the same codes in float32.
 """
+import contextlib
+import io
 import json
 import os
 import warnings
@@ -28,7 +30,8 @@ class LoadError(Exception):
 def load(directory):
     """The model in float32, still compressed. Any key that did not find its place is an error."""
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
     except Exception as e:  # whatever the library raises is the finding
         raise LoadError(f"{type(e).__name__}: {str(e)[:200]}") from e
     wrong = {k: sorted(map(str, v))[:3] for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")}
