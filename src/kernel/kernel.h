@@ -1,0 +1,74 @@
+// Linear kernels: what one accepts, what it costs, what it runs. One file for each family and ISA, found through the manifest (QB_KERNEL).
+//
+// y[m,n] = (x[m,k] quantized as the problem says) w[n,k]^T. All numbers of a call stand in RunArgs; a kernel allocates nothing, knows no model and cannot fail:
+// `accepts` proved legality before a weight was packed. Bound, per element: |y - y64| <= (k+8) u sum|x||w| with u = 2^-24, y64 in double on the quantized inputs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "host/cpu.h"
+#include "ir/layout.h"
+#include "ir/types.h"
+
+namespace qb::kernel {
+
+// What activations are when they reach the dot product.
+enum class Inputs : uint8_t { as_scheme, bf16, f32 };  // as_scheme: quantized as the scheme's input says (bf16 where it says nothing)
+
+struct Problem {
+  int64_t m = 1, n = 0, k = 0;
+  ir::Scheme scheme;      // plain weights: weight.plain(), code bf16, f16 or f32
+  Inputs inputs = Inputs::as_scheme;
+  friend bool operator==(const Problem&, const Problem&) = default;
+};
+std::string to_string(const Problem&);
+
+struct Verdict {
+  bool ok = false;
+  std::string why;  // a sentence; empty when ok
+};
+
+// A weight in the layout of its kernel.
+struct Weight {
+  const std::byte* codes = nullptr;    // panels (or rows) of Kernel::code_layout
+  const std::byte* scales = nullptr;   // rows: the block grid as float32, row-major; panel_scale: bytes. Null for plain weights
+  float global = 1;                    // second-level scale as a multiplier; 1 without one
+  const float* bias = nullptr;         // [n] or null
+  float input_scale = 0;               // static activation scale as a multiplier; 0 without one
+};
+
+struct RunArgs {
+  const Problem* problem;
+  const Weight* weight;
+  const float* x;   // [m, k], row-major
+  float* y;         // [m, n], row-major
+  int64_t n_begin, n_end;  // rows of the weight that this call computes: whole panels, except at the end
+  std::byte* workspace;    // of workspace_bytes, prepared by `prepare`; shared by all threads of one call
+};
+
+struct Kernel {
+  std::string_view name;  // linear_fp8c_bf16_avx512
+  host::Feature needs;    // all of these processor features
+  ir::Layout code_layout;
+  ir::Layout scale_layout;  // rows: float32 grid
+  Verdict (*accepts)(const Problem&);                       // apart from the host
+  double (*cost_ns)(const Problem&, const host::Cpu&);      // comparable between kernels, for one thread; constants carry their measurement
+  size_t (*workspace_bytes)(const Problem&);
+  // Once for each call, before `run`: quantizes the activations of all m rows into the workspace.
+  void (*prepare)(const RunArgs&) noexcept;
+  void (*run)(const RunArgs&) noexcept;
+};
+
+std::span<const Kernel* const> kernels();  // the generated manifest
+
+}  // namespace qb::kernel
+
+// Registers a kernel: QB_KERNEL(linear_ref) = {...}; the build's manifest finds the line.
+#define QB_KERNEL(stem)              \
+  extern const Kernel kernel_##stem; \
+  const Kernel kernel_##stem

@@ -1,0 +1,45 @@
+// A linear at run time: its weight in a kernel's layout, and the kernels for each batch size. No format is known here: the oracle has decided.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "exec/context.h"
+#include "host/arena.h"
+#include "host/threads.h"
+#include "ir/checkpoint.h"
+#include "oracle/oracle.h"
+
+namespace qb::layer {
+
+struct LinearOptions {
+  host::Cpu cpu;
+  oracle::Policy policy;
+  kernel::Inputs inputs = kernel::Inputs::as_scheme;
+};
+
+class Linear {
+ public:
+  // Plans and loads: runs a Program that packs the stored codes straight into the arena, block by block. Modules that engines fuse may be loaded as one (q, k, v):
+  // each keeps its own scales.
+  static Result<Linear> load(const ir::Module& module, Source& source, host::Arena& arena, const LinearOptions& options, Context& context);
+
+  int64_t n() const { return problem_.n; }
+  int64_t k() const { return problem_.k; }
+  // y[m,n] = x[m,k] W^T (+ bias). `workspace` is of workspace_bytes(m). The rows of W are split over the pool's threads; the result does not depend on their number.
+  void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  size_t workspace_bytes(int64_t m) const;
+  const oracle::LinearPlan& plan() const { return plan_; }
+  size_t bytes() const { return bytes_; }  // resident
+
+ private:
+  kernel::Problem problem_;
+  kernel::Weight weight_;
+  oracle::LinearPlan plan_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace qb::layer

@@ -1,0 +1,137 @@
+"""What programs rely on: commands, exit codes, JSON on stdout and nothing else there."""
+import json, os, shutil, signal, subprocess, sys, tempfile
+from pathlib import Path
+
+BINARY = os.environ["QUANTBRIDGE"]
+DATA = Path(os.environ["QUANTBRIDGE_SOURCE"]) / "tests/data/fixtures"
+failures = []
+
+
+def run(*args, **kw):
+    return subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=120, **kw)
+
+
+def expect(what, condition, detail=""):
+    if not condition:
+        failures.append(f"{what}: {detail}")
+        print("FAILED", what, detail)
+
+
+def code(what, expected, *args):
+    r = run(*args)
+    expect(what, r.returncode == expected, f"exit {r.returncode} instead of {expected}; {r.stdout[:300]} {r.stderr[:300]}")
+    return r
+
+
+def as_json(what, r, command):
+    try:
+        j = json.loads(r.stdout)
+    except ValueError as e:
+        expect(what, False, f"stdout is not one JSON object: {e}: {r.stdout[:200]}")
+        return {}
+    expect(what, j.get("schema") == f"quantbridge.{command}/1" and isinstance(j.get("ok"), bool) and j.get("version") and isinstance(j.get("problems"), list), str(j)[:200])
+    keys = {"code", "severity", "class", "file", "tensor", "module", "found", "expected", "action", "repair"}
+    for p in j.get("problems", []):
+        expect(what + " problem", keys <= set(p), str(p))
+    return j
+
+
+def main(tmp):
+    nvfp4, dense = DATA / "modelopt/llama-nvfp4", DATA / "base/llama_small"
+    # help, version, usage
+    for args in (["--help"], ["--version"], *[[c, "--help"] for c in ("inspect", "check", "convert", "quantize")]):
+        r = code(" ".join(args), 0, *args)
+        expect(" ".join(args), "quantbridge" in r.stdout, r.stdout[:100])
+    for args in ([], ["nonsense"], ["inspect"], ["check"], ["convert", nvfp4], ["convert", nvfp4, tmp / "x"], ["convert", nvfp4, tmp / "x", "--to", "nonsense"],
+                 ["convert", nvfp4, tmp / "x", "--to", "modelopt", "--memory-budget", "lots"], ["quantize", dense, tmp / "x"], ["quantize", dense, tmp / "x", "--scheme", "fp8"],
+                 ["quantize", dense, tmp / "x", "--scheme", "bf16"], ["inspect", nvfp4, "--what"], ["convert", nvfp4, tmp / "x", "--to", "modelopt", "--dtype", "f32"],
+                 ["check", "--explain", "no-such-code"]):
+        code("usage " + " ".join(map(str, args[:2])), 2, *args)
+    expect("nothing written", not (tmp / "x").exists())
+
+    # the outside world
+    for command in (["inspect", tmp / "none"], ["check", tmp / "none"], ["convert", tmp / "none", tmp / "x", "--to", "dense"]):
+        code("missing path " + command[0], 3, *command)
+    r = code("missing path json", 3, "inspect", "--json", tmp / "none")
+    expect("missing path json", as_json("missing", r, "inspect").get("problems", [{}])[0].get("class") == "environment", r.stdout)
+    (tmp / "empty").mkdir()
+    code("no config.json", 1, "inspect", tmp / "empty")
+
+    # inspect
+    j = as_json("inspect", code("inspect", 0, "inspect", "--json", "--layers", nvfp4), "inspect")
+    for key in ("path", "dialect", "producer", "quant_algo", "family", "architecture", "parameters", "bytes", "kv_cache", "schemes", "excluded", "fused", "modules"):
+        expect("inspect key", key in j, key)
+    expect("inspect says what it is", (j["dialect"], j["quant_algo"], j["family"]) == ("modelopt", "NVFP4", "llama"), str(j)[:200])
+    module = next(m for m in j["modules"] if m["path"].endswith("layers.0.mlp.up_proj"))
+    expect("module", module["scheme"] == "nvfp4:nvfp4" and module["kind"] == "linear" and {t["role"] for t in module["tensors"]} == {"code", "scale", "global", "input_scale"}, str(module))
+    j = as_json("inspect", code("inspect short", 0, "inspect", "--json", nvfp4), "inspect")
+    expect("modules only with --layers", "modules" not in j)
+
+    # check
+    j = as_json("check", code("check", 0, "check", "--json", "--deep", nvfp4), "check")
+    expect("check", j["class"] is None and j["checked"]["tensors"] > 0 and j["checked"]["bytes_read"] > 0, str(j))
+    code("explain", 0, "check", "--explain", "scale-missing")
+
+    # convert
+    r = code("convert", 0, "convert", "--json", nvfp4, tmp / "ct", "--to", "compressed_tensors")
+    j = as_json("convert", r, "convert")
+    for key in ("in", "out", "from", "to", "scheme_changes", "repairs", "lost", "tensors", "bytes_in", "bytes_out", "bytes_copied_unchanged", "peak_anonymous_bytes", "seconds", "dry_run"):
+        expect("convert key", key in j, key)
+    expect("whole output", (tmp / "ct/model.safetensors").exists() and not list(tmp.glob("ct.partial*")))
+    code("OUT exists", 2, "convert", nvfp4, tmp / "ct", "--to", "compressed_tensors")
+    code("--force", 0, "convert", nvfp4, tmp / "ct", "--to", "dense", "--force")
+    expect("--force replaced it", "quantization_config" not in json.loads((tmp / "ct/config.json").read_text()))
+    code("OUT equal to IN", 2, "convert", tmp / "ct", tmp / "ct", "--to", "modelopt", "--force")
+    code("OUT inside IN", 2, "convert", tmp / "ct", tmp / "ct/inside", "--to", "modelopt")
+    r = code("dry run", 0, "convert", nvfp4, "--to", "compressed_tensors", "--dry-run")
+    expect("dry run prints programs", "weight_packed" in r.stdout and not (tmp / "dry").exists(), r.stdout[:200])
+    r = code("stdout is the path", 0, "convert", nvfp4, tmp / "p", "--to", "dense")
+    expect("stdout is the path", r.stdout.strip() == str(tmp / "p"), r.stdout)
+
+    # shards: an index, and the same tensors
+    code("shards", 0, "convert", nvfp4, tmp / "shards", "--to", "compressed_tensors", "--max-shard-size", "200kB")
+    index = json.loads((tmp / "shards/model.safetensors.index.json").read_text())
+    expect("index", len(set(index["weight_map"].values())) > 1 and index["metadata"]["total_size"] > 0)
+    code("shards are good", 0, "check", "--deep", "--strict", tmp / "shards")
+
+    # quantize
+    j = as_json("quantize", code("quantize", 0, "quantize", "--json", dense, tmp / "q", "--scheme", "FP8_DYNAMIC", "--to", "compressed_tensors", "--ignore", "down_proj"), "quantize")
+    j = as_json("inspect", code("inspect q", 0, "inspect", "--json", "--layers", tmp / "q"), "inspect")
+    kept = sorted(m["path"].rsplit(".", 1)[-1] for m in j["modules"] if m["kind"] == "linear" and m["scheme"] is None)
+    expect("--ignore", set(kept) == {"down_proj", "lm_head"}, str(kept))
+    code("static scales need calibration", 1, "quantize", dense, tmp / "s", "--scheme", "NVFP4_DEFAULT_CFG")
+    code("already quantized", 1, "quantize", nvfp4, tmp / "s", "--scheme", "nvfp4")
+    expect("nothing written on refusal", not (tmp / "s").exists())
+    r = code("list", 0, "quantize", "--list")
+    expect("list", "FP8_DYNAMIC" in r.stdout and "NVFP4_DEFAULT_CFG" in r.stdout)
+
+    # a snapshot of links, as a Hugging Face cache has it
+    blobs, snapshot = tmp / "hub/blobs", tmp / "hub/snapshots/abc"
+    blobs.mkdir(parents=True), snapshot.mkdir(parents=True)
+    for i, f in enumerate(sorted(nvfp4.iterdir())):
+        shutil.copyfile(f, blobs / f"b{i}")
+        (snapshot / f.name).symlink_to(f"../../blobs/b{i}")
+    code("links", 0, "convert", snapshot, tmp / "from_links", "--to", "compressed_tensors")
+    expect("real files", not any(f.is_symlink() for f in (tmp / "from_links").iterdir()))
+
+    # what is copied and what is not
+    source = tmp / "source"
+    shutil.copytree(nvfp4, source)
+    for name in ("consolidated.00.pth", "pytorch_model.bin", "model.gguf", "modeling_x.py", "LICENSE.txt"):
+        (source / name).write_bytes(b"x")
+    (source / ".git").mkdir(), (source / ".git/HEAD").write_text("x")
+    code("copy", 0, "convert", source, tmp / "copied", "--to", "compressed_tensors")
+    names = {f.name for f in (tmp / "copied").iterdir()}
+    expect("copied", {"modeling_x.py", "LICENSE.txt", "tokenizer.json"} <= names, str(names))
+    expect("not copied", not names & {"consolidated.00.pth", "pytorch_model.bin", "model.gguf", ".git", "hf_quant_config.json"}, str(names))
+
+    # a closed pipe is no signal
+    p = subprocess.Popen([BINARY, "inspect", "--layers", str(nvfp4)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p.stdout.close()
+    expect("closed pipe", p.wait(timeout=60) >= 0, str(p.returncode))
+
+
+with tempfile.TemporaryDirectory() as d:
+    main(Path(d))
+print("FAILED" if failures else "passed", len(failures), "failures")
+sys.exit(bool(failures))
