@@ -94,7 +94,10 @@ Result<void> check_ours(const fs::path& partial) {
   std::error_code ec;
   for (fs::directory_iterator it(partial, ec), end; !ec && it != end; it.increment(ec)) {
     const fs::path name = it->path().filename();
-    if (name != "lock" && name != "journal.new") {
+    std::error_code unreadable;
+    const bool just_made =
+        name == "files" && fs::is_directory(it->symlink_status(unreadable)) && fs::is_empty(it->path(), unreadable);  // before the first journal
+    if (name != "lock" && name != "journal.new" && !just_made) {
       return Error{Errc::exists, fmt::format("{} exists and is no interrupted output; move it away or give another output directory", shown(partial))};
     }
   }
@@ -268,6 +271,8 @@ Result<void> Output::prepare(std::string_view fingerprint, uint64_t bytes) {
     }
   }
   if (start_ != Start::resumed) {
+    // The journal first: it says whose directory this is, and that none of the files in it are finished.
+    QB_ASSIGN(const Journal claim, Journal::create(partial_ / "journal", {std::string(fingerprint), {}}));
     fs::remove_all(files_, ec);
     if (!ec) fs::remove_all(partial_ / "old", ec);
     if (ec) return system_error("remove", files_.native(), ec.value());
@@ -286,7 +291,8 @@ Result<void> Output::prepare(std::string_view fingerprint, uint64_t bytes) {
 
 Result<std::unique_ptr<OutputFile>> Output::open(std::string_view file) {
   const fs::path name(file);
-  const bool plain = !name.empty() && name.is_relative() && name.lexically_normal() == name && *name.begin() != ".." && name.has_filename() && name != ".";
+  const bool plain =
+      !name.empty() && name.is_relative() && name.lexically_normal().native() == file && *name.begin() != ".." && name.has_filename() && name != ".";
   if (!plain) return Error{Errc::invalid_argument, fmt::format("'{}' cannot be the name of an output file", escape(file))};
   const fs::path path = files_ / name;
   std::error_code ec;
