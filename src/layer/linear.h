@@ -1,10 +1,7 @@
 // A linear at run time: its weight in a kernel's layout, and the kernels for each batch size. No format is known here: the oracle has decided.
 #pragma once
 
-#include <memory>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "base/result.h"
 #include "exec/context.h"
@@ -19,20 +16,29 @@ struct LinearOptions {
   host::Cpu cpu;
   oracle::Policy policy;
   kernel::Inputs inputs = kernel::Inputs::as_scheme;
+  host::ThreadPool* pool = nullptr;  // loads with these threads; null: with the caller's
 };
+
+// Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone).
+Result<void> run_into(const prog::Program& program, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context);
+
+// A stored vector of floats (a norm's weight, a bias) as float32 in the arena.
+Result<const float*> load_floats(const ir::Stored& stored, Source& source, host::Arena& arena, Context& context);
 
 class Linear {
  public:
-  // Plans and loads: runs a Program that packs the stored codes straight into the arena, block by block. Modules that engines fuse may be loaded as one (q, k, v):
-  // each keeps its own scales.
+  // Plans and loads: runs a Program that packs the stored codes straight into the arena, block by block.
   static Result<Linear> load(const ir::Module& module, Source& source, host::Arena& arena, const LinearOptions& options, Context& context);
 
   int64_t n() const { return problem_.n; }
   int64_t k() const { return problem_.k; }
-  // y[m,n] = x[m,k] W^T (+ bias). `workspace` is of workspace_bytes(m). The rows of W are split over the pool's threads; the result does not depend on their number.
+  // y[m,n] = x[m,k] W^T (+ bias). `workspace` is of workspace_bytes(m). The rows of W are split over the pool's threads; the result does not depend on their
+  // number.
   void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   size_t workspace_bytes(int64_t m) const;
   const oracle::LinearPlan& plan() const { return plan_; }
+  const kernel::Problem& problem() const { return problem_; }
+  const kernel::Weight& weight() const { return weight_; }
   size_t bytes() const { return bytes_; }  // resident
 
  private:

@@ -1,0 +1,236 @@
+#include "layer/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "layer/exp.h"
+#include "num/codec.h"
+#include "recipe/loops.h"
+
+namespace qb::layer {
+namespace {
+
+constexpr int64_t tokens = kv_block_tokens;
+constexpr int64_t max_queries = 32;  // that one pass over the context serves
+constexpr float nothing = -__builtin_inff();
+
+struct Query {
+  float* q;           // in and out
+  int64_t low, high;  // visible positions, both included
+};
+
+// One pass of up to max_queries queries of one KV head over their context.
+struct Pass {
+  const KvLayer* kv;
+  const int32_t* table;
+  int64_t head;
+  const Query* queries;
+  int64_t count;
+  float scale;  // of scores
+  // Buffers of the caller.
+  float* keys;    // [head_dim, 32]
+  float* values;  // [32, head_dim]
+  float* sums;    // [count, head_dim]
+};
+
+QB_INLINE void widen(const std::byte* p, Elem elem, int64_t count, float* __restrict out) {
+  if (elem == Elem::f32) {
+    std::memcpy(out, p, static_cast<size_t>(count) * sizeof(float));
+  } else if (elem == Elem::bf16) {
+    for (int64_t i = 0; i < count; ++i) out[i] = recipe::Bf16::value(recipe::load<recipe::Bf16>(p, i));
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      const auto code = static_cast<uint32_t>(p[i]);
+      out[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(recipe::e4m3_value(code & 0x7FU)) | (code & 0x80U) << 24);
+    }
+  }
+}
+
+// 32 numbers in a fixed order of halves.
+QB_INLINE float most_of(const float* s) {
+  float t[tokens];
+  for (int64_t j = 0; j < tokens; ++j) t[j] = s[j];
+  for (int64_t half = tokens / 2; half > 0; half /= 2)
+    for (int64_t j = 0; j < half; ++j) t[j] = t[j + half] > t[j] ? t[j + half] : t[j];
+  return t[0];
+}
+QB_INLINE float sum_of(const float* s) {
+  float t[tokens];
+  for (int64_t j = 0; j < tokens; ++j) t[j] = s[j];
+  for (int64_t half = tokens / 2; half > 0; half /= 2)
+    for (int64_t j = 0; j < half; ++j) t[j] += t[j + half];
+  return t[0];
+}
+
+struct Sweep {
+  static QB_INLINE void run(const Pass* p) {
+    const KvLayer& kv = *p->kv;
+    const int64_t dim = kv.head_dim, head_bytes = dim * tokens * bits(kv.elem) / 8;
+    float most[max_queries], total[max_queries];
+    int64_t first = p->queries[0].low, last = p->queries[0].high;
+    for (int64_t i = 0; i < p->count; ++i) {
+      most[i] = nothing;
+      total[i] = 0;
+      for (int64_t d = 0; d < dim; ++d) p->sums[i * dim + d] = 0;
+      first = std::min(first, p->queries[i].low);
+      last = std::max(last, p->queries[i].high);
+    }
+    for (int64_t b = first / tokens; b <= last / tokens; ++b) {
+      const int64_t at = p->table[b] * kv.block_stride + p->head * head_bytes;
+      widen(kv.keys + at, kv.elem, dim * tokens, p->keys);
+      widen(kv.values + at, kv.elem, dim * tokens, p->values);
+      for (int64_t i = 0; i < p->count; ++i) {
+        const int64_t begin = std::max(p->queries[i].low - b * tokens, int64_t{0}), end = std::min(p->queries[i].high - b * tokens + 1, tokens);
+        if (begin >= end) continue;
+        step(p, i, begin, end, most[i], total[i]);
+      }
+    }
+    for (int64_t i = 0; i < p->count; ++i) {
+      const float factor = (kv.elem == Elem::e4m3 ? kv.v_scale : 1.0F) / total[i];
+      for (int64_t d = 0; d < dim; ++d) p->queries[i].q[d] = p->sums[i * dim + d] * factor;
+    }
+  }
+
+  // Adds tokens [begin, end) of the block to query i.
+  static QB_INLINE void step(const Pass* p, int64_t i, int64_t begin, int64_t end, float& most, float& total) {
+    const int64_t dim = p->kv->head_dim;
+    const float* q = p->queries[i].q;
+    float scores[tokens] = {};
+    for (int64_t d = 0; d < dim; ++d)
+      for (int64_t j = 0; j < tokens; ++j) scores[j] += q[d] * p->keys[d * tokens + j];
+    // What lies outside the visible range may be anything, NaN included.
+    for (int64_t j = 0; j < tokens; ++j) scores[j] = j >= begin && j < end ? scores[j] * p->scale : nothing;
+    const float top = most_of(scores);
+    const float now = top > most ? top : most;
+    const float keep = exp_f32(most - now);
+    for (int64_t j = 0; j < tokens; ++j) scores[j] = exp_f32(scores[j] - now);
+    total = total * keep + sum_of(scores);
+    most = now;
+    float* __restrict sums = p->sums + i * dim;
+    for (int64_t d = 0; d < dim; ++d) sums[d] *= keep;
+    for (int64_t j = begin; j < end; ++j) {
+      const float weight = scores[j];
+      const float* __restrict value = p->values + j * dim;
+      for (int64_t d = 0; d < dim; ++d) sums[d] += weight * value[d];
+    }
+  }
+};
+
+// A tile of tokens of one run with one KV head.
+struct Tile {
+  const AttentionRun* run;
+  int64_t begin, end;  // tokens of the run
+  int64_t head;        // KV head
+};
+
+int64_t tile_tokens(const AttentionArgs& a) {
+  return std::max<int64_t>(1, max_queries / (a.heads / a.kv.kv_heads));
+}
+
+int64_t tiles_of(const AttentionRun& run, int64_t height) {
+  return (run.count + height - 1) / height;
+}
+
+// Hands every tile to one thread, late tiles first: they have the longest context.
+template <class F>
+void for_tiles(const AttentionArgs& a, int64_t height, host::ThreadPool& pool, const F& f) {
+  int64_t all = 0;
+  for (const AttentionRun& r : a.runs) all += tiles_of(r, height) * a.kv.kv_heads;
+  if (all == 0) return;
+  struct State {
+    const AttentionArgs& a;
+    const F& f;
+    int64_t height;
+    std::atomic<int64_t> left;
+  } state{a, f, height, all};
+  const auto work = [&state](int) {
+    for (int64_t i = state.left.fetch_sub(1) - 1; i >= 0; i = state.left.fetch_sub(1) - 1) {
+      const int64_t head = i % state.a.kv.kv_heads;
+      int64_t tile = i / state.a.kv.kv_heads;
+      const AttentionRun* run = state.a.runs.data();
+      for (; tile >= tiles_of(*run, state.height); ++run) tile -= tiles_of(*run, state.height);
+      state.f(Tile{run, tile * state.height, std::min(run->count, (tile + 1) * state.height), head});
+    }
+  };
+  if (all == 1) return work(0);
+  pool.run(work);
+}
+
+// The visible positions of a token.
+Query query_at(const AttentionArgs& a, const AttentionRun& run, int64_t token, int64_t head) {
+  const int64_t position = run.first_position + token;
+  return {a.q + ((run.first_row + token) * a.heads + head) * a.kv.head_dim, a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0, position};
+}
+
+float score_scale(const KvLayer& kv) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(kv.head_dim)));
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& a, Isa isa, host::ThreadPool& pool) {
+  for_tiles(a, tile_tokens(a), pool, [&](const Tile& t) {
+    alignas(64) float keys[max_head_dim * tokens], values[max_head_dim * tokens], sums[max_queries * max_head_dim];
+    const int64_t group = a.heads / a.kv.kv_heads;
+    Query queries[max_queries];
+    Pass pass{.kv = &a.kv, .table = t.run->table.data(), .head = t.head, .queries = queries, .count = 0, .keys = keys, .values = values, .sums = sums};
+    pass.scale = score_scale(a.kv) * (a.kv.elem == Elem::e4m3 ? a.kv.k_scale : 1.0F);
+    for (int64_t token = t.begin; token < t.end; ++token)
+      for (int64_t h = 0; h < group; ++h) {
+        queries[pass.count++] = query_at(a, *t.run, token, t.head * group + h);
+        if (pass.count < max_queries && (token + 1 < t.end || h + 1 < group)) continue;
+        recipe::run_at<Sweep>(isa, &pass);
+        pass.count = 0;
+      }
+  });
+}
+
+void attention_reference(const AttentionArgs& a, host::ThreadPool& pool) {
+  for_tiles(a, 1, pool, [&](const Tile& t) {
+    const int64_t dim = a.kv.head_dim, group = a.heads / a.kv.kv_heads, head_floats = dim * tokens;
+    const auto block = [&](std::byte* of, int64_t position) {
+      return reinterpret_cast<const float*>(of + t.run->table[static_cast<size_t>(position / tokens)] * a.kv.block_stride) + t.head * head_floats;
+    };
+    for (int64_t h = 0; h < group; ++h) {
+      const Query query = query_at(a, *t.run, t.begin, t.head * group + h);
+      const auto score = [&](int64_t position) {
+        const float* key = block(a.kv.keys, position) + position % tokens;
+        double dot = 0;
+        for (int64_t d = 0; d < dim; ++d) dot += static_cast<double>(query.q[d]) * static_cast<double>(key[d * tokens]);
+        return dot * static_cast<double>(score_scale(a.kv));
+      };
+      double most = score(query.low), total = 0;
+      for (int64_t j = query.low + 1; j <= query.high; ++j) most = std::max(most, score(j));
+      double sums[max_head_dim] = {};
+      for (int64_t j = query.low; j <= query.high; ++j) {
+        const double weight = std::exp(score(j) - most);
+        const float* value = block(a.kv.values, j) + j % tokens * dim;
+        total += weight;
+        for (int64_t d = 0; d < dim; ++d) sums[d] += weight * static_cast<double>(value[d]);
+      }
+      for (int64_t d = 0; d < dim; ++d) query.q[d] = static_cast<float>(sums[d] / total);
+    }
+  });
+}
+
+void store_kv(const KvLayer& kv, std::span<const int32_t> table, int64_t position, const float* key, const float* value) {
+  const int64_t block = table[static_cast<size_t>(position / tokens)] * kv.block_stride, slot = position % tokens;
+  const auto put = [&](std::byte* base, int64_t i, float x, float scale) {
+    if (kv.elem == Elem::e4m3) {
+      recipe::store(base, i, encode_e4m3_sat(x / scale));
+    } else if (kv.elem == Elem::bf16) {
+      recipe::store(base, i, encode_bf16(x));
+    } else {
+      recipe::store(base, i, kv.through_e4m3 ? decode_e4m3(encode_e4m3_sat(x / scale)) * scale : x);
+    }
+  };
+  for (int64_t h = 0; h < kv.kv_heads; ++h)
+    for (int64_t d = 0; d < kv.head_dim; ++d) {
+      put(kv.keys + block, (h * kv.head_dim + d) * tokens + slot, key[h * kv.head_dim + d], kv.k_scale);
+      put(kv.values + block, (h * tokens + slot) * kv.head_dim + d, value[h * kv.head_dim + d], kv.v_scale);
+    }
+}
+
+}  // namespace qb::layer

@@ -1,0 +1,58 @@
+// Grouped-query attention over the paged KV cache: causal, with an optional sliding window, softmax in float32.
+//
+// A block of the cache holds 32 tokens of one layer. Keys lie [kv_heads, head_dim, 32], so that the scores of 32 tokens are computed side by side and nothing
+// is summed across lanes; values lie [kv_heads, 32, head_dim]. Numbers are float32, bf16, or E4M3 with a scale for the layer.
+//
+// Each query goes through the blocks from its first visible position to its own, with a running maximum and sum: what it gets depends on nothing but its own
+// position and the cache, so chunks, batches and the number of threads change no bit. Rejected: splitting one query's context over threads (the sum would
+// depend on the split).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "host/threads.h"
+#include "num/elem.h"
+#include "num/isa.h"
+
+namespace qb::layer {
+
+inline constexpr int64_t kv_block_tokens = 32;
+inline constexpr int64_t max_head_dim = 256;
+
+// One layer of the cache.
+struct KvLayer {
+  std::byte* keys = nullptr;    // of block 0
+  std::byte* values = nullptr;  // of block 0
+  int64_t block_stride = 0;     // bytes from a block of this layer to the next
+  Elem elem = Elem::bf16;       // f32, bf16 or e4m3
+  int64_t kv_heads = 0, head_dim = 0;
+  float k_scale = 1, v_scale = 1;  // of E4M3
+  bool through_e4m3 = false;       // f32 only: numbers are rounded as E4M3 with the scales would
+};
+
+// Stores the key and the value ([kv_heads, head_dim] each, the key after rope) of one token.
+void store_kv(const KvLayer& layer, std::span<const int32_t> table, int64_t position, const float* key, const float* value);
+
+// Tokens of one sequence that follow each other.
+struct AttentionRun {
+  std::span<const int32_t> table;  // blocks of the sequence
+  int64_t first_row = 0;           // of q
+  int64_t first_position = 0;
+  int64_t count = 0;
+};
+
+struct AttentionArgs {
+  KvLayer kv;
+  int64_t heads = 0;   // a multiple of kv_heads
+  int64_t window = 0;  // tokens that are visible, the own one among them; 0: all
+  float* q = nullptr;  // [rows, heads, head_dim]: queries after rope, overwritten with the result
+  std::span<const AttentionRun> runs;
+};
+
+void attention(const AttentionArgs& args, Isa isa, host::ThreadPool& pool);
+// The same by the plain formula: two passes over the context, sums in double. For float32 caches.
+void attention_reference(const AttentionArgs& args, host::ThreadPool& pool);
+
+}  // namespace qb::layer

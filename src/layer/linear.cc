@@ -1,0 +1,220 @@
+#include "layer/linear.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+#include <optional>
+
+#include "exec/execute.h"
+
+namespace qb::layer {
+namespace {
+
+using ir::Role;
+
+constexpr std::array<int64_t, 7> batch_sizes{1, 2, 4, 8, 16, 64, 512};
+
+// Buffers of one thread while a weight is loaded. Large enough for sequential reads, small beside the 64 MiB that a run may use besides weights and KV cache.
+constexpr uint64_t load_buffer = 8ull << 20, load_buffers = 32ull << 20;
+
+Error cannot_load(const ir::Module& m, std::string what) {
+  return Error{Errc::invalid_argument, fmt::format("{}: {}", m.path, what)};
+}
+
+// A scalar scale as a multiplier: reciprocals are inverted in double, rounded once.
+Result<float> multiplier(const ir::Module& m, const ir::Stored& s) {
+  if (!s.value) return cannot_load(m, fmt::format("the value of {} is not known: it is not a single float", s.tensor));
+  const double x = s.form == ir::ScaleForm::divide ? 1.0 / *s.value : *s.value;
+  const auto f = static_cast<float>(x);
+  if (std::isfinite(f) && f > 0) return f;
+  return cannot_load(m, fmt::format("{} is {}, a scale must be a finite number above 0", s.tensor, *s.value));
+}
+
+// The program that brings a module's weight into the layouts of the plan, and how many bytes each output has.
+Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const oracle::LinearPlan& plan) {
+  prog::Program p;
+  p.rows = m.n;
+  p.inputs.push_back(prog::input_of(code, 1));
+  const ir::Stored* scale = m.scheme ? m.part(Role::scale) : nullptr;
+  const int32_t block_rows = m.scheme ? m.scheme->weight.block.rows : 1;
+  if (scale != nullptr) p.inputs.push_back(prog::input_of(*scale, block_rows));
+  auto next = static_cast<prog::ValueId>(p.inputs.size());
+  const bool panels = plan.code_layout != ir::Layout::rows;
+  if (panels) {
+    p.ops.emplace_back(prog::Pack{0, plan.code_layout});
+  } else {
+    p.ops.emplace_back(prog::Copy{0});
+  }
+  const prog::ValueId codes = next++;
+  const int64_t bits_each = bits(code.elem);
+  if (panels) {
+    const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
+    p.outputs.push_back(
+        {.name = code.tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.code_layout, m.k, static_cast<int>(bits_each))}, .value = codes});
+  } else {
+    p.outputs.push_back({.name = code.tensor, .dtype = code.elem, .shape = {m.n, m.k}, .value = codes});
+  }
+  p.row_multiple = std::lcm<int64_t>(ir::panel_rows, std::max(block_rows, 1));
+  if (scale == nullptr) return p;
+  if (plan.scale_layout == ir::Layout::panel_scale) {
+    if (scale->form != ir::ScaleForm::multiply) return cannot_load(m, fmt::format("the block scales {} are not multipliers", scale->tensor));
+    p.ops.emplace_back(prog::Pack{1, plan.scale_layout});
+    const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
+    p.outputs.push_back(
+        {.name = scale->tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.scale_layout, scale->view.dims[1], 8)}, .value = next});
+    return p;
+  }
+  prog::ValueId v = 1;
+  if (scale->elem != Elem::f32 || scale->form != ir::ScaleForm::divide) {
+    if (scale->elem == Elem::f32) {
+      p.ops.emplace_back(prog::Copy{v});
+    } else {
+      p.ops.emplace_back(prog::Recode{v, Elem::f32});
+    }
+    v = next++;
+  }
+  if (scale->form == ir::ScaleForm::divide) {
+    p.ops.emplace_back(prog::Rescale{v});
+    v = next++;
+  }
+  p.outputs.push_back({.name = scale->tensor, .dtype = Elem::f32, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
+  return p;
+}
+
+// A bias (or a norm's weight) as float32.
+Result<const float*> load_bias(const ir::Module& m, const ir::Stored& bias, Source& source, host::Arena& arena, Context& context) {
+  const int64_t count = bias.view.dims[0] * bias.view.dims[1];
+  if (count != m.n) return cannot_load(m, fmt::format("{} has {} numbers, expected {}", bias.tensor, count, m.n));
+  return load_floats(bias, source, arena, context);
+}
+
+}  // namespace
+
+Result<const float*> load_floats(const ir::Stored& s, Source& source, host::Arena& arena, Context& context) {
+  prog::Program p;
+  p.rows = s.view.dims[0];
+  p.inputs.push_back(prog::input_of(s, 1));
+  if (s.elem == Elem::f32) {
+    p.ops.emplace_back(prog::Copy{0});
+  } else {
+    p.ops.emplace_back(prog::Recode{0, Elem::f32});
+  }
+  p.outputs.push_back({.name = s.tensor, .dtype = Elem::f32, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 1});
+  QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(p.outputs[0])));
+  const std::span<std::byte> outputs[] = {into};
+  QB_TRY(run_into(p, source, outputs, nullptr, context));
+  return reinterpret_cast<const float*>(into.data());
+}
+
+Result<void> run_into(const prog::Program& p, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context) {
+  QB_TRY(prog::type_check(p));
+  const int64_t threads = pool == nullptr ? 1 : pool->size();
+  const uint64_t budget = std::min(context.limits.memory_budget, load_buffers) / static_cast<uint64_t>(threads);
+  int64_t height = std::max<int64_t>(rows_within(p, std::min(budget, load_buffer)), p.row_multiple);
+  // Enough blocks for every thread.
+  const int64_t multiples = (p.rows + p.row_multiple - 1) / p.row_multiple;
+  height = std::min(height, (multiples + threads - 1) / threads * p.row_multiple);
+  const int64_t blocks = p.rows == 0 ? 1 : (p.rows + height - 1) / height;
+  std::atomic<int64_t> next{0};
+  std::mutex mutex;
+  std::optional<Error> failure;
+  const std::function<void(int)> work = [&](int) {
+    std::vector<std::span<std::byte>> parts(outputs.size());
+    for (int64_t b = next.fetch_add(1); b < blocks; b = next.fetch_add(1)) {
+      const RowRange rows{b * height, std::min(p.rows, (b + 1) * height)};
+      for (size_t o = 0; o < outputs.size(); ++o) {
+        const OutputSlice s = output_slice(p, o, rows);
+        parts[o] = outputs[o].subspan(s.offset, s.bytes);
+      }
+      Result<void> done = context.stop() ? Result<void>(Error{Errc::cancelled, "interrupted"}) : execute_rows(p, rows, source, parts, context);
+      if (done) continue;
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = done.error();
+      next.store(blocks);
+    }
+  };
+  if (pool == nullptr || blocks == 1) {
+    work(0);
+  } else {
+    pool->run(work);
+  }
+  if (failure) return *failure;
+  return {};
+}
+
+Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
+  const ir::Stored* code = m.part(Role::code);
+  if (code == nullptr) return cannot_load(m, "the checkpoint has no weight for it");
+  if (m.make) return cannot_load(m, "its weight is still to be quantized");
+  if (m.n <= 0 || m.k <= 0 || m.n > INT32_MAX || m.k > INT32_MAX) return cannot_load(m, fmt::format("the impossible size {} x {}", m.n, m.k));
+  Linear l;
+  l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
+  if (m.scheme) {
+    l.problem_.scheme = *m.scheme;
+  } else {
+    l.problem_.scheme.weight.code = code->elem;
+  }
+  const ir::Scheme& scheme = l.problem_.scheme;
+  if (!scheme.weight.plain() && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
+  QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), options.policy));
+  const ir::Layout scales = l.plan_.scale_layout;
+  if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
+
+  QB_ASSIGN(const prog::Program program, packing(m, *code, l.plan_));
+  std::vector<std::span<std::byte>> outputs;
+  for (const prog::Output& o : program.outputs) {
+    QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(o)));
+    outputs.push_back(into);
+    l.bytes_ += into.size();
+  }
+  QB_TRY(run_into(program, source, outputs, options.pool, context));
+  l.weight_.codes = outputs[0].data();
+  if (outputs.size() > 1) l.weight_.scales = outputs[1].data();
+
+  if (const ir::Stored* global = m.part(Role::global); global != nullptr) {
+    QB_ASSIGN(l.weight_.global, multiplier(m, *global));
+  } else if (scheme.weight.two_level()) {
+    return cannot_load(m, "the checkpoint has no second-level scale for its weight");
+  }
+  if (const ir::Stored* input = m.part(Role::input_scale); input != nullptr) {
+    QB_ASSIGN(l.weight_.input_scale, multiplier(m, *input));
+  } else if (options.inputs == kernel::Inputs::as_scheme && scheme.input && scheme.input->when == ir::When::fixed) {
+    return cannot_load(m, "its activations are quantized with a stored scale, which the checkpoint does not have");
+  }
+  if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) {
+    QB_ASSIGN(l.weight_.bias, load_bias(m, *bias, source, arena, context));
+    l.bytes_ += static_cast<size_t>(m.n) * sizeof(float);
+  }
+  return l;
+}
+
+size_t Linear::workspace_bytes(int64_t m) const {
+  kernel::Problem p = problem_;
+  p.m = m;
+  return plan_.kernel_for(m)->workspace_bytes(p);
+}
+
+void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  kernel::Problem p = problem_;
+  p.m = m;
+  const kernel::Kernel& k = *plan_.kernel_for(m);
+  const kernel::RunArgs all{.problem = &p, .weight = &weight_, .x = x, .y = y, .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
+  if (k.prepare != nullptr) k.prepare(all);
+  struct Call {
+    const kernel::Kernel& kernel;
+    const kernel::RunArgs& all;
+  } const call{k, all};
+  pool.ranges(p.n, ir::panel_rows, [&call](int64_t begin, int64_t end) {
+    kernel::RunArgs part = call.all;
+    part.n_begin = begin;
+    part.n_end = end;
+    call.kernel.run(part);
+  });
+}
+
+}  // namespace qb::layer
