@@ -3,6 +3,9 @@
 // Include this in .cc files only; headers use json_fwd.h.
 #pragma once
 
+// Conversions of std::filesystem::path: not needed, and not there on WASI.
+#define JSON_HAS_FILESYSTEM 0
+#define JSON_HAS_EXPERIMENTAL_FILESYSTEM 0
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>

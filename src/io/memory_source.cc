@@ -12,8 +12,8 @@ FileId MemorySource::add(std::vector<std::byte> bytes) {
 }
 
 FileId MemorySource::add(std::string_view bytes) {
-  const auto view = std::as_bytes(std::span(bytes));
-  return add(std::vector<std::byte>(view.begin(), view.end()));
+  const auto* begin = reinterpret_cast<const std::byte*>(bytes.data());
+  return add(std::vector<std::byte>(begin, begin + bytes.size()));
 }
 
 Result<void> MemorySource::read(std::span<const ReadRequest> requests) {
