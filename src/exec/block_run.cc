@@ -127,4 +127,10 @@ Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   return {};
 }
 
+Result<void> BlockRun::run(const prog::Pack& op, prog::ValueId to) const {
+  const prog::ValueType& t = c_.type(op.src);
+  ops::pack(at(op.src), count(op.src), t.cols, t.elem, op.layout, at(to));
+  return {};
+}
+
 }  // namespace qb

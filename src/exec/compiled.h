@@ -72,6 +72,7 @@ class BlockRun {
   Result<void> run(const prog::Rescale&, prog::ValueId) const;
   Result<void> run(const prog::Dequantize&, prog::ValueId) const;
   Result<void> run(const prog::Quantize&, prog::ValueId) const;
+  Result<void> run(const prog::Pack&, prog::ValueId) const;
 
   const Compiled& c_;
   RowRange rows_;

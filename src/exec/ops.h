@@ -25,4 +25,7 @@ struct DequantizeArgs {
 // code * scale * global in real arithmetic, rounded once to float32.
 void dequantize(const DequantizeArgs&);
 
+// rows x cols codes, every row from a whole byte on, in the layout's order: ceil(rows / 16) panels (or `rows` rows) of ir::panel_bytes.
+void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst);
+
 }  // namespace qb::ops

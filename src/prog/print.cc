@@ -76,6 +76,10 @@ struct PrintOp {
     if (op.reduction != -1) fmt::format_to(std::back_inserter(s), " amax #{}", op.reduction);
     s += '\n';
   }
+  void operator()(const Pack& op) const {
+    result(1);
+    line("pack %{} as {}", op.src, ir::to_string(op.layout));
+  }
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ir/checkpoint.h"
+#include "ir/layout.h"
 #include "ir/types.h"
 
 namespace qb::prog {
@@ -75,7 +76,15 @@ struct Quantize {
   friend bool operator==(const Quantize&, const Quantize&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize>;
+// Codes (or the E4M3 scales of groups) in the order of bytes that a kernel reads (ir/layout.h): bytes, one row for each panel, or for each row where the layout
+// is `rows`. Rows past the end and columns past k become zero codes.
+struct Pack {
+  ValueId src;
+  ir::Layout layout;
+  friend bool operator==(const Pack&, const Pack&) = default;
+};
+
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize, Pack>;
 
 struct Output {
   std::string name;

@@ -183,6 +183,35 @@ class Checker {
     return {};
   }
 
+  Result<void> check(const Pack& op) {
+    if (!has(op.src)) return wrong("pack", fmt::format("there is no %{}", op.src));
+    const ValueType src = at(op.src);
+    if (src.rows_per != 1) return wrong("pack", fmt::format("%{} has one row for every {} rows, not for each", op.src, src.rows_per));
+    if (!packs(op.layout, src.elem)) return wrong("pack", fmt::format("{} does not lie in {}", info(src.elem).name, ir::to_string(op.layout)));
+    if (op.layout == ir::Layout::rows) return push("pack", ValueType{Elem::u8, src.rows, static_cast<int64_t>(src.row_bytes()), 1});
+    if (p_.row_multiple % ir::panel_rows != 0 && p_.row_multiple < p_.rows) {
+      return wrong("pack", fmt::format("row multiple {} cuts panels of {} rows", p_.row_multiple, ir::panel_rows));
+    }
+    // Padding enlarges a panel by less than 16 columns' worth of rows.
+    if (src.cols > largest_bits / 1024) return wrong("pack", fmt::format("{} columns are too many", src.cols));
+    return push("pack", ValueType{Elem::u8, value_rows(src.rows, ir::panel_rows), ir::panel_bytes(op.layout, src.cols, bits(src.elem)), ir::panel_rows});
+  }
+
+  static bool packs(ir::Layout layout, Elem elem) {
+    switch (layout) {
+      case ir::Layout::rows:
+        return true;
+      case ir::Layout::panel_bf16:
+        return elem == Elem::bf16;
+      case ir::Layout::panel_fp8:
+      case ir::Layout::panel_scale:
+        return elem == Elem::e4m3;
+      case ir::Layout::panel_fp4:
+        return elem == Elem::e2m1;
+    }
+    return false;
+  }
+
   Elem scale_elem(const Quantize& op, Elem source, ValueId scale) const {
     if (ask_ != nullptr) {
       if (auto e = ask_(op, source)) return *e;

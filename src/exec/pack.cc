@@ -1,0 +1,74 @@
+// The layouts of ir/layout.h from rows.
+#include <algorithm>
+#include <cstring>
+
+#include "exec/ops.h"
+
+namespace qb::ops {
+namespace {
+
+constexpr int64_t panel_rows = ir::panel_rows;
+
+// Two bf16 numbers of each row, as they lie.
+void line_of_words(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, std::byte* line) {
+  const int64_t bytes = std::min<int64_t>(4, row_bytes - first);
+  for (int64_t r = 0; r < rows; ++r) std::memcpy(line + 4 * r, src + r * row_bytes + first, static_cast<size_t>(bytes));
+}
+
+void line_of_fp8(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, std::byte* line) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::byte* row = src + r * row_bytes + first;
+    std::byte* lane = line + r / 4 * 16 + r % 4 * 2;
+    for (int64_t j = 0; j < std::min<int64_t>(4, row_bytes - first); ++j) lane[j / 2 * 8 + j % 2] = row[j];
+  }
+}
+
+// Four bytes of a row hold k0|k1 k2|k3 k4|k5 k6|k7; the line wants k0|k4 k1|k5 k2|k6 k3|k7.
+void line_of_fp4(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, std::byte* line) {
+  for (int64_t r = 0; r < rows; ++r) {
+    uint32_t in = 0, out = 0;
+    std::memcpy(&in, src + r * row_bytes + first, static_cast<size_t>(std::min<int64_t>(4, row_bytes - first)));
+    for (int k = 0; k < 8; ++k) out |= (in >> (4 * k) & 15U) << (k % 4 * 8 + k / 4 * 4);
+    std::memcpy(line + 4 * r, &out, sizeof out);
+  }
+}
+
+// 16 bytes, one of each row.
+void line_of_scales(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t group, std::byte* line) {
+  for (int64_t r = 0; r < rows; ++r) line[r] = src[r * row_bytes + group];
+}
+
+}  // namespace
+
+void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst) {
+  const int64_t row_bytes = ir::panel_bytes(ir::Layout::rows, cols, bits(elem));
+  if (layout == ir::Layout::rows) {
+    if (rows * row_bytes != 0) std::memcpy(dst, src, static_cast<size_t>(rows * row_bytes));
+    return;
+  }
+  const int64_t panel = ir::panel_bytes(layout, cols, bits(elem));
+  for (int64_t first = 0; first < rows; first += panel_rows, src += panel_rows * row_bytes, dst += panel) {
+    const int64_t here = std::min(panel_rows, rows - first);
+    std::memset(dst, 0, static_cast<size_t>(panel));
+    // A line takes `step` bytes of each row.
+    const int64_t step = layout == ir::Layout::panel_scale ? 1 : 4, line = layout == ir::Layout::panel_scale ? panel_rows : 64;
+    for (int64_t at = 0, to = 0; at < row_bytes; at += step, to += line) {
+      switch (layout) {
+        case ir::Layout::panel_fp8:
+          line_of_fp8(src, row_bytes, here, at, dst + to);
+          break;
+        case ir::Layout::panel_fp4:
+          line_of_fp4(src, row_bytes, here, at, dst + to);
+          break;
+        case ir::Layout::panel_scale:
+          line_of_scales(src, row_bytes, here, at, dst + to);
+          break;
+        default:
+          line_of_words(src, row_bytes, here, at, dst + to);
+          break;
+      }
+    }
+  }
+}
+
+}  // namespace qb::ops

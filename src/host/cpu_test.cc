@@ -1,0 +1,65 @@
+#include "host/cpu.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "host/host.h"
+
+namespace qb::host {
+namespace {
+
+class Variable {
+ public:
+  Variable() {
+    if (const char* before = std::getenv(name)) had_ = true, before_ = before;
+  }
+  ~Variable() { had_ ? ::setenv(name, before_.c_str(), 1) : ::unsetenv(name); }
+  static void set(const char* value) { ::setenv(name, value, 1); }
+  static void clear() { ::unsetenv(name); }
+
+ private:
+  static constexpr const char* name = "QUANTBRIDGE_ISA";
+  bool had_ = false;
+  std::string before_;
+};
+
+TEST(Cpu, TheVariableCapsAndNeverRaises) {
+  const Variable restore;
+  Variable::clear();
+  const Feature all = this_cpu().features;
+  const struct {
+    const char* word;
+    Feature most;
+    Isa isa;
+  } caps[] = {{"generic", Feature::none, Isa::generic},
+              {"avx2", Feature::avx2, Isa::avx2},
+              {"avx512", Feature::avx2 | Feature::avx512 | Feature::avx512_vnni, Isa::avx512},
+              {"avx512_bf16", Feature::avx2 | Feature::avx512 | Feature::avx512_vnni | Feature::avx512_bf16, Isa::avx512},
+              {"riscv", all, Isa::avx512}};
+  for (const auto& c : caps) {
+    Variable::set(c.word);
+    const Feature f = this_cpu().features;
+    EXPECT_TRUE(covers(c.most, f)) << c.word;
+    EXPECT_TRUE(covers(all, f)) << c.word;
+    EXPECT_EQ(static_cast<uint32_t>(f), static_cast<uint32_t>(all) & static_cast<uint32_t>(c.most)) << c.word;
+    EXPECT_LE(detect_isa(), c.isa);
+    EXPECT_EQ(detect_isa() == Isa::avx512, covers(f, Feature::avx512));
+    EXPECT_EQ(detect_isa() != Isa::generic, covers(f, Feature::avx2));
+  }
+}
+
+TEST(Cpu, Names) {
+  EXPECT_EQ(to_string(Feature::none), "generic");
+  EXPECT_EQ(to_string(Feature::avx512 | Feature::avx512_bf16), "avx512+avx512_bf16");
+  EXPECT_GE(this_cpu().cores, 1);
+  for (const Cpu& c : known_cpus()) {
+    // Every wider set contains the narrower ones.
+    EXPECT_TRUE(!covers(c.features, Feature::avx512_bf16) || covers(c.features, Feature::avx512)) << c.name;
+    EXPECT_TRUE(!covers(c.features, Feature::avx512) || covers(c.features, Feature::avx2)) << c.name;
+  }
+}
+
+}  // namespace
+}  // namespace qb::host

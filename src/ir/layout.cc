@@ -1,0 +1,37 @@
+#include "ir/layout.h"
+
+namespace qb::ir {
+
+std::string_view to_string(Layout layout) {
+  switch (layout) {
+    case Layout::rows:
+      return "rows";
+    case Layout::panel_bf16:
+      return "panel_bf16";
+    case Layout::panel_fp8:
+      return "panel_fp8";
+    case Layout::panel_fp4:
+      return "panel_fp4";
+    case Layout::panel_scale:
+      return "panel_scale";
+  }
+  return "?";
+}
+
+int64_t panel_bytes(Layout layout, int64_t k, int bits) {
+  switch (layout) {
+    case Layout::rows:
+      return (k * bits + 7) / 8;
+    case Layout::panel_bf16:
+      return (k + 1) / 2 * 64;
+    case Layout::panel_fp8:
+      return (k + 3) / 4 * 64;
+    case Layout::panel_fp4:
+      return (k + 15) / 16 * 128;
+    case Layout::panel_scale:
+      return k * panel_rows;
+  }
+  return 0;
+}
+
+}  // namespace qb::ir
