@@ -14,13 +14,20 @@ struct Sizes {
   int64_t hidden = 0, intermediate = 0, vocab = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
   int64_t of(Dim d) const {
     switch (d) {
-      case Dim::none: return 0;
-      case Dim::hidden: return hidden;
-      case Dim::intermediate: return intermediate;
-      case Dim::vocab: return vocab;
-      case Dim::q_width: return heads * head_dim;
-      case Dim::kv_width: return kv_heads * head_dim;
-      case Dim::head_dim: return head_dim;
+      case Dim::none:
+        return 0;
+      case Dim::hidden:
+        return hidden;
+      case Dim::intermediate:
+        return intermediate;
+      case Dim::vocab:
+        return vocab;
+      case Dim::q_width:
+        return heads * head_dim;
+      case Dim::kv_width:
+        return kv_heads * head_dim;
+      case Dim::head_dim:
+        return head_dim;
     }
     return 0;
   }

@@ -19,25 +19,25 @@ enum class Parallel : uint8_t { none, columns, rows, vocabulary };  // how engin
 enum class Dim : uint8_t { none, hidden, intermediate, vocab, q_width, kv_width, head_dim };
 
 struct ModuleRow {
-  std::string_view suffix;      // below "model.layers.<i>." for per-layer rows, else the whole path
+  std::string_view suffix;  // below "model.layers.<i>." for per-layer rows, else the whole path
   Kind kind;
-  Dim n, k;                     // norms: n only
+  Dim n, k;  // norms: n only
   Parallel parallel = Parallel::none;
-  std::string_view fused = {};  // modules of one layer with the same word read the same input and are one matrix in engines: qkv_proj, gate_up_proj
+  std::string_view fused = {};       // modules of one layer with the same word read the same input and are one matrix in engines: qkv_proj, gate_up_proj
   std::string_view input_norm = {};  // suffix of the norm whose output it reads, when it reads one
-  bool optional = false;        // may be absent (QK norms of some configs, lm_head of tied models)
+  bool optional = false;             // may be absent (QK norms of some configs, lm_head of tied models)
 };
 
 struct Family {
-  std::string_view name;                          // model_type of config.json
+  std::string_view name;  // model_type of config.json
   std::span<const std::string_view> architectures;
-  std::span<const ModuleRow> layer;               // repeated num_hidden_layers times
+  std::span<const ModuleRow> layer;  // repeated num_hidden_layers times
   std::span<const ModuleRow> global;
 };
 
 // One module of a concrete model.
 struct Module {
-  std::string path;   // model.layers.0.self_attn.q_proj
+  std::string path;  // model.layers.0.self_attn.q_proj
   Kind kind = Kind::other;
   int64_t n = 0, k = 0;  // by config.json; norms: n elements
   Parallel parallel = Parallel::none;
@@ -49,7 +49,7 @@ struct Module {
 
 struct Topology {
   const Family* family = nullptr;
-  std::string architecture;  // of config.json
+  std::string architecture;     // of config.json
   std::vector<Module> modules;  // in the order of the model
   bool tied_embeddings = false;
   int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;

@@ -8,8 +8,8 @@ namespace qb::arch {
 namespace {
 
 Json config(const char* model_type) {
-  return {{"model_type", model_type}, {"architectures", {"X"}},     {"hidden_size", 576},        {"intermediate_size", 1536},    {"num_hidden_layers", 30},
-          {"num_attention_heads", 9}, {"num_key_value_heads", 3},   {"vocab_size", 49152},       {"tie_word_embeddings", true}};
+  return {{"model_type", model_type}, {"architectures", {"X"}},   {"hidden_size", 576},  {"intermediate_size", 1536},  {"num_hidden_layers", 30},
+          {"num_attention_heads", 9}, {"num_key_value_heads", 3}, {"vocab_size", 49152}, {"tie_word_embeddings", true}};
 }
 
 const Module* find_module(const Topology& t, std::string_view path) {
@@ -47,9 +47,17 @@ TEST(Family, EveryFamilyOfTheManifestDescribesItsModels) {
 }
 
 TEST(Family, NonsenseIsNamed) {
-  for (const auto& [key, value] : std::vector<std::pair<const char*, Json>>{
-           {"hidden_size", 0}, {"hidden_size", -1}, {"hidden_size", "576"}, {"hidden_size", nullptr}, {"num_hidden_layers", 1e18}, {"num_hidden_layers", 2000000000},
-           {"vocab_size", 18446744073709551615u}, {"num_attention_heads", 0}, {"head_dim", 0}, {"num_key_value_heads", -3}, {"intermediate_size", 1.5}}) {
+  for (const auto& [key, value] : std::vector<std::pair<const char*, Json>>{{"hidden_size", 0},
+                                                                            {"hidden_size", -1},
+                                                                            {"hidden_size", "576"},
+                                                                            {"hidden_size", nullptr},
+                                                                            {"num_hidden_layers", 1e18},
+                                                                            {"num_hidden_layers", 2000000000},
+                                                                            {"vocab_size", 18446744073709551615u},
+                                                                            {"num_attention_heads", 0},
+                                                                            {"head_dim", 0},
+                                                                            {"num_key_value_heads", -3},
+                                                                            {"intermediate_size", 1.5}}) {
     Json c = config("llama");
     c[key] = value;
     Topology t;

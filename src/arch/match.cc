@@ -66,9 +66,12 @@ bool shell_match(std::string_view pattern, std::string_view name) {
 std::string_view module_class(arch::Kind kind) {
   switch (kind) {
     case arch::Kind::linear:
-    case arch::Kind::expert: return "Linear";
-    case arch::Kind::embedding: return "Embedding";
-    default: return {};
+    case arch::Kind::expert:
+      return "Linear";
+    case arch::Kind::embedding:
+      return "Embedding";
+    default:
+      return {};
   }
 }
 

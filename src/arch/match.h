@@ -20,7 +20,7 @@ std::string_view module_class(arch::Kind kind);
 class NameRule {
  public:
   // A regex that does not compile gives an error that names the pattern.
-  static Result<NameRule> shell(std::string pattern);                                  // ModelOpt: exact or fnmatch, "X.*" also hits X
+  static Result<NameRule> shell(std::string pattern);                                      // ModelOpt: exact or fnmatch, "X.*" also hits X
   static Result<NameRule> compressed_tensors(std::string pattern, RegexCompiler compile);  // exact, class name, "re:" from the start of the name
 
   enum class How : uint8_t { no, exact, pattern, class_name };  // in the order of compressed-tensors' priority

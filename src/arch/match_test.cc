@@ -7,11 +7,31 @@ namespace {
 
 // Answers as Python's fnmatch.fnmatchcase gives them.
 TEST(ShellMatch, AnswersAsFnmatchDoes) {
-  struct Case { const char *pattern, *name; bool hit; };
-  for (const Case& c : {Case{"lm_head", "lm_head", true}, {"lm_head", "lm_head2", false}, {"*", "", true}, {"*", "a.b", true}, {"model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", true},
-                        {"model.layers.1.*", "model.layers.10.mlp", false}, {"*.attn.*", "model.attn.q", true}, {"*q?proj", "x.q_proj", true}, {"[abc]x", "bx", true}, {"[!abc]x", "bx", false},
-                        {"[a-c]x", "bx", true}, {"[]x]y", "]y", true}, {"[x", "[x", true}, {"a*b*c", "aXbYbZc", true}, {"a*b*c", "aXbYbZ", false}, {"", "", true}, {"", "a", false}, {"**a", "bba", true},
-                        {"?", "", false}, {"[!]a]", "b", true}, {"[!]a]", "]", false}})
+  struct Case {
+    const char *pattern, *name;
+    bool hit;
+  };
+  for (const Case& c : {Case{"lm_head", "lm_head", true},
+                        {"lm_head", "lm_head2", false},
+                        {"*", "", true},
+                        {"*", "a.b", true},
+                        {"model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", true},
+                        {"model.layers.1.*", "model.layers.10.mlp", false},
+                        {"*.attn.*", "model.attn.q", true},
+                        {"*q?proj", "x.q_proj", true},
+                        {"[abc]x", "bx", true},
+                        {"[!abc]x", "bx", false},
+                        {"[a-c]x", "bx", true},
+                        {"[]x]y", "]y", true},
+                        {"[x", "[x", true},
+                        {"a*b*c", "aXbYbZc", true},
+                        {"a*b*c", "aXbYbZ", false},
+                        {"", "", true},
+                        {"", "a", false},
+                        {"**a", "bba", true},
+                        {"?", "", false},
+                        {"[!]a]", "b", true},
+                        {"[!]a]", "]", false}})
     EXPECT_EQ(shell_match(c.pattern, c.name), c.hit) << c.pattern << " on " << c.name;
 }
 

@@ -22,7 +22,8 @@ std::string joined(const Diagnostics& diag) {
   std::string out;
   for (const Problem& p : diag.all())
     if (p.severity == Severity::error)
-      out += fmt::format("{}{}: {}: found {}, expected {}", out.empty() ? "" : "\n", p.code, escape(p.tensor.empty() ? p.module : p.tensor), escape(p.found), escape(p.expected));
+      out += fmt::format("{}{}: {}: found {}, expected {}", out.empty() ? "" : "\n", p.code, escape(p.tensor.empty() ? p.module : p.tensor), escape(p.found),
+                         escape(p.expected));
   return out;
 }
 
@@ -46,8 +47,11 @@ Result<JobOptions> job_options(const Target& t) {
   if (t.scheme.empty()) return job;
   QB_ASSIGN(const ir::Scheme scheme, ir::parse_scheme(t.scheme));
   const std::string numerics = !t.numerics.empty() ? t.numerics : t.dialect == "modelopt" ? "modelopt" : "llm-compressor";
-  if (numerics != "modelopt" && numerics != "llm-compressor") return Error{Errc::invalid_argument, fmt::format("numerics '{}' is not modelopt or llm-compressor", numerics)};
-  job.quantize = pass::QuantizeOptions{.scheme = scheme, .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor, .ignore = t.ignore,
+  if (numerics != "modelopt" && numerics != "llm-compressor")
+    return Error{Errc::invalid_argument, fmt::format("numerics '{}' is not modelopt or llm-compressor", numerics)};
+  job.quantize = pass::QuantizeOptions{.scheme = scheme,
+                                       .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor,
+                                       .ignore = t.ignore,
                                        .regex = host::compile_regex};
   return job;
 }
@@ -73,8 +77,12 @@ Result<Bridge> Bridge::open(const std::string& path) {
   return Bridge(std::move(state));
 }
 
-const std::vector<Problem>& Bridge::problems() const { return state_->problems; }
-bool Bridge::ok() const { return state_->session.readable && state_->session.diag.ok(); }
+const std::vector<Problem>& Bridge::problems() const {
+  return state_->problems;
+}
+bool Bridge::ok() const {
+  return state_->session.readable && state_->session.diag.ok();
+}
 
 Summary Bridge::summary() const {
   const Session& s = state_->session;

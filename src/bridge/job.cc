@@ -45,8 +45,10 @@ bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& 
   bool ok = s.readable;
   for (Problem& p : diag.all()) {
     if (p.severity != Severity::error) continue;
-    if ((p.repair == Repair::exact && options.repair_exact) || carried_over(p)) p.severity = Severity::warning;
-    else ok = false;
+    if ((p.repair == Repair::exact && options.repair_exact) || carried_over(p))
+      p.severity = Severity::warning;
+    else
+      ok = false;
   }
   if (options.repair_exact)
     for (const auto& [code, modules] : repaired) job.repairs.push_back({code, {modules.begin(), modules.end()}});
@@ -59,7 +61,7 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
   const auto add = [&](std::string_view text) { XXH3_64bits_update(state, text.data(), text.size()); };
   add(checksums ? "checksums" : "plain");
   for (const PackageFile& f : s.package.files) {
-    struct stat st{};
+    struct stat st {};
     ::stat((s.path / f.name).c_str(), &st);
     add(fmt::format("{} {} {}.{}\n", f.name, f.size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec));
   }
@@ -87,7 +89,10 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   };
   if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
   StreamSurveyor surveyor(*s.package.source, context);
-  const WriteContext write{.package = s.package, .facts = s.facts, .surveyor = surveyor, .dense_dtype = options.dense_dtype,
+  const WriteContext write{.package = s.package,
+                           .facts = s.facts,
+                           .surveyor = surveyor,
+                           .dense_dtype = options.dense_dtype,
                            .restore_origin = read_origin(s.package).dialect == options.to};
   job.plan.origin.dialect = s.checkpoint.dialect;
   if (!target->write(checkpoint, write, job.plan, own)) return fail();
@@ -105,7 +110,8 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
         job.bytes_out += prog::output_bytes(o);
         ++job.tensors;
       }
-    const bool noted = !job.plan.origin.document.empty() || std::any_of(names.begin(), names.end(), [&](const auto& n) { return job.plan.origin.tensors.count(n) > 0; });
+    const bool noted =
+        !job.plan.origin.document.empty() || std::any_of(names.begin(), names.end(), [&](const auto& n) { return job.plan.origin.tensors.count(n) > 0; });
     if (noted) f.metadata.emplace_back(std::string(origin_key), origin_metadata(job.plan.origin, names));
   }
   for (const TensorInfo& t : s.package.tensors) job.bytes_in += t.bytes;
@@ -118,7 +124,8 @@ Result<JobReport> write_job(const Session& s, const Job& job, const std::filesys
   report.start = dir->start();
   QB_ASSIGN(report.run, run_plan(job.files, *s.package.source, *dir, checksums, context));
   // Quantization documents of the source are stale now; the dialect has written its own.
-  std::vector<std::string> skip{"config.json", "hf_quant_config.json", "quantize_config.json", "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};
+  std::vector<std::string> skip{"config.json",       "hf_quant_config.json",         "quantize_config.json",
+                                "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};
   QB_TRY(copy_other_files(s.path, s.package, dir->path(), skip));
   if (const std::string index = index_document(job.files); !index.empty()) QB_TRY(dir->write_file("model.safetensors.index.json", index));
   for (const auto& [name, document] : job.plan.documents) QB_TRY(dir->write_file(name, dump_json(*document) + "\n"));

@@ -24,8 +24,8 @@ int explain(const Options& o) {
     print_err(fmt::format("quantbridge check: unknown problem code '{}'; docs/problems.md lists them\n", escape(o.explain)));
     return exit_usage;
   }
-  print_out(fmt::format("{} ({}, convert repairs: {})\n  what it means       {}\n  what engines do     {}\n  what to do          {}\n", kind->code, to_string(kind->cls),
-                        to_string(kind->repair), kind->meaning, kind->engines, kind->action));
+  print_out(fmt::format("{} ({}, convert repairs: {})\n  what it means       {}\n  what engines do     {}\n  what to do          {}\n", kind->code,
+                        to_string(kind->cls), to_string(kind->repair), kind->meaning, kind->engines, kind->action));
   return exit_done;
 }
 
@@ -59,7 +59,8 @@ int run(const Options& o) {
   } else {
     print_problems(session->diag.all());
     const std::string what = o.deep ? fmt::format("{} read", size_text(report->bytes_read)) : "headers and scalar scales";
-    print_out(fmt::format("{}: {} ({} tensors, {} modules, {})\n", session->path.string(), any ? to_string(worst) : "good", report->tensors, report->modules, what));
+    print_out(
+        fmt::format("{}: {} ({} tensors, {} modules, {})\n", session->path.string(), any ? to_string(worst) : "good", report->tensors, report->modules, what));
   }
   return ok ? exit_done : exit_problems;
 }

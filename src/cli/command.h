@@ -22,6 +22,6 @@ std::span<const Command* const> commands();  // the generated manifest
 }  // namespace qb::cli
 
 // Registers a command: QB_COMMAND(inspect) = {...}.
-#define QB_COMMAND(stem)                \
-  extern const Command command_##stem;  \
+#define QB_COMMAND(stem)               \
+  extern const Command command_##stem; \
   const Command command_##stem

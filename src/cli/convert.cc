@@ -37,7 +37,9 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--to", o->to, "modelopt, compressed_tensors, dense")->required()->type_name("DIALECT");
   app.add_option("--dtype", o->dtype, "dense: format of the dequantized weights (default: the checkpoint's)")->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_flag("--stored", o->stored, "dense: the bare dequantized matrices");
-  app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; none: refuse what needs one")->check(CLI::IsMember({"none", "exact"}))->capture_default_str();
+  app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; none: refuse what needs one")
+      ->check(CLI::IsMember({"none", "exact"}))
+      ->capture_default_str();
   return [o] { return run(*o); };
 }
 

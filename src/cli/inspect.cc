@@ -51,12 +51,18 @@ Totals totals_of(const Session& s) {
 
 std::string_view kind_name(const ir::Module& m) {
   switch (m.kind) {
-    case arch::Kind::linear: return "linear";
-    case arch::Kind::expert: return "expert";
-    case arch::Kind::embedding: return "embedding";
-    case arch::Kind::norm: return "norm";
-    case arch::Kind::attention: return "kv";
-    case arch::Kind::other: return "other";
+    case arch::Kind::linear:
+      return "linear";
+    case arch::Kind::expert:
+      return "expert";
+    case arch::Kind::embedding:
+      return "embedding";
+    case arch::Kind::norm:
+      return "norm";
+    case arch::Kind::attention:
+      return "kv";
+    case arch::Kind::other:
+      return "other";
   }
   return "other";
 }
@@ -71,8 +77,13 @@ Json module_json(const Session& s, const ir::Module& m) {
   j["why"] = m.why;
   j["tensors"] = Json::array();
   for (const ir::Stored& part : m.parts)
-    j["tensors"].push_back({{"name", escape(part.tensor)}, {"role", ir::to_string(part.role)}, {"dtype", info(part.container).safetensors}, {"shape", part.shape},
-                            {"file", escape(s.package.file_name(part.file))}, {"offset", part.offset}, {"bytes", part.bytes}});
+    j["tensors"].push_back({{"name", escape(part.tensor)},
+                            {"role", ir::to_string(part.role)},
+                            {"dtype", info(part.container).safetensors},
+                            {"shape", part.shape},
+                            {"file", escape(s.package.file_name(part.file))},
+                            {"offset", part.offset},
+                            {"bytes", part.bytes}});
   return j;
 }
 
@@ -91,7 +102,10 @@ void print_inspect_json(const Session& s, const Options& o) {
   j["kv_cache"] = c.kv ? Json{{"scheme", "kv:" + to_string(c.kv->scheme)}, {"layers", c.kv->layers}} : Json(nullptr);
   j["schemes"] = Json::array();
   for (const auto& [name, n] : t.schemes)
-    j["schemes"].push_back({{"scheme", name}, {"modules", n.modules}, {"parameters", n.parameters}, {"bytes", n.bytes},
+    j["schemes"].push_back({{"scheme", name},
+                            {"modules", n.modules},
+                            {"parameters", n.parameters},
+                            {"bytes", n.bytes},
                             {"bits_per_weight", n.parameters > 0 ? static_cast<double>(n.bytes) * 8 / static_cast<double>(n.parameters) : 0.0}});
   j["excluded"] = Json::array();
   for (const ir::Exclusion& e : c.exclusions) j["excluded"].push_back({{"rule", escape(e.rule)}, {"from", e.from}, {"modules", e.modules}});
@@ -113,15 +127,19 @@ void print_inspect_text(const Session& s, const Options& o) {
   const Totals t = totals_of(s);
   std::string out = fmt::format("{}\n", s.path.string());
   const auto line = [&](std::string_view key, const std::string& value) { out += fmt::format("  {:<11} {}\n", key, value); };
-  if (s.dialect != nullptr) line("dialect", fmt::format("{}{}", s.dialect->name, c.producer.name.empty() ? "" : fmt::format(", written by {} {}", c.producer.name, c.producer.version)));
+  if (s.dialect != nullptr)
+    line("dialect",
+         fmt::format("{}{}", s.dialect->name, c.producer.name.empty() ? "" : fmt::format(", written by {} {}", c.producer.name, c.producer.version)));
   if (!c.quant_algo.empty()) line("algorithm", c.quant_algo);
   if (c.topology.family != nullptr) line("family", fmt::format("{} ({}), {} layers", c.topology.family->name, c.topology.architecture, c.topology.layers));
-  line("size", fmt::format("{:.4g} million parameters in {} tensors, {} files, {}", static_cast<double>(t.parameters) / 1e6, s.package.tensors.size(), s.package.files.size(), size_text(t.bytes)));
+  line("size", fmt::format("{:.4g} million parameters in {} tensors, {} files, {}", static_cast<double>(t.parameters) / 1e6, s.package.tensors.size(),
+                           s.package.files.size(), size_text(t.bytes)));
   for (const auto& [name, n] : t.schemes)
     line("scheme", fmt::format("{:<32} {:5} modules  {:>9}  {:.3f} bits per weight", name, n.modules, size_text(n.bytes),
                                n.parameters > 0 ? static_cast<double>(n.bytes) * 8 / static_cast<double>(n.parameters) : 0.0));
   line("KV cache", c.kv ? fmt::format("kv:{}, scales for {} layers", to_string(c.kv->scheme), c.kv->layers) : "not quantized");
-  for (const ir::Exclusion& e : c.exclusions) line("left out", fmt::format("{} module{} by '{}' ({})", e.modules, e.modules == 1 ? "" : "s", escape(e.rule), e.from));
+  for (const ir::Exclusion& e : c.exclusions)
+    line("left out", fmt::format("{} module{} by '{}' ({})", e.modules, e.modules == 1 ? "" : "s", escape(e.rule), e.from));
   if (!s.package.foreign_files.empty()) {
     std::string names;
     for (const std::string& f : s.package.foreign_files) names += (names.empty() ? "" : ", ") + escape(f);

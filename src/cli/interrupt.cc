@@ -21,7 +21,11 @@ void catch_interrupts() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
 }
-const std::atomic<bool>& interrupted() { return flag; }
-int interrupted_by() { return signal_number; }
+const std::atomic<bool>& interrupted() {
+  return flag;
+}
+int interrupted_by() {
+  return signal_number;
+}
 
 }  // namespace qb::cli

@@ -51,7 +51,8 @@ void print_plan(const Job& job) {
 }
 
 void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& r) {
-  for (const auto& c : r.job.plan.scheme_changes) print_err(fmt::format("note: {} modules become {} instead of {}: {}\n", c.modules.size(), c.to, c.from, c.reason));
+  for (const auto& c : r.job.plan.scheme_changes)
+    print_err(fmt::format("note: {} modules become {} instead of {}: {}\n", c.modules.size(), c.to, c.from, c.reason));
   for (const RepairDone& d : r.job.repairs) print_err(fmt::format("repaired: {} ({} places)\n", d.code, d.modules.size()));
   for (const auto& l : r.job.plan.lost) print_err(fmt::format("lost: {}: {}\n", l.what, l.why));
   if (!s.package.foreign_files.empty()) print_err(fmt::format("not copied: {} other weight files\n", s.package.foreign_files.size()));
@@ -59,8 +60,8 @@ void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& 
   const char* start = r.report.start == OutputDirectory::Start::resumed     ? ", resumed"
                       : r.report.start == OutputDirectory::Start::restarted ? ", restarted (an unfinished output of another job was thrown away)"
                                                                             : "";
-  print_err(fmt::format("{} tensors, {} -> {} ({} unchanged) in {:.2f} s, peak {} of anonymous memory{}\n", r.job.tensors, size_text(r.job.bytes_in), size_text(r.job.bytes_out),
-                        size_text(r.report.run.bytes_copied_unchanged), r.seconds, size_text(host::peak_anonymous()), start));
+  print_err(fmt::format("{} tensors, {} -> {} ({} unchanged) in {:.2f} s, peak {} of anonymous memory{}\n", r.job.tensors, size_text(r.job.bytes_in),
+                        size_text(r.job.bytes_out), size_text(r.report.run.bytes_copied_unchanged), r.seconds, size_text(host::peak_anonymous()), start));
   print_out(o.out + "\n");
 }
 
@@ -114,13 +115,17 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
   const bool planned = plan_job(*session, job, context, r.job, diag);
   r.problems.assign(diag.all().begin(), diag.all().end());
   if (!planned) {
-    if (o.common.json) print_json(to_json(command, o, *session, r, false));
-    else print_problems(r.problems);
+    if (o.common.json)
+      print_json(to_json(command, o, *session, r, false));
+    else
+      print_problems(r.problems);
     return exit_problems;
   }
   if (o.dry_run) {
-    if (o.common.json) print_json(to_json(command, o, *session, r, true));
-    else print_plan(r.job);
+    if (o.common.json)
+      print_json(to_json(command, o, *session, r, true));
+    else
+      print_plan(r.job);
   } else {
     Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context);
     if (!report) return fail(command, report.error(), o.common, r.problems);

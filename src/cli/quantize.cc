@@ -68,7 +68,9 @@ int run(const Options& o) {
     return exit_usage;
   }
   const std::string numerics = !o.numerics.empty() ? o.numerics : o.to == "modelopt" ? "modelopt" : "llm-compressor";
-  job.quantize = pass::QuantizeOptions{.scheme = *scheme, .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor, .ignore = o.ignore,
+  job.quantize = pass::QuantizeOptions{.scheme = *scheme,
+                                       .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor,
+                                       .ignore = o.ignore,
                                        .regex = host::compile_regex};
   return run_job("quantize", o, job, limits);
 }

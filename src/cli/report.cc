@@ -39,9 +39,15 @@ Json envelope(std::string_view command, bool ok, std::span<const Problem> proble
   return j;
 }
 
-void print_out(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-void print_err(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
-void print_json(const Json& value) { print_out(dump_json(value) + "\n"); }
+void print_out(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+void print_err(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+void print_json(const Json& value) {
+  print_out(dump_json(value) + "\n");
+}
 
 void print_problems(std::span<const Problem> problems, size_t limit) {
   std::map<std::string, size_t> shown;
@@ -50,7 +56,8 @@ void print_problems(std::span<const Problem> problems, size_t limit) {
     std::string place = escape(p.file);
     for (const std::string* part : {&p.tensor, &p.module})
       if (!part->empty() && place.find(escape(*part)) == place.npos) place += fmt::format("{}{}", place.empty() ? "" : ": ", escape(*part));
-    print_err(fmt::format("{} [{}, {}] {}\n    found     {}\n    expected  {}\n", to_string(p.severity), p.code, to_string(p.cls), place, escape(p.found), escape(p.expected)));
+    print_err(fmt::format("{} [{}, {}] {}\n    found     {}\n    expected  {}\n", to_string(p.severity), p.code, to_string(p.cls), place, escape(p.found),
+                          escape(p.expected)));
     if (!p.action.empty()) print_err(fmt::format("    do        {}\n", escape(p.action)));
   }
   for (const auto& [code, count] : shown)
@@ -58,9 +65,14 @@ void print_problems(std::span<const Problem> problems, size_t limit) {
 }
 
 int fail(std::string_view command, const Error& error, const CommonOptions& options, std::span<const Problem> problems) {
-  static const std::map<Errc, const char*> codes{{Errc::io, "io-error"},           {Errc::not_found, "path-missing"},     {Errc::exists, "output-exists"},
-                                                 {Errc::out_of_space, "disk-full"}, {Errc::out_of_memory, "budget-small"}, {Errc::cancelled, "interrupted"},
-                                                 {Errc::invalid_argument, "usage"}, {Errc::bad_input, "input-unusable"}};
+  static const std::map<Errc, const char*> codes{{Errc::io, "io-error"},
+                                                 {Errc::not_found, "path-missing"},
+                                                 {Errc::exists, "output-exists"},
+                                                 {Errc::out_of_space, "disk-full"},
+                                                 {Errc::out_of_memory, "budget-small"},
+                                                 {Errc::cancelled, "interrupted"},
+                                                 {Errc::invalid_argument, "usage"},
+                                                 {Errc::bad_input, "input-unusable"}};
   if (options.json) {
     std::vector<Problem> all(problems.begin(), problems.end());
     all.push_back({.code = codes.at(error.code), .severity = Severity::error, .cls = ProblemClass::environment, .found = error.what});
@@ -70,9 +82,12 @@ int fail(std::string_view command, const Error& error, const CommonOptions& opti
   }
   switch (error.code) {
     case Errc::exists:
-    case Errc::invalid_argument: return exit_usage;
-    case Errc::bad_input: return exit_problems;
-    default: return exit_environment;
+    case Errc::invalid_argument:
+      return exit_usage;
+    case Errc::bad_input:
+      return exit_problems;
+    default:
+      return exit_environment;
   }
 }
 
@@ -85,9 +100,9 @@ std::string size_text(uint64_t bytes) {
 }
 
 bool parse_size(const std::string& text, uint64_t& bytes) {
-  static const std::map<std::string, double> units{{"", 1},      {"b", 1},          {"k", 1e3},         {"kb", 1e3},          {"m", 1e6},  {"mb", 1e6},
-                                                   {"g", 1e9},   {"gb", 1e9},       {"t", 1e12},        {"tb", 1e12},         {"kib", 1024}, {"mib", 1048576},
-                                                   {"gib", 1073741824.0}, {"tib", 1099511627776.0}};
+  static const std::map<std::string, double> units{
+      {"", 1},     {"b", 1},    {"k", 1e3},   {"kb", 1e3},   {"m", 1e6},       {"mb", 1e6},           {"g", 1e9},
+      {"gb", 1e9}, {"t", 1e12}, {"tb", 1e12}, {"kib", 1024}, {"mib", 1048576}, {"gib", 1073741824.0}, {"tib", 1099511627776.0}};
   char* end = nullptr;
   const double x = std::strtod(text.c_str(), &end);
   if (end == text.c_str()) return false;
@@ -108,8 +123,8 @@ std::function<void(const Progress&)> progress_bar(std::string label, const Commo
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const int filled = static_cast<int>(part * 30);
     const std::string left = part > 0.02 && part < 1 ? fmt::format(", {:.0f} s left", seconds / part * (1 - part)) : "";
-    print_err(fmt::format("\r\x1b[K{} [{:<30}] {:3.0f} %  {} of {}{}{}", label, std::string(static_cast<size_t>(filled), '#'), part * 100, size_text(p.done), size_text(p.total), left,
-                          p.done >= p.total ? "\n" : ""));
+    print_err(fmt::format("\r\x1b[K{} [{:<30}] {:3.0f} %  {} of {}{}{}", label, std::string(static_cast<size_t>(filled), '#'), part * 100, size_text(p.done),
+                          size_text(p.total), left, p.done >= p.total ? "\n" : ""));
   };
 }
 

@@ -19,17 +19,17 @@ struct CommonOptions {
 Json envelope(std::string_view command, bool ok, std::span<const Problem> problems);
 Json to_json(const Problem&);
 
-void print_out(const std::string& text);    // stdout
-void print_err(const std::string& text);    // stderr
-void print_json(const Json& value);         // stdout
+void print_out(const std::string& text);  // stdout
+void print_err(const std::string& text);  // stderr
+void print_json(const Json& value);       // stdout
 // Problems for people, on stderr: at most `limit` of one code, then a count.
 void print_problems(std::span<const Problem> problems, size_t limit = 5);
 
 // An outside-world error: to stderr, or as JSON with a problem of class environment. Returns the exit code.
 int fail(std::string_view command, const Error& error, const CommonOptions& options, std::span<const Problem> problems = {});
 
-std::string size_text(uint64_t bytes);                        // 1.2 GB
-bool parse_size(const std::string& text, uint64_t& bytes);    // 512MiB, 5GB, 1e9, 64k
+std::string size_text(uint64_t bytes);                      // 1.2 GB
+bool parse_size(const std::string& text, uint64_t& bytes);  // 512MiB, 5GB, 1e9, 64k
 // A bar on a terminal, nothing elsewhere.
 std::function<void(const Progress&)> progress_bar(std::string label, const CommonOptions& options);
 

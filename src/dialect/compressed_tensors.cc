@@ -23,14 +23,29 @@ constexpr std::string_view spec = "compressed-tensors 0.19, llm-compressor 0.14"
 // The library's version whose conventions are written: every key below exists there, and per-group formats are honoured.
 constexpr std::string_view written_version = "0.19.0";
 
-bool is_float_format(const ir::Scheme& s) { return ct_format(s) == "float-quantized" || ct_format(s) == "naive-quantized"; }
-bool holds_tensor(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block == ir::Block{0, 0}; }
-bool holds_channel(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block == ir::Block{1, 0}; }
-bool holds_grid(const ir::Scheme& s) noexcept { return is_float_format(s) && s.weight.block.cols > 0; }
-bool holds_nvfp4(const ir::Scheme& s) noexcept { return ct_format(s) == "nvfp4-pack-quantized"; }
+bool is_float_format(const ir::Scheme& s) {
+  return ct_format(s) == "float-quantized" || ct_format(s) == "naive-quantized";
+}
+bool holds_tensor(const ir::Scheme& s) noexcept {
+  return is_float_format(s) && s.weight.block == ir::Block{0, 0};
+}
+bool holds_channel(const ir::Scheme& s) noexcept {
+  return is_float_format(s) && s.weight.block == ir::Block{1, 0};
+}
+bool holds_grid(const ir::Scheme& s) noexcept {
+  return is_float_format(s) && s.weight.block.cols > 0;
+}
+bool holds_nvfp4(const ir::Scheme& s) noexcept {
+  return ct_format(s) == "nvfp4-pack-quantized";
+}
 
-constexpr PartRow input_part{.role = Role::input_scale, .suffix = "input_scale", .container = Elem::f32, .rank = Rank::scalar1, .any_float = true,
-                             .form = ScaleForm::multiply, .presence = Presence::required};
+constexpr PartRow input_part{.role = Role::input_scale,
+                             .suffix = "input_scale",
+                             .container = Elem::f32,
+                             .rank = Rank::scalar1,
+                             .any_float = true,
+                             .form = ScaleForm::multiply,
+                             .presence = Presence::required};
 constexpr PartRow scale_part(Rank rank) {
   return {.role = Role::scale, .suffix = "weight_scale", .container = Elem::f32, .rank = rank, .any_float = true};
 }
@@ -116,19 +131,24 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
   const TensorInfo* weight = r.find(m, "weight");
   const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : r.tensors_of(m).front()->name;
   if (!codes && r.read_plain(m)) {
-    if (ignored != nullptr) m.why = fmt::format("ignore: '{}'", ignored->text());
-    else if (t.group == nullptr) m.why = config.groups.empty() ? "the model's linears are not quantized" : "no target names it";
-    else m.why = r.report_unlisted(m);
+    if (ignored != nullptr)
+      m.why = fmt::format("ignore: '{}'", ignored->text());
+    else if (t.group == nullptr)
+      m.why = config.groups.empty() ? "the model's linears are not quantized" : "no target names it";
+    else
+      m.why = r.report_unlisted(m);
   } else {
     if (const CtGroup* rival = t.group != nullptr ? rival_of(r, config, m, t) : nullptr; rival != nullptr) {
       r.diag.report("targets-overlap", {.file = "config.json", .tensor = tensor, .module = m.path},
-                    fmt::format("groups {} ({}) and {} ({})", t.group->name, to_string(t.group->scheme), rival->name, to_string(rival->scheme)), "one group for each module");
+                    fmt::format("groups {} ({}) and {} ({})", t.group->name, to_string(t.group->scheme), rival->name, to_string(rival->scheme)),
+                    "one group for each module");
       if (!stores(r, m, t.group->scheme) && stores(r, m, rival->scheme)) t.group = rival;  // what is stored settles it
     }
     if (t.group == nullptr && !config.groups.empty()) {
       for (const CtGroup& g : config.groups)
         if (stores(r, m, g.scheme) && t.group == nullptr) t.group = &g;
-      r.diag.report("targets-miss", {.file = "config.json", .tensor = tensor, .module = m.path}, "quantized, and no target names it", "a target for each quantized module");
+      r.diag.report("targets-miss", {.file = "config.json", .tensor = tensor, .module = m.path}, "quantized, and no target names it",
+                    "a target for each quantized module");
     }
     if (t.group == nullptr) return;  // its tensors stay unclaimed and are reported
     if (ignored != nullptr)
@@ -140,8 +160,8 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
     if (row == nullptr || !read_row(r, *row, m))
       for (const TensorInfo* left : r.tensors_of(m)) r.claim(*left);
     if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
-      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path}, "a quantized embedding table that is also the head",
-                    "engines that apply its scale in both places");
+      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
+                    "a quantized embedding table that is also the head", "engines that apply its scale in both places");
   }
   r.read_bias(m);
 }
@@ -243,7 +263,8 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   for (ir::Module& m : c.modules) {
     if (!m.scheme) continue;
     // The middle dialect had no word for the activations; the weights must mean the same.
-    if (original && original->weight == m.scheme->weight && !m.scheme->input && !(original->input && original->input->when == ir::When::fixed)) m.scheme = original;
+    if (original && original->weight == m.scheme->weight && !m.scheme->input && !(original->input && original->input->when == ir::When::fixed))
+      m.scheme = original;
     if (row_for(rows, *m.scheme) == nullptr)
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "FP8 (float-quantized, naive-quantized) or NVFP4 with groups of 16");
   }

@@ -28,8 +28,8 @@ void unsupported(Diagnostics& diag, const std::string& where, std::string what) 
               "FP8 weights (tensor, channel, group, block) or NVFP4, with FP8 or NVFP4 activations or none");
 }
 
-constexpr std::array<std::string_view, 13> arg_keys{"num_bits", "type", "symmetric", "group_size", "strategy", "block_structure", "dynamic",
-                                                    "actorder", "scale_dtype", "zp_dtype", "observer", "observer_kwargs", "is_online"};
+constexpr std::array<std::string_view, 13> arg_keys{"num_bits", "type",        "symmetric", "group_size", "strategy",        "block_structure", "dynamic",
+                                                    "actorder", "scale_dtype", "zp_dtype",  "observer",   "observer_kwargs", "is_online"};
 
 // [rows, cols], or the string "128x128" of old files.
 bool read_block(const Json& v, ir::Block& block) {
@@ -65,7 +65,8 @@ bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& 
   if (strategy.empty()) strategy = group > 0 ? "group" : group == -1 ? "channel" : "tensor";
   const Json* dynamic = find(a, "dynamic");
   out.local = dynamic != nullptr && dynamic->is_string() && dynamic->get_ref<const std::string&>() == "local";
-  if (dynamic != nullptr && !dynamic->is_boolean() && !dynamic->is_null() && !out.local) return invalid(diag, where, "dynamic", *dynamic, "true, false or \"local\""), false;
+  if (dynamic != nullptr && !dynamic->is_boolean() && !dynamic->is_null() && !out.local)
+    return invalid(diag, where, "dynamic", *dynamic, "true, false or \"local\""), false;
   out.when = dynamic != nullptr && dynamic->is_boolean() && dynamic->get<bool>() ? ir::When::per_call : ir::When::fixed;
 
   const auto what = [&] { return fmt::format("{} {} bits, strategy {}", type, num_bits, strategy); };
@@ -79,14 +80,18 @@ bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& 
     t = {.code = Elem::e2m1, .scale = ir::ScaleValues::e4m3, .block = {1, 16}};
   } else if (type == "float" && num_bits == 8 && scale_dtype != "torch.uint8") {
     t = {.code = Elem::e4m3, .scale = ir::ScaleValues::any};
-    if (strategy == "tensor") t.block = {0, 0};
-    else if (strategy == "channel" || strategy == "token") t.block = {1, 0};
+    if (strategy == "tensor")
+      t.block = {0, 0};
+    else if (strategy == "channel" || strategy == "token")
+      t.block = {1, 0};
     else if (strategy == "group") {
-      if (group < 1 || group > 65536) return invalid(diag, where, "group_size", find(a, "group_size") != nullptr ? *find(a, "group_size") : Json(), "1 to 65536"), false;
+      if (group < 1 || group > 65536)
+        return invalid(diag, where, "group_size", find(a, "group_size") != nullptr ? *find(a, "group_size") : Json(), "1 to 65536"), false;
       t.block = {1, static_cast<int32_t>(group)};
     } else if (strategy == "block") {
       const Json* block = find(a, "block_structure");
-      if (block == nullptr || !read_block(*block, t.block)) return invalid(diag, where, "block_structure", block != nullptr ? *block : Json(), "[rows, columns]"), false;
+      if (block == nullptr || !read_block(*block, t.block))
+        return invalid(diag, where, "block_structure", block != nullptr ? *block : Json(), "[rows, columns]"), false;
     } else if (strategy == "attn_head") {
       out.per_head = true;
     } else {
@@ -99,7 +104,9 @@ bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& 
   return true;
 }
 
-bool is_null(const Json* v) { return v == nullptr || v->is_null(); }
+bool is_null(const Json* v) {
+  return v == nullptr || v->is_null();
+}
 
 // A scheme object of config_groups.
 bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagnostics& diag) {
@@ -119,7 +126,8 @@ bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagn
   out.input = ir::Activation{*a.type, a.type->two_level() ? (a.when == ir::When::per_call ? ir::When::per_call : ir::When::fixed) : a.when};
   if (out.input->when == ir::When::fixed && !out.input->type.two_level() && !(out.input->type.block == ir::Block{0, 0}))
     return unsupported(diag, where, "static activation scales that are not per tensor"), false;
-  if (out.weight.two_level() != out.input->type.two_level()) return unsupported(diag, where, fmt::format("{} weights with {} activations", to_string(out.weight), to_string(*out.input))), false;
+  if (out.weight.two_level() != out.input->type.two_level())
+    return unsupported(diag, where, fmt::format("{} weights with {} activations", to_string(out.weight), to_string(*out.input))), false;
   return true;
 }
 
@@ -130,7 +138,8 @@ bool read_rules(const Json* list, const std::string& where, RegexCompiler regex,
     if (!e.is_string()) return invalid(diag, where, "", e, "a string"), false;
     Result<NameRule> rule = NameRule::compressed_tensors(e.get<std::string>(), regex);
     if (!rule) {
-      diag.report("pattern-invalid", {.file = file}, fmt::format("{}: '{}': {}", where, escape(e.get_ref<const std::string&>()), rule.error().what), "a regular expression");
+      diag.report("pattern-invalid", {.file = file}, fmt::format("{}: '{}': {}", where, escape(e.get_ref<const std::string&>()), rule.error().what),
+                  "a regular expression");
       return false;
     }
     out.push_back(std::move(*rule));
@@ -180,7 +189,8 @@ bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnosti
   const std::string_view status = string_at(q, "quantization_status", "compressed");
   const Json* groups = find(q, "config_groups");
   if (!is_null(groups) && !groups->is_object()) return invalid(diag, "quantization_config", "config_groups", *groups, "an object"), false;
-  if (!is_null(groups) && !groups->empty() && status != "compressed") return unsupported(diag, "quantization_status", escape(status) + " (scales beside unquantized weights)"), false;
+  if (!is_null(groups) && !groups->empty() && status != "compressed")
+    return unsupported(diag, "quantization_status", escape(status) + " (scales beside unquantized weights)"), false;
   if (!is_null(groups))
     for (auto it = groups->begin(); it != groups->end(); ++it) {
       CtGroup group;
@@ -202,12 +212,12 @@ Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {
   j["observer"] = nullptr;
   j["observer_kwargs"] = Json::object();
   j["scale_dtype"] = nvfp4 ? Json("torch.float8_e4m3fn") : Json(nullptr);
-  j["strategy"] = nvfp4                             ? "tensor_group"
-                  : t.block == ir::Block{0, 0}      ? "tensor"
-                  : t.block.rows > 1                ? "block"
-                  : t.block.cols > 0                ? "group"
-                  : activation != nullptr           ? "token"
-                                                    : "channel";
+  j["strategy"] = nvfp4                        ? "tensor_group"
+                  : t.block == ir::Block{0, 0} ? "tensor"
+                  : t.block.rows > 1           ? "block"
+                  : t.block.cols > 0           ? "group"
+                  : activation != nullptr      ? "token"
+                                               : "channel";
   j["symmetric"] = true;
   j["type"] = "float";
   j["zp_dtype"] = nullptr;

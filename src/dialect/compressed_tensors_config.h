@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "dialect/dialect.h"
 #include "arch/match.h"
+#include "dialect/dialect.h"
 
 namespace qb {
 

@@ -34,18 +34,24 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   return true;
 }
 
-const char* torch_name(Elem e) { return e == Elem::f32 ? "float32" : e == Elem::f16 ? "float16" : "bfloat16"; }
+const char* torch_name(Elem e) {
+  return e == Elem::f32 ? "float32" : e == Elem::f16 ? "float16" : "bfloat16";
+}
 
 // Narrowing plain numbers could lose; they are only ever widened.
-bool widens(Elem from, Elem to) { return to == Elem::f32 && (from == Elem::bf16 || from == Elem::f16); }
+bool widens(Elem from, Elem to) {
+  return to == Elem::f32 && (from == Elem::bf16 || from == Elem::f16);
+}
 
 void write_plain_float(const ir::Stored& s, Elem to, Export& out) {
   prog::Program p;
   p.rows = s.view.dims[0];
   p.inputs.push_back(prog::input_of(s, 1));
   const Elem dtype = widens(s.container, to) ? to : s.container;
-  if (dtype == s.container) p.ops.emplace_back(prog::Copy{0});
-  else p.ops.emplace_back(prog::Recode{0, dtype});
+  if (dtype == s.container)
+    p.ops.emplace_back(prog::Copy{0});
+  else
+    p.ops.emplace_back(prog::Recode{0, dtype});
   p.outputs.push_back({.name = s.tensor, .dtype = dtype, .shape = s.shape, .value = 1});
   out.programs.push_back(std::move(p));
 }

@@ -23,8 +23,8 @@ namespace qb {
 // Values of single-element tensors, by name: fetched in one batch before reading.
 struct Facts {
   struct Scalar {
-    double value = 0;      // the stored number, widened exactly
-    std::string bits;      // its bytes
+    double value = 0;  // the stored number, widened exactly
+    std::string bits;  // its bytes
   };
   std::unordered_map<std::string, Scalar> scalars;
   const Scalar* find(const std::string& tensor) const {
@@ -58,14 +58,19 @@ struct Export {
   std::vector<std::pair<std::string, std::shared_ptr<Json>>> documents;  // config.json and what else the dialect writes
   std::vector<prog::Program> programs;                                   // in the order of the output's tensors
   Origin origin;                                                         // what the way back needs
-  struct SchemeChange { std::vector<std::string> modules; std::string from, to, reason; };
+  struct SchemeChange {
+    std::vector<std::string> modules;
+    std::string from, to, reason;
+  };
   std::vector<SchemeChange> scheme_changes;
-  struct Lost { std::string what, why; };
+  struct Lost {
+    std::string what, why;
+  };
   std::vector<Lost> lost;
 };
 
 struct WriteContext {
-  const Package& package;      // for documents that are carried over
+  const Package& package;  // for documents that are carried over
   const Facts& facts;
   Surveyor& surveyor;
   std::optional<Elem> dense_dtype = {};  // `dense` only; absent: the checkpoint's own

@@ -15,11 +15,21 @@ struct KvName {
   bool k, v;                // whose scale it is; both: one scale for the pair
 };
 constexpr std::array names{
-    KvName{"k_proj.k_scale", true, false},   KvName{"v_proj.v_scale", false, true},     KvName{"k_scale", true, false},
-    KvName{"v_scale", false, true},          KvName{"attn.k_scale", true, false},       KvName{"attn.v_scale", false, true},
-    KvName{"qkv_proj.k_scale", true, false}, KvName{"qkv_proj.v_scale", false, true},   KvName{"qkqkv_proj.k_scale", true, false},
-    KvName{"qkqkv_proj.v_scale", false, true}, KvName{"k_proj.output_scale", true, false}, KvName{"v_proj.output_scale", false, true},
-    KvName{"k_cache.scale", true, false},    KvName{"v_cache.scale", false, true},      KvName{"kv_scale", true, true},
+    KvName{"k_proj.k_scale", true, false},
+    KvName{"v_proj.v_scale", false, true},
+    KvName{"k_scale", true, false},
+    KvName{"v_scale", false, true},
+    KvName{"attn.k_scale", true, false},
+    KvName{"attn.v_scale", false, true},
+    KvName{"qkv_proj.k_scale", true, false},
+    KvName{"qkv_proj.v_scale", false, true},
+    KvName{"qkqkv_proj.k_scale", true, false},
+    KvName{"qkqkv_proj.v_scale", false, true},
+    KvName{"k_proj.output_scale", true, false},
+    KvName{"v_proj.output_scale", false, true},
+    KvName{"k_cache.scale", true, false},
+    KvName{"v_cache.scale", false, true},
+    KvName{"kv_scale", true, true},
 };
 
 bool own_name(std::string_view suffix, Reading::KvNames canonical) {
@@ -49,7 +59,8 @@ void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view
       any = t;
       const Place place{.file = p.file_name(t->file), .tensor = t->name, .module = m.path};
       if (t->elements() != 1 || !info(t->dtype).is_float) {
-        diag.report("algorithm-unsupported", place, fmt::format("KV scale {} [{}]", info(t->dtype).safetensors, fmt::join(t->shape, ",")), "one float for the layer");
+        diag.report("algorithm-unsupported", place, fmt::format("KV scale {} [{}]", info(t->dtype).safetensors, fmt::join(t->shape, ",")),
+                    "one float for the layer");
         continue;
       }
       if (!own_name(name.suffix, canonical))
@@ -75,8 +86,7 @@ void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view
   }
   if (!announced && any == nullptr) return;
   out.kv = ir::KvCache{.scheme = {.type = {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}, .when = ir::When::fixed}, .layers = layers};
-  if (!announced)
-    diag.report("config-disagree", {.file = announced_by, .tensor = any->name}, "no KV-cache scheme", "FP8: scale tensors are there");
+  if (!announced) diag.report("config-disagree", {.file = announced_by, .tensor = any->name}, "no KV-cache scheme", "FP8: scale tensors are there");
   if (announced && layers == 0)
     diag.report("kv-scales-absent", {.file = announced_by}, "an FP8 KV cache without scale tensors", "k_scale and v_scale for each layer; 1.0 is used");
 }

@@ -23,19 +23,33 @@ constexpr std::string_view spec = "nvidia-modelopt 0.47, modelopt.torch.export.e
 
 // ---- schemes and how they are stored --------------------------------------------------------------------------------------------------------------------
 
-constexpr ir::QuantType fp8(ir::Block block) { return {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = block}; }
-bool is_nvfp4(const ir::QuantType& t) { return t.code == Elem::e2m1 && t.two_level() && t.block.rows == 1 && t.block.cols > 0 && t.zero == ir::Zero::none; }
-bool bare(const ir::Scheme& s) { return s.features == ir::Features{}; }
+constexpr ir::QuantType fp8(ir::Block block) {
+  return {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = block};
+}
+bool is_nvfp4(const ir::QuantType& t) {
+  return t.code == Elem::e2m1 && t.two_level() && t.block.rows == 1 && t.block.cols > 0 && t.zero == ir::Zero::none;
+}
+bool bare(const ir::Scheme& s) {
+  return s.features == ir::Features{};
+}
 const ir::Activation static_tensor{fp8({0, 0}), ir::When::fixed};
 const ir::Activation token{fp8({1, 0}), ir::When::per_call};
 
-bool holds_fp8(const ir::Scheme& s) noexcept { return bare(s) && s.weight == fp8({0, 0}) && (!s.input || *s.input == static_tensor); }
-bool holds_channel(const ir::Scheme& s) noexcept { return bare(s) && s.weight == fp8({1, 0}) && s.input == token; }
-bool holds_block(const ir::Scheme& s) noexcept { return bare(s) && s.weight == fp8({128, 128}) && !s.input; }
+bool holds_fp8(const ir::Scheme& s) noexcept {
+  return bare(s) && s.weight == fp8({0, 0}) && (!s.input || *s.input == static_tensor);
+}
+bool holds_channel(const ir::Scheme& s) noexcept {
+  return bare(s) && s.weight == fp8({1, 0}) && s.input == token;
+}
+bool holds_block(const ir::Scheme& s) noexcept {
+  return bare(s) && s.weight == fp8({128, 128}) && !s.input;
+}
 bool holds_nvfp4(const ir::Scheme& s) noexcept {
   return bare(s) && is_nvfp4(s.weight) && s.input && is_nvfp4(s.input->type) && s.input->type.block == s.weight.block && s.input->when == ir::When::fixed;
 }
-bool holds_w4a16(const ir::Scheme& s) noexcept { return bare(s) && is_nvfp4(s.weight) && !s.input; }
+bool holds_w4a16(const ir::Scheme& s) noexcept {
+  return bare(s) && is_nvfp4(s.weight) && !s.input;
+}
 
 constexpr PartRow fp8_parts[] = {
     {Role::code, "weight", Elem::e4m3, Rank::matrix},
@@ -67,12 +81,9 @@ constexpr PartRow w4a16_parts[] = {
 };
 // The label of a scheme is the first row that holds it.
 constexpr Row rows[] = {
-    {"FP8", holds_fp8, fp8_parts},
-    {"FP8_PER_CHANNEL_PER_TOKEN", holds_channel, channel_parts},
-    {"fp8_pb_wo", holds_block, block_parts},
-    {"fp8_pb_real", holds_block, block_real_parts},
-    {"NVFP4", holds_nvfp4, nvfp4_parts},
-    {"W4A16_NVFP4", holds_w4a16, w4a16_parts},
+    {"FP8", holds_fp8, fp8_parts},           {"FP8_PER_CHANNEL_PER_TOKEN", holds_channel, channel_parts},
+    {"fp8_pb_wo", holds_block, block_parts}, {"fp8_pb_real", holds_block, block_real_parts},
+    {"NVFP4", holds_nvfp4, nvfp4_parts},     {"W4A16_NVFP4", holds_w4a16, w4a16_parts},
 };
 
 std::string upper(std::string_view s) {
@@ -155,10 +166,14 @@ void read_weight(Reading& r, const ModelOptConfig& config, const Row* row, int32
   const NameRule* rule = r.excluded_by(m);
   const bool scaled = r.find(m, "weight_scale") != nullptr;
   if (weight != nullptr && !scaled && r.read_plain(m)) {
-    if (row == nullptr) m.why = "the model's linears are not quantized";
-    else if (rule != nullptr) m.why = fmt::format("{}: '{}'", config.from, rule->text());
-    else if (m.kind == arch::Kind::embedding) m.why = "embeddings are not quantized unless they have scales";
-    else m.why = r.report_unlisted(m);
+    if (row == nullptr)
+      m.why = "the model's linears are not quantized";
+    else if (rule != nullptr)
+      m.why = fmt::format("{}: '{}'", config.from, rule->text());
+    else if (m.kind == arch::Kind::embedding)
+      m.why = "embeddings are not quantized unless they have scales";
+    else
+      m.why = r.report_unlisted(m);
   } else if (row != nullptr) {
     m.scheme = scheme_of(*row, group, has_input && m.kind == arch::Kind::linear);
     m.why = fmt::format("{}: quant_algo {}", config.from, row->label);
@@ -218,7 +233,8 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   // KV scales first: they lie under the projections' names.
   r.read_kv_scales(Reading::KvNames::projection, !config.kv.empty(), config.from);
   if (config.kv_disagrees)
-    diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only", "the same in both: the scales decide");
+    diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
+                "the same in both: the scales decide");
   for (ir::Module& m : out.modules)
     if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !r.tensors_of(m).empty()) read_weight(r, config, row, group, has_input, m);
   r.read_rest();
@@ -257,14 +273,15 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   }
   if (by_scheme.size() > 1) {
     std::string list;
-    for (const auto& [scheme, modules] : by_scheme) list += fmt::format("{}{} ({} modules, {}, ...)", list.empty() ? "" : "; ", scheme, modules.size(), modules.front());
+    for (const auto& [scheme, modules] : by_scheme)
+      list += fmt::format("{}{} ({} modules, {}, ...)", list.empty() ? "" : "; ", scheme, modules.size(), modules.front());
     diag.report("scheme-inexpressible", {}, list, "one scheme for all linears: MIXED_PRECISION is not written yet (compressed_tensors takes several)");
   }
-  if (c.kv && !(c.kv->scheme == static_tensor))
-    diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "kv:fp8_tensor_static");
+  if (c.kv && !(c.kv->scheme == static_tensor)) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "kv:fp8_tensor_static");
   if (!diag.ok()) return false;
   for (const auto& [before, modules] : changed) {
-    out.scheme_changes.push_back({modules, before, to_string(*express(*ir::parse_scheme(before))), "ModelOpt's block FP8 label does not say how activations are quantized"});
+    out.scheme_changes.push_back(
+        {modules, before, to_string(*express(*ir::parse_scheme(before))), "ModelOpt's block FP8 label does not say how activations are quantized"});
     out.origin.document["scheme"] = before;
   }
   const ir::Module* first = nullptr;
@@ -289,7 +306,8 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
       write_stored(s, {.name = m.path + (k ? ".k_proj.k_scale" : ".v_proj.v_scale"), .dtype = Elem::f32, .shape = {}}, context, out);
     }
   }
-  ModelOptDocuments documents{.row_label = row != nullptr ? std::string(row->label) : "", .scheme = first != nullptr ? first->scheme : std::nullopt, .kv = c.kv.has_value()};
+  ModelOptDocuments documents{
+      .row_label = row != nullptr ? std::string(row->label) : "", .scheme = first != nullptr ? first->scheme : std::nullopt, .kv = c.kv.has_value()};
   if (auto it = origin.document.find("producer_version"); it != origin.document.end()) documents.producer_version = it->second;
   for (const ir::Module& m : c.modules)
     if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !m.scheme) documents.excludes.push_back(m.path);

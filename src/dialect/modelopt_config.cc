@@ -28,8 +28,10 @@ bool read_list(const Json& object, const char* key, const char* file, std::vecto
   bool ok = list->is_array();
   if (ok)
     for (const Json& e : *list) {
-      if (!e.is_string()) ok = false;
-      else out.push_back(e.get_ref<const std::string&>());
+      if (!e.is_string())
+        ok = false;
+      else
+        out.push_back(e.get_ref<const std::string&>());
     }
   if (!ok) diag.report("config-invalid", {.file = file}, fmt::format("{} is {}", key, dump_json(*list, -1).substr(0, 60)), "a list of module names");
   return ok;
@@ -64,7 +66,8 @@ bool read_modelopt_config(const Package& p, ModelOptConfig& out, Diagnostics& di
   if (file != nullptr) {
     const Json* q = find(*file, "quantization");
     if (q == nullptr || !q->is_object()) {
-      diag.report("config-invalid", {.file = "hf_quant_config.json"}, "no object 'quantization'", "{\"producer\": ..., \"quantization\": {\"quant_algo\": ...}}");
+      diag.report("config-invalid", {.file = "hf_quant_config.json"}, "no object 'quantization'",
+                  "{\"producer\": ..., \"quantization\": {\"quant_algo\": ...}}");
       return false;
     }
     hf.present = true;
@@ -88,7 +91,8 @@ bool read_modelopt_config(const Package& p, ModelOptConfig& out, Diagnostics& di
     ok &= read_group(*q, "config.json", embedded, diag);
     if (!embedded.group)  // the only key of config_groups that the real data agree with
       if (const Json* groups = find(*q, "config_groups"); groups != nullptr && groups->is_object() && groups->size() == 1)
-        if (const Json* weights = find(groups->front(), "weights"); weights != nullptr && weights->is_object()) ok &= read_group(*weights, "config.json", embedded, diag);
+        if (const Json* weights = find(groups->front(), "weights"); weights != nullptr && weights->is_object())
+          ok &= read_group(*weights, "config.json", embedded, diag);
     ok &= read_list(*q, "ignore", "config.json", embedded.excludes, diag);
     if (embedded.excludes.empty()) ok &= read_list(*q, "exclude_modules", "config.json", embedded.excludes, diag);
     if (const Json* producer = find(*q, "producer"); producer != nullptr && out.producer.name.empty())
@@ -153,8 +157,10 @@ void write_modelopt_documents(const Package& p, const ModelOptDocuments& d, Expo
     q["quant_algo"] = d.row_label.empty() ? Json(nullptr) : Json(d.row_label);
     q["kv_cache_quant_algo"] = d.kv ? Json("FP8") : Json(nullptr);
     if (grouped) q["group_size"] = d.scheme->weight.block.cols;
-    if (d.row_label.empty()) q["quantized_layers"] = Json::object();
-    else q["exclude_modules"] = std::move(excludes);
+    if (d.row_label.empty())
+      q["quantized_layers"] = Json::object();
+    else
+      q["exclude_modules"] = std::move(excludes);
     Json file = Json::object();
     file["producer"] = std::move(producer);
     file["quantization"] = std::move(q);

@@ -11,10 +11,10 @@
 namespace qb {
 
 struct ModelOptConfig {
-  std::string from;                 // the document that messages name
-  std::vector<std::string> algos;   // distinct, hf_quant_config.json first; empty: null
-  std::vector<std::string> kv;      // distinct
-  std::vector<int64_t> groups;      // distinct
+  std::string from;                // the document that messages name
+  std::vector<std::string> algos;  // distinct, hf_quant_config.json first; empty: null
+  std::vector<std::string> kv;     // distinct
+  std::vector<int64_t> groups;     // distinct
   std::vector<std::string> excludes;
   bool kv_disagrees = false;
   ir::Producer producer;

@@ -24,8 +24,8 @@ TEST(Origin, EntriesComeBack) {
 }
 
 TEST(Origin, HostileEntriesAreLeftOut) {
-  for (const char* text : {"", ";", "=", "dtype=", "dtype=NOPE", "shape=x", "shape=-1", "shape=1,,2", "shape=99999999999999999999", "bits=0", "bits=zz", "bits=00112233445566778899aabbccddeeff0011",
-                           "absent=yes", "what=ever", "shape=1,1,1,1,1,1,1,1,1"})
+  for (const char* text : {"", ";", "=", "dtype=", "dtype=NOPE", "shape=x", "shape=-1", "shape=1,,2", "shape=99999999999999999999", "bits=0", "bits=zz",
+                           "bits=00112233445566778899aabbccddeeff0011", "absent=yes", "what=ever", "shape=1,1,1,1,1,1,1,1,1"})
     EXPECT_TRUE(parse_origin_entry(text).empty()) << text;
   EXPECT_TRUE(parse_origin_entry(std::string(200, 'a')).empty());
 }

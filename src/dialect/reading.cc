@@ -7,9 +7,13 @@
 namespace qb {
 namespace {
 
-bool is_plain_float(Elem e) { return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16 || e == Elem::f64; }
+bool is_plain_float(Elem e) {
+  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16 || e == Elem::f64;
+}
 
-std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ","));
+}
 
 }  // namespace
 
@@ -59,11 +63,22 @@ std::vector<const TensorInfo*> Reading::tensors_of(const ir::Module& module) con
   return all;
 }
 
-void Reading::claim(const TensorInfo& tensor) { claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())] = true; }
-bool Reading::claimed(const TensorInfo& tensor) const { return claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())]; }
+void Reading::claim(const TensorInfo& tensor) {
+  claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())] = true;
+}
+bool Reading::claimed(const TensorInfo& tensor) const {
+  return claimed_[static_cast<size_t>(&tensor - context.package.tensors.data())];
+}
 
 ir::Stored Reading::stored(const TensorInfo& t, ir::Role role, Elem elem, int64_t rows, int64_t cols) const {
-  ir::Stored s{.role = role, .tensor = t.name, .file = t.file, .offset = t.offset, .bytes = t.bytes, .container = t.dtype, .elem = elem, .shape = t.shape,
+  ir::Stored s{.role = role,
+               .tensor = t.name,
+               .file = t.file,
+               .offset = t.offset,
+               .bytes = t.bytes,
+               .container = t.dtype,
+               .elem = elem,
+               .shape = t.shape,
                .view = ir::row_major(rows, cols, bits(elem))};
   if (const Facts::Scalar* fact = context.facts.find(t.name)) s.value = fact->value;
   if (auto it = origin.tensors.find(t.name); it != origin.tensors.end()) s.origin = it->second;
@@ -75,7 +90,8 @@ bool Reading::read_plain(ir::Module& m) {
   if (t == nullptr || !is_plain_float(t->dtype)) return false;
   claim(*t);
   if (t->shape.size() != 2) {
-    diag.report("weight-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape), "two dimensions [n, k]");
+    diag.report("weight-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape),
+                "two dimensions [n, k]");
     return true;
   }
   m.n = t->shape[0];

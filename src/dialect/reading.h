@@ -6,15 +6,14 @@
 #include <unordered_map>
 #include <vector>
 
-#include "dialect/dialect.h"
 #include "arch/match.h"
+#include "dialect/dialect.h"
 
 namespace qb {
 
 class Reading {
  public:
-  Reading(const ReadContext& read_context, ir::Checkpoint& checkpoint, Diagnostics& diagnostics)
-      : context(read_context), out(checkpoint), diag(diagnostics) {}
+  Reading(const ReadContext& read_context, ir::Checkpoint& checkpoint, Diagnostics& diagnostics) : context(read_context), out(checkpoint), diag(diagnostics) {}
 
   // Reads config.json into the topology and gives every tensor to the module with the longest matching path. False: no config or no known family.
   bool begin();
@@ -56,7 +55,10 @@ class Reading {
   Origin origin;
 
  private:
-  struct Owned { const TensorInfo* tensor; size_t suffix; };  // suffix: offset of the part behind "<path>."
+  struct Owned {
+    const TensorInfo* tensor;
+    size_t suffix;
+  };  // suffix: offset of the part behind "<path>."
   std::unordered_map<std::string_view, size_t> module_index_;
   std::vector<std::vector<Owned>> owned_;  // by module
   std::vector<bool> claimed_;              // by position in Package::tensors

@@ -3,6 +3,6 @@
 
 #include "dialect/dialect.h"
 
-#define QB_DIALECT(stem)                \
-  extern const Dialect dialect_##stem;  \
+#define QB_DIALECT(stem)               \
+  extern const Dialect dialect_##stem; \
   const Dialect dialect_##stem

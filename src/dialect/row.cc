@@ -6,17 +6,26 @@
 namespace qb {
 namespace {
 
-int64_t blocks(int64_t size, int32_t block) { return block == 0 ? 1 : (size + block - 1) / block; }
+int64_t blocks(int64_t size, int32_t block) {
+  return block == 0 ? 1 : (size + block - 1) / block;
+}
 
-bool is_float_scale(Elem e) { return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16; }
+bool is_float_scale(Elem e) {
+  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
+}
 
-std::string describe(const TensorInfo& t) { return fmt::format("{} [{}]", info(t.dtype).safetensors, fmt::join(t.shape, ",")); }
+std::string describe(const TensorInfo& t) {
+  return fmt::format("{} [{}]", info(t.dtype).safetensors, fmt::join(t.shape, ","));
+}
 
 const char* missing_code(ir::Role role) {
   switch (role) {
-    case ir::Role::code: return "weight-missing";
-    case ir::Role::input_scale: return "input-scale-missing";
-    default: return "scale-missing";
+    case ir::Role::code:
+      return "weight-missing";
+    case ir::Role::input_scale:
+      return "input-scale-missing";
+    default:
+      return "scale-missing";
   }
 }
 
@@ -58,7 +67,8 @@ bool check_scale(Reading& r, const PartRow& row, const ir::Module& m, const Tens
       if (d != 1) want.push_back(d);
     if (lean == want) return true;
   }
-  const std::string expected = fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
+  const std::string expected =
+      fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
   const int64_t columns = t.shape.empty() ? 1 : t.shape.back();
   if (grid && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 && m.k % columns == 0 &&
       (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128))
@@ -79,13 +89,20 @@ const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
 std::vector<int64_t> part_shape(const PartRow& row, const ir::QuantType& t, int64_t n, int64_t k) {
   const int64_t rows = blocks(n, t.block.rows), cols = blocks(k, t.block.cols);
   switch (row.rank) {
-    case Rank::matrix: return {n, k * bits(t.code) / bits(row.container)};
-    case Rank::scalar0: return {};
-    case Rank::scalar1: return {1};
-    case Rank::vector: return {n};
-    case Rank::column: return {n, 1};
-    case Rank::grid: return {rows, cols};
-    case Rank::grid4: return rows * cols == 1 ? std::vector<int64_t>{} : std::vector<int64_t>{rows, 1, cols, 1};
+    case Rank::matrix:
+      return {n, k * bits(t.code) / bits(row.container)};
+    case Rank::scalar0:
+      return {};
+    case Rank::scalar1:
+      return {1};
+    case Rank::vector:
+      return {n};
+    case Rank::column:
+      return {n, 1};
+    case Rank::grid:
+      return {rows, cols};
+    case Rank::grid4:
+      return rows * cols == 1 ? std::vector<int64_t>{} : std::vector<int64_t>{rows, 1, cols, 1};
   }
   return {};
 }

@@ -34,8 +34,8 @@ struct PartRow {
 };
 
 struct Row {
-  std::string_view label;                      // the dialect's word: NVFP4, float-quantized
-  bool (*holds)(const ir::Scheme&) noexcept;   // which schemes it stores
+  std::string_view label;                     // the dialect's word: NVFP4, float-quantized
+  bool (*holds)(const ir::Scheme&) noexcept;  // which schemes it stores
   std::span<const PartRow> parts;
 };
 

@@ -16,7 +16,9 @@ using prog::Program;
 using prog::ValueId;
 
 // 1/x as the executor takes it: float32, rounded once.
-float reciprocal(float x) { return 1.0f / x; }
+float reciprocal(float x) {
+  return 1.0f / x;
+}
 
 // The value survives a trip through a narrower float.
 bool survives(double value, Elem narrow) {
@@ -78,7 +80,9 @@ ValueId convert(Program& p, ValueId v, Elem elem, ir::ScaleForm from, const Targ
 
 Target target_of(const PartRow& part, const ir::Module& m, Elem found) {
   const bool keep = part.any_float && (found == Elem::f32 || found == Elem::f16 || found == Elem::bf16);
-  return {.name = fmt::format("{}.{}", m.path, part.suffix), .dtype = keep ? found : part.container, .shape = part_shape(part, m.scheme->weight, m.n, m.k),
+  return {.name = fmt::format("{}.{}", m.path, part.suffix),
+          .dtype = keep ? found : part.container,
+          .shape = part_shape(part, m.scheme->weight, m.n, m.k),
           .form = part.form};
 }
 

@@ -65,7 +65,10 @@ void Reading::check_rules() {
       meant = how;
       if (modules.size() < 200) modules += (modules.empty() ? "" : ", ") + m.path;
     }
-    const char* code = meant == Meant::fused ? "ignore-fused-name" : meant == Meant::prefix ? "ignore-prefix" : meant == Meant::container ? "ignore-container" : "ignore-ghost";
+    const char* code = meant == Meant::fused       ? "ignore-fused-name"
+                       : meant == Meant::prefix    ? "ignore-prefix"
+                       : meant == Meant::container ? "ignore-container"
+                                                   : "ignore-ghost";
     diag.report(code, {.file = rules_from_, .module = modules}, fmt::format("entry '{}'", escape(entry)),
                 meant == Meant::fused       ? "the parts by their own names"
                 : meant == Meant::prefix    ? "the prefix that the tensors have"

@@ -23,9 +23,9 @@ enum class ScaleForm : uint8_t { multiply, divide, exponent };
 
 // Where the elements of a matrix lie: element (i,j) starts at bit offset + i*stride[0] + j*stride[1] of the tensor's bytes, little-endian within a byte.
 struct View {
-  std::array<int64_t, 2> dims{1, 1};     // rows, cols; scalars are 1 x 1
-  std::array<int64_t, 2> stride{0, 0};   // bits
-  int64_t offset = 0;                    // bits
+  std::array<int64_t, 2> dims{1, 1};    // rows, cols; scalars are 1 x 1
+  std::array<int64_t, 2> stride{0, 0};  // bits
+  int64_t offset = 0;                   // bits
   friend bool operator==(const View&, const View&) = default;
 };
 View row_major(int64_t rows, int64_t cols, int bits);
@@ -41,10 +41,9 @@ struct Stored {
   View view;
   ScaleForm form = ScaleForm::multiply;
   std::optional<double> value;  // of scalars, where the facts have it: the stored number, not yet inverted
-  std::string deviation;  // how it differs from what its dialect would write for it (an entry of quantbridge.origin); empty: not at all
-  std::string origin;     // its entry in the source's own quantbridge.origin: how it looked in the dialect that it came from; empty without one
+  std::string deviation;        // how it differs from what its dialect would write for it (an entry of quantbridge.origin); empty: not at all
+  std::string origin;           // its entry in the source's own quantbridge.origin: how it looked in the dialect that it came from; empty without one
 };
-
 
 // A weight that is to be quantized: its code part holds plain numbers, `recipe` makes the scheme's codes and scales of them.
 struct Make {
@@ -60,7 +59,7 @@ struct Module {
   std::string why;               // which rule decided the scheme, or why there is none
   std::vector<Stored> parts;
   std::optional<Make> make;
-  int topology = -1;             // index into Topology::modules; -1: not a module that the family knows
+  int topology = -1;  // index into Topology::modules; -1: not a module that the family knows
   const Stored* part(Role role) const {
     for (const Stored& s : parts)
       if (s.role == role) return &s;

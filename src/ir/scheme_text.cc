@@ -17,10 +17,10 @@ struct CodeName {
   bool code;  // can be a quantized code; the others are plain numbers
 };
 constexpr std::array code_names{
-    CodeName{"bf16", Elem::bf16, false}, CodeName{"f16", Elem::f16, false},      CodeName{"f32", Elem::f32, false},      CodeName{"fp8", Elem::e4m3, true},
+    CodeName{"bf16", Elem::bf16, false},   CodeName{"f16", Elem::f16, false},     CodeName{"f32", Elem::f32, false},     CodeName{"fp8", Elem::e4m3, true},
     CodeName{"fp8e5m2", Elem::e5m2, true}, CodeName{"fp6e2m3", Elem::e2m3, true}, CodeName{"fp6e3m2", Elem::e3m2, true}, CodeName{"fp4", Elem::e2m1, true},
-    CodeName{"int2", Elem::int2, true},  CodeName{"int3", Elem::int3, true},     CodeName{"int4", Elem::int4, true},     CodeName{"int5", Elem::int5, true},
-    CodeName{"int6", Elem::int6, true},  CodeName{"int7", Elem::int7, true},     CodeName{"int8", Elem::i8, true},
+    CodeName{"int2", Elem::int2, true},    CodeName{"int3", Elem::int3, true},    CodeName{"int4", Elem::int4, true},    CodeName{"int5", Elem::int5, true},
+    CodeName{"int6", Elem::int6, true},    CodeName{"int7", Elem::int7, true},    CodeName{"int8", Elem::i8, true},
 };
 
 struct Alias {
@@ -44,10 +44,14 @@ std::string print_type(const QuantType& t, Side side, std::string_view when) {
     return std::string(info(t.code).name);
   }
   std::string gran;
-  if (t.block == Block{0, 0}) gran = "_tensor";
-  else if (t.block == Block{1, 0}) gran = side == Side::weight ? "_channel" : "_token";
-  else if (t.block.rows == 1) gran = fmt::format("_g{}", t.block.cols);
-  else gran = fmt::format("_{}x{}", t.block.rows, t.block.cols);
+  if (t.block == Block{0, 0})
+    gran = "_tensor";
+  else if (t.block == Block{1, 0})
+    gran = side == Side::weight ? "_channel" : "_token";
+  else if (t.block.rows == 1)
+    gran = fmt::format("_g{}", t.block.cols);
+  else
+    gran = fmt::format("_{}x{}", t.block.rows, t.block.cols);
   const std::string asym = t.zero == Zero::code ? "_asym" : "";
   for (const Alias& a : aliases) {
     if (a.code != t.code || a.scale != t.scale || t.block.rows != 1 || t.block.cols == 0) continue;
@@ -60,7 +64,9 @@ std::string print_type(const QuantType& t, Side side, std::string_view when) {
   return fmt::format("{}{}{}{}{}", name, gran, asym, when, at);
 }
 
-Error bad(std::string_view word, std::string why) { return {Errc::invalid_argument, fmt::format("scheme '{}': {}", word, why)}; }
+Error bad(std::string_view word, std::string why) {
+  return {Errc::invalid_argument, fmt::format("scheme '{}': {}", word, why)};
+}
 
 bool number(std::string_view s, int32_t& out) {
   if (s.empty() || s.size() > 7 || (s.size() > 1 && s.front() == '0')) return false;
@@ -80,7 +86,8 @@ std::vector<std::string_view> split(std::string_view s, char at) {
 
 std::string choices(std::string_view family, Side side) {
   std::string out;
-  for (const char* g : side == Side::weight ? std::array{"_tensor", "_channel", "_g128", "_128x128"} : std::array{"_tensor_static", "_tensor_dyn", "_token", "_g128"})
+  for (const char* g :
+       side == Side::weight ? std::array{"_tensor", "_channel", "_g128", "_128x128"} : std::array{"_tensor_static", "_tensor_dyn", "_token", "_g128"})
     out += fmt::format("{}{}{}", out.empty() ? "" : ", ", family, g);
   return out;
 }
@@ -107,9 +114,12 @@ Result<Parsed> parse_type(std::string_view text, Side side) {
   if (const size_t i = text.find('@'); i != text.npos) {
     body = text.substr(0, i);
     const std::string_view s = text.substr(i + 1);
-    if (s == "e4m3") at = ScaleValues::e4m3;
-    else if (s == "e8m0") at = ScaleValues::e8m0;
-    else return bad(text, fmt::format("unknown scale values '@{}'; known: @e4m3, @e8m0", s));
+    if (s == "e4m3")
+      at = ScaleValues::e4m3;
+    else if (s == "e8m0")
+      at = ScaleValues::e8m0;
+    else
+      return bad(text, fmt::format("unknown scale values '@{}'; known: @e4m3, @e8m0", s));
   }
   const std::vector<std::string_view> words = split(body, '_');
   const Alias* alias = nullptr;
@@ -127,13 +137,20 @@ Result<Parsed> parse_type(std::string_view text, Side side) {
   if (i < words.size()) {
     const std::string_view w = words[i];
     int32_t a = 0, b = 0;
-    if (w == "tensor") block = Block{0, 0};
-    else if (w == "channel" && side == Side::weight) block = Block{1, 0};
-    else if (w == "token" && side == Side::activation) block = Block{1, 0};
-    else if (w == "channel") return bad(text, "activations have one scale per token, not per channel: write _token");
-    else if (w == "token") return bad(text, "weights have one scale per channel, not per token: write _channel");
-    else if (w.starts_with('g') && number(w.substr(1), a)) block = Block{1, a};
-    else if (const size_t x = w.find('x'); x != w.npos && number(w.substr(0, x), a) && number(w.substr(x + 1), b)) block = Block{a, b};
+    if (w == "tensor")
+      block = Block{0, 0};
+    else if (w == "channel" && side == Side::weight)
+      block = Block{1, 0};
+    else if (w == "token" && side == Side::activation)
+      block = Block{1, 0};
+    else if (w == "channel")
+      return bad(text, "activations have one scale per token, not per channel: write _token");
+    else if (w == "token")
+      return bad(text, "weights have one scale per channel, not per token: write _channel");
+    else if (w.starts_with('g') && number(w.substr(1), a))
+      block = Block{1, a};
+    else if (const size_t x = w.find('x'); x != w.npos && number(w.substr(0, x), a) && number(w.substr(x + 1), b))
+      block = Block{a, b};
     if (block) ++i;
   }
   if (i < words.size() && words[i] == "asym") {
@@ -181,7 +198,9 @@ bool parse_feature(std::string_view word, Features& f) {
 
 }  // namespace
 
-std::string to_string(const QuantType& t) { return print_type(t, Side::weight, ""); }
+std::string to_string(const QuantType& t) {
+  return print_type(t, Side::weight, "");
+}
 
 std::string to_string(const Activation& a) {
   const std::optional<When> implied = implied_when(a.type);
@@ -203,7 +222,8 @@ std::string to_string(const Scheme& s) {
 Result<Activation> parse_activation(std::string_view text) {
   QB_ASSIGN(const Parsed p, parse_type(text, Side::activation));
   const std::optional<When> when = p.when ? p.when : implied_when(p.type);
-  if (!when) return bad(text, fmt::format("say where the scale comes from: {0}_static (from the checkpoint) or {0}_dyn (at run time)", text.substr(0, text.find('@'))));
+  if (!when)
+    return bad(text, fmt::format("say where the scale comes from: {0}_static (from the checkpoint) or {0}_dyn (at run time)", text.substr(0, text.find('@'))));
   return Activation{p.type, *when};
 }
 

@@ -10,7 +10,8 @@ namespace {
 std::vector<QuantType> all_types() {
   std::vector<QuantType> out;
   for (Elem plain : {Elem::bf16, Elem::f16, Elem::f32}) out.push_back({.code = plain});
-  for (Elem code : {Elem::e4m3, Elem::e5m2, Elem::e2m3, Elem::e3m2, Elem::e2m1, Elem::int2, Elem::int3, Elem::int4, Elem::int5, Elem::int6, Elem::int7, Elem::i8})
+  for (Elem code :
+       {Elem::e4m3, Elem::e5m2, Elem::e2m3, Elem::e3m2, Elem::e2m1, Elem::int2, Elem::int3, Elem::int4, Elem::int5, Elem::int6, Elem::int7, Elem::i8})
     for (ScaleValues scale : {ScaleValues::any, ScaleValues::e4m3, ScaleValues::e8m0})
       for (Block block : {Block{0, 0}, Block{1, 0}, Block{1, 1}, Block{1, 16}, Block{1, 32}, Block{1, 100}, Block{2, 3}, Block{128, 128}, Block{64, 32}})
         for (Zero zero : {Zero::none, Zero::code}) out.push_back({code, scale, block, zero});
@@ -47,8 +48,9 @@ TEST(SchemeText, PrintsAndParsesBackEverythingTheIrCanSay) {
 }
 
 TEST(SchemeText, ExamplesOfTheDocumentation) {
-  for (const char* text : {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4", "nvfp4_g32",
-                           "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn", "fp4_tensor@e4m3"}) {
+  for (const char* text :
+       {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4", "nvfp4_g32",
+        "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn", "fp4_tensor@e4m3"}) {
     Result<Scheme> s = parse_scheme(text);
     ASSERT_TRUE(s) << s.error().what;
     EXPECT_EQ(to_string(*s), text);
@@ -77,8 +79,9 @@ TEST(SchemeText, ErrorsSayWhatToWrite) {
   EXPECT_NE(error("fp8_token").find("_channel"), std::string::npos);
   EXPECT_NE(error("fp8_channel:fp8_channel").find("_token"), std::string::npos);
   EXPECT_NE(error("fp8_tensor:fp8_tensor").find("_static"), std::string::npos);
-  for (const char* text : {"", ":", "+", "fp8_channel:", "fp8_g0", "fp8_g-1", "fp8_g99999999", "fp8_0x1", "int4_g128_asym_asym", "bf16_g128", "fp8_channel+what", "nvfp4_128x128",
-                           "fp8_channel+prescale+prescale", "fp8_channel@e5", "nvfp4@e4m3", "int4_static_g128", "fp8_channel_static", "fp8_g0128"})
+  for (const char* text :
+       {"", ":", "+", "fp8_channel:", "fp8_g0", "fp8_g-1", "fp8_g99999999", "fp8_0x1", "int4_g128_asym_asym", "bf16_g128", "fp8_channel+what", "nvfp4_128x128",
+        "fp8_channel+prescale+prescale", "fp8_channel@e5", "nvfp4@e4m3", "int4_static_g128", "fp8_channel_static", "fp8_g0128"})
     EXPECT_NE(error(text), "accepted") << text;
 }
 

@@ -66,7 +66,9 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::span<const Shorthand> shorthands() { return table; }
+std::span<const Shorthand> shorthands() {
+  return table;
+}
 
 const Shorthand* find_shorthand(std::string_view name) {
   for (const Shorthand& s : table)

@@ -61,7 +61,7 @@ struct Scheme {
 
 // The grammar of schemes in words (docs/schemes.md): <weight>[:<activation>][+feature...]. Printing is canonical; parse(print(x)) == x for every valid x.
 std::string to_string(const Scheme&);
-std::string to_string(const QuantType&);   // as a weight
+std::string to_string(const QuantType&);  // as a weight
 std::string to_string(const Activation&);
 // Errors name the word, what is wrong and near names; a bare family word that leaves the choice open (fp8, int4) lists the choices.
 Result<Scheme> parse_scheme(std::string_view text);

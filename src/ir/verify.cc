@@ -22,13 +22,18 @@ class Verifier {
       const Place place{.file = files_[s.file], .tensor = s.tensor, .module = m.path};
       const bool kv = s.role == Role::k_scale || s.role == Role::v_scale;
       const std::string found = fmt::format("{} = {}", to_string(s.role), v);
-      if (std::isnan(v)) diag_.report("scale-nan", place, found, "a positive number");
-      else if (std::isinf(v)) diag_.report("scale-inf", place, found, "a positive finite number");
-      else if (v == 0) diag_.report("scale-zero", place, found, "a positive number");
-      else if (v < 0) diag_.report("scale-negative", place, found, "a positive number");
+      if (std::isnan(v))
+        diag_.report("scale-nan", place, found, "a positive number");
+      else if (std::isinf(v))
+        diag_.report("scale-inf", place, found, "a positive finite number");
+      else if (v == 0)
+        diag_.report("scale-zero", place, found, "a positive number");
+      else if (v < 0)
+        diag_.report("scale-negative", place, found, "a positive number");
       else if (kv && s.container == Elem::f32 && static_cast<float>(v) == 1.0f / 448.0f)
         diag_.report("kv-scale-uncalibrated", place, found, "a calibrated scale: exactly 1/448 stands for an amax of 1 that nobody measured");
-      else if (kv && v > kv_scale_plausible) diag_.report("kv-scale-large", place, found, fmt::format("amax/448, below {}; was amax stored?", kv_scale_plausible));
+      else if (kv && v > kv_scale_plausible)
+        diag_.report("kv-scale-large", place, found, fmt::format("amax/448, below {}; was amax stored?", kv_scale_plausible));
     }
   }
 
@@ -57,7 +62,9 @@ class Verifier {
         int e = 0;
         exact &= std::frexp(largest / v, &e) == 0.5;
       }
-      const Place place{.file = files_[first->part(role)->file], .tensor = first->part(role)->tensor, .module = c_.topology.modules[static_cast<size_t>(first->topology)].fused};
+      const Place place{.file = files_[first->part(role)->file],
+                        .tensor = first->part(role)->tensor,
+                        .module = c_.topology.modules[static_cast<size_t>(first->topology)].fused};
       if (role == Role::input_scale) {
         diag_.report("fused-input-scale-mismatch", place, names, "one value for modules that read the same input");
         continue;

@@ -19,7 +19,8 @@ Stored scalar(Role role, double value, ScaleForm form = ScaleForm::multiply) {
 Checkpoint nvfp4(std::vector<double> globals, std::vector<double> inputs, ScaleForm form = ScaleForm::multiply) {
   Checkpoint c;
   Diagnostics diag;
-  const Json config = {{"model_type", "llama"}, {"hidden_size", 64}, {"intermediate_size", 64}, {"num_hidden_layers", 1}, {"num_attention_heads", 1}, {"vocab_size", 8}};
+  const Json config = {{"model_type", "llama"},  {"hidden_size", 64},        {"intermediate_size", 64},
+                       {"num_hidden_layers", 1}, {"num_attention_heads", 1}, {"vocab_size", 8}};
   EXPECT_TRUE(arch::describe(config, c.topology, diag));
   size_t i = 0;
   for (size_t t = 0; t < c.topology.modules.size(); ++t) {
@@ -44,11 +45,21 @@ std::string worst(const Checkpoint& c, const char* code) {
   return diag.all().empty() ? "good" : diag.all()[0].code;
 }
 
-TEST(Verify, EqualSecondLevelScalesAreGood) { EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 1, 1}), "x"), "good"); }
-TEST(Verify, PowersOfTwoMayBeRepaired) { EXPECT_EQ(worst(nvfp4({1, 2, 4}, {1, 1, 1}), "fused-scale-mismatch"), "repairable"); }
-TEST(Verify, OtherRatiosAreInconsistent) { EXPECT_EQ(worst(nvfp4({1, 1.37, 3.1}, {1, 1, 1}), "fused-scale-mismatch"), "inconsistent"); }
-TEST(Verify, ReciprocalsAreComparedAsWhatTheyMean) { EXPECT_EQ(worst(nvfp4({1, 0.5, 0.25}, {1, 1, 1}, ScaleForm::divide), "fused-scale-mismatch"), "repairable"); }
-TEST(Verify, InputScalesOfOneInputMustAgree) { EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 3, 1}), "fused-input-scale-mismatch"), "repairable"); }
+TEST(Verify, EqualSecondLevelScalesAreGood) {
+  EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 1, 1}), "x"), "good");
+}
+TEST(Verify, PowersOfTwoMayBeRepaired) {
+  EXPECT_EQ(worst(nvfp4({1, 2, 4}, {1, 1, 1}), "fused-scale-mismatch"), "repairable");
+}
+TEST(Verify, OtherRatiosAreInconsistent) {
+  EXPECT_EQ(worst(nvfp4({1, 1.37, 3.1}, {1, 1, 1}), "fused-scale-mismatch"), "inconsistent");
+}
+TEST(Verify, ReciprocalsAreComparedAsWhatTheyMean) {
+  EXPECT_EQ(worst(nvfp4({1, 0.5, 0.25}, {1, 1, 1}, ScaleForm::divide), "fused-scale-mismatch"), "repairable");
+}
+TEST(Verify, InputScalesOfOneInputMustAgree) {
+  EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 3, 1}), "fused-input-scale-mismatch"), "repairable");
+}
 TEST(Verify, ScalarsAreNumbers) {
   EXPECT_EQ(worst(nvfp4({NAN, 2, 2}, {1, 1, 1}), "scale-nan"), "damaged");
   EXPECT_EQ(worst(nvfp4({INFINITY, 2, 2}, {1, 1, 1}), "scale-inf"), "damaged");

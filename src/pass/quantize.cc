@@ -97,15 +97,18 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
       continue;
     }
     if (scheme.weight.two_level() && m.k % scheme.weight.block.cols != 0) {
-      diag.report("group-does-not-divide", {.module = m.path}, fmt::format("k = {}", m.k), fmt::format("whole groups of {}; leave it out with --ignore", scheme.weight.block.cols));
+      diag.report("group-does-not-divide", {.module = m.path}, fmt::format("k = {}", m.k),
+                  fmt::format("whole groups of {}; leave it out with --ignore", scheme.weight.block.cols));
       return false;
     }
     m.scheme = scheme;
     m.why = "quantized now";
     m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}};
     ++made;
-    if (recipe->share != recipe::Share::own && !t.fused.empty()) shared[t.fused].push_back(i);
-    else if (recipe->needs_amax) m.make->amax_over = {*m.part(ir::Role::code)};
+    if (recipe->share != recipe::Share::own && !t.fused.empty())
+      shared[t.fused].push_back(i);
+    else if (recipe->needs_amax)
+      m.make->amax_over = {*m.part(ir::Role::code)};
   }
   for (const auto& [fused, members] : shared) {
     if (recipe->share == recipe::Share::single_block && !single_blocks(c, members, scheme.weight.block)) continue;
