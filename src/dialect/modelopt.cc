@@ -1,6 +1,6 @@
 // NVIDIA ModelOpt's unified Hugging Face export (nvidia-modelopt 0.23 to 0.47).
 //
-// Source of truth: what export_hf_checkpoint of 0.47 writes, byte for byte (docs/formats.md names the facts that a reader needs). Two documents carry the
+// Source of truth: what export_hf_checkpoint of 0.47 writes, byte for byte. Two documents carry the
 // configuration: hf_quant_config.json, and quantization_config inside config.json since 0.31. The latter's config_groups look like compressed-tensors' but are
 // not (activation flags and strategies are wrong there); they are never parsed.
 #include <fmt/format.h>
