@@ -40,21 +40,6 @@ Result<bool> same_bytes(const Session& s, const ir::Stored& a, const ir::Stored&
   return true;
 }
 
-Result<void> check_tied_head(Session& s, bool deep) {
-  if (!s.checkpoint.topology.tied_embeddings) return {};
-  const ir::Stored *head = nullptr, *table = nullptr;
-  for (const ir::Module& m : s.checkpoint.modules) {
-    if (m.path == "lm_head") head = m.part(ir::Role::code);
-    if (m.kind == arch::Kind::embedding) table = m.part(ir::Role::code);
-  }
-  if (head == nullptr || table == nullptr) return {};
-  QB_ASSIGN(const bool same, same_bytes(s, *head, *table, deep ? head->bytes : 64u << 10));
-  if (!same)
-    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = "lm_head"}, "other numbers than model.embed_tokens",
-                  "the same, or tie_word_embeddings false");
-  return {};
-}
-
 // What one stored part shows when all of it is read.
 void judge(const Session& s, const ir::Module& m, const ir::Stored& part, const prog::SurveyResult& r, Diagnostics& diag) {
   const Place place{.file = s.package.file_name(part.file), .tensor = part.tensor, .module = m.path};
@@ -221,14 +206,29 @@ class DeepCheck {
 
 }  // namespace
 
+Result<void> check_tied_head(Session& s, bool deep) {
+  if (!s.checkpoint.topology.tied_embeddings) return {};
+  const ir::Stored *head = nullptr, *table = nullptr;
+  for (const ir::Module& m : s.checkpoint.modules) {
+    if (m.path == "lm_head") head = m.part(ir::Role::code);
+    if (m.kind == arch::Kind::embedding) table = m.part(ir::Role::code);
+  }
+  if (head == nullptr || table == nullptr) return {};
+  QB_ASSIGN(const bool same, same_bytes(s, *head, *table, deep ? head->bytes : 64u << 10));
+  if (!same)
+    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = "lm_head"}, "other numbers than model.embed_tokens",
+                  "the same, or tie_word_embeddings false");
+  return {};
+}
+
 Result<CheckReport> check_session(Session& s, bool deep, Context& context) {
   CheckReport report;
   report.tensors = static_cast<int64_t>(s.package.tensors.size());
   for (const ir::Module& m : s.checkpoint.modules) report.modules += m.parts.empty() ? 0 : 1;
   for (const auto& [name, fact] : s.facts.scalars) report.bytes_read += fact.bits.size();
   if (!s.readable) return report;
-  QB_TRY(check_tied_head(s, deep));
   if (!deep) return report;
+  if (!s.diag.has("tied-head-differs")) QB_TRY(check_tied_head(s, true));
   DeepCheck check(s, context);
   QB_ASSIGN(report.bytes_read, check.run());
   return report;

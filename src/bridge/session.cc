@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/json.h"
+#include "bridge/check.h"
 #include "exec/execute.h"
 #include "host/host.h"
 #include "io/directory.h"
@@ -80,9 +81,10 @@ Result<Session> open_session(const std::filesystem::path& path) {
   std::vector<std::string> names;
   for (const PackageFile& f : s.package.files) names.push_back(f.name);
   ir::verify(s.checkpoint, names, s.diag);
+  QB_TRY(check_tied_head(s, false));
   return s;
 }
 
-bool carried_over(const Problem& p) { return p.code == "fused-scale-mismatch" || p.code == "fused-input-scale-mismatch"; }
+bool carried_over(const Problem& p) { return p.code == "fused-scale-mismatch" || p.code == "fused-input-scale-mismatch" || p.code == "tied-head-differs"; }
 
 }  // namespace qb
