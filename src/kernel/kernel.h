@@ -1,7 +1,9 @@
 // Linear kernels: what one accepts, what it costs, what it runs. One file for each family and ISA, found through the manifest (QB_KERNEL).
 //
 // y[m,n] = (x[m,k] quantized as the problem says) w[n,k]^T. All numbers of a call stand in RunArgs; a kernel allocates nothing, knows no model and cannot fail:
-// `accepts` proved legality before a weight was packed. Bound, per element: |y - y64| <= (k+8) u sum|x||w| with u = 2^-24, y64 in double on the quantized inputs.
+// `accepts` proved legality before a weight was packed. Bound, per element: |y - y64| <= (k+8) u sum|x||w| with u = 2^-24, y64 in double on the quantized
+// inputs. Kernels that multiply with vdpbf16ps take subnormal bfloat16 inputs and subnormal float32 sums for zero, before scales are applied: 2^-125 for each
+// product more.
 #pragma once
 
 #include <cstddef>
@@ -22,11 +24,17 @@ enum class Inputs : uint8_t { as_scheme, bf16, f32 };  // as_scheme: quantized a
 
 struct Problem {
   int64_t m = 1, n = 0, k = 0;
-  ir::Scheme scheme;      // plain weights: weight.plain(), code bf16, f16 or f32
+  ir::Scheme scheme;  // plain weights: weight.plain(), code bf16, f16 or f32
   Inputs inputs = Inputs::as_scheme;
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 std::string to_string(const Problem&);
+
+// What a scale grid in layout `rows` holds: the stored E4M3 bytes of two-level types (a float32 for each 16 weights would be half of the codes again), float32
+// multipliers otherwise.
+inline Elem grid_elem(const ir::QuantType& weight) {
+  return weight.two_level() ? Elem::e4m3 : Elem::f32;
+}
 
 struct Verdict {
   bool ok = false;
@@ -35,18 +43,18 @@ struct Verdict {
 
 // A weight in the layout of its kernel.
 struct Weight {
-  const std::byte* codes = nullptr;    // panels (or rows) of Kernel::code_layout
-  const std::byte* scales = nullptr;   // rows: the block grid as float32, row-major; panel_scale: bytes. Null for plain weights
-  float global = 1;                    // second-level scale as a multiplier; 1 without one
-  const float* bias = nullptr;         // [n] or null
-  float input_scale = 0;               // static activation scale as a multiplier; 0 without one
+  const std::byte* codes = nullptr;   // panels (or rows) of Kernel::code_layout
+  const std::byte* scales = nullptr;  // rows: the block grid of grid_elem, row-major; panel_scale: bytes. Null for plain weights
+  float global = 1;                   // second-level scale as a multiplier; 1 without one
+  const float* bias = nullptr;        // [n] or null
+  float input_scale = 0;              // static activation scale as a multiplier; 0 without one
 };
 
 struct RunArgs {
   const Problem* problem;
   const Weight* weight;
-  const float* x;   // [m, k], row-major
-  float* y;         // [m, n], row-major
+  const float* x;          // [m, k], row-major
+  float* y;                // [m, n], row-major
   int64_t n_begin, n_end;  // rows of the weight that this call computes: whole panels, except at the end
   std::byte* workspace;    // of workspace_bytes, prepared by `prepare`; shared by all threads of one call
 };
@@ -55,9 +63,9 @@ struct Kernel {
   std::string_view name;  // linear_fp8c_bf16_avx512
   host::Feature needs;    // all of these processor features
   ir::Layout code_layout;
-  ir::Layout scale_layout;  // rows: float32 grid
-  Verdict (*accepts)(const Problem&);                       // apart from the host
-  double (*cost_ns)(const Problem&, const host::Cpu&);      // comparable between kernels, for one thread; constants carry their measurement
+  ir::Layout scale_layout;                              // rows: the block grid of grid_elem
+  Verdict (*accepts)(const Problem&);                   // apart from the host
+  double (*cost_ns)(const Problem&, const host::Cpu&);  // comparable between kernels, for one thread; constants carry their measurement
   size_t (*workspace_bytes)(const Problem&);
   // Once for each call, before `run`: quantizes the activations of all m rows into the workspace.
   void (*prepare)(const RunArgs&) noexcept;

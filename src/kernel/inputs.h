@@ -1,0 +1,87 @@
+// Activations on their way into a dot product: which formula a problem asks for, and the formulas, in float32 and in this order of operations:
+//
+//   fp8, fixed scale s       e4m3(x / s) * s
+//   fp8, a scale taken here  s = max(amax / 448, 1e-12) over the tensor, the token or a group of it; e4m3(x / s) * s
+//   nvfp4, fixed scale g     b = e4m3(amax / 6 / g) over 16; d = b * g; e2m1(x / d) * d, and 0 where d is 0
+//
+// e4m3 and e2m1 round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own schemes.
+// The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b) are exact in bfloat16, `outer` scales come last.
+// Everything here is inlined always, so that it may be compiled for a wider instruction set.
+#pragma once
+
+#include <cstring>
+#include <optional>
+
+#include "kernel/kernel.h"
+#include "recipe/loops.h"
+
+namespace qb::kernel {
+
+enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, nvfp4 };
+
+// Nothing where no kernel knows the scheme's activations.
+inline std::optional<Quantization> quantization_of(const Problem& p) {
+  if (p.inputs == Inputs::f32) return Quantization::f32;
+  if (p.inputs == Inputs::bf16 || !p.scheme.input) return Quantization::bf16;
+  const ir::QuantType& t = p.scheme.input->type;
+  const bool fixed = p.scheme.input->when == ir::When::fixed;
+  if (t.zero != ir::Zero::none) return std::nullopt;
+  if (t.plain()) return t.code == Elem::bf16 ? std::optional(Quantization::bf16) : std::nullopt;
+  if (t.code == Elem::e2m1 && t.two_level() && t.block == ir::Block{1, 16} && fixed && p.k % 16 == 0) return Quantization::nvfp4;
+  if (t.code != Elem::e4m3 || t.scale != ir::ScaleValues::any) return std::nullopt;
+  if (t.block == ir::Block{0, 0}) return fixed ? Quantization::fp8_fixed : Quantization::fp8_tensor;
+  if (fixed || t.block.rows != 1) return std::nullopt;
+  return t.block.cols == 0 ? Quantization::fp8_token : Quantization::fp8_group;
+}
+
+namespace inputs {
+
+QB_INLINE float signed_like(float magnitude, float x) {
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | (std::bit_cast<uint32_t>(x) & 0x80000000U));
+}
+QB_INLINE float to_e4m3(float x) {
+  return signed_like(recipe::e4m3_value(recipe::e4m3_code<true>(std::bit_cast<uint32_t>(x) & f32_abs_mask)), x);
+}
+QB_INLINE float to_e2m1(float x) {
+  return signed_like(magnitude_value<1, 1>(round_magnitude<1, 1>(std::bit_cast<uint32_t>(x) & f32_abs_mask, 6.0F)), x);
+}
+QB_INLINE uint16_t bf16_bits(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16, quiet = (u >> 16) | 0x40U;
+  return static_cast<uint16_t>((u & f32_abs_mask) > f32_inf_bits ? quiet : rounded);
+}
+QB_INLINE float to_bf16(float x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bf16_bits(x)) << 16);
+}
+
+QB_INLINE float amax(const float* x, int64_t count) {
+  return recipe::F32::value(recipe::max_magnitude<recipe::F32>(reinterpret_cast<const std::byte*>(x), count, 0));
+}
+// max(a / 448, 1e-12); NaN stays.
+QB_INLINE float fp8_scale(float a) {
+  const float s = a / 448.0F;
+  return s < 1e-12F ? 1e-12F : s;
+}
+
+// The number that a store keeps: as it is, or as bfloat16, which all codes are exactly.
+QB_INLINE void keep(float value, float* to) {
+  *to = value;
+}
+QB_INLINE void keep(float value, uint16_t* to) {
+  *to = static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
+}
+
+template <class T>
+QB_INLINE void fp8_codes(const float* x, int64_t count, float scale, T* to) {
+  for (int64_t j = 0; j < count; ++j) keep(to_e4m3(x[j] / scale), to + j);
+}
+// e2m1 * b of one block of 16; `d` is the block's whole scale.
+template <class T>
+QB_INLINE void nvfp4_codes(const float* x, float global, T* to, float& d) {
+  const float b = to_e4m3(amax(x, 16) / 6.0F / global);
+  d = b * global;
+  for (int64_t j = 0; j < 16; ++j) keep(d == 0 ? 0.0F : to_e2m1(x[j] / d) * b, to + j);
+}
+
+}  // namespace inputs
+}  // namespace qb::kernel

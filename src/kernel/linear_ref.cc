@@ -1,0 +1,202 @@
+// The reference: every scheme of plain, FP8 and NVFP4 weights, with activations by the formulas of inputs.h, read as they are stored.
+//
+// Weights are dequantized a piece of a row at a time (code * scale * global, rounded once to float32) and multiplied in double, 16 sums side by side that are
+// added in pairs: the same bits on every machine, for every number of tokens and threads. Goals: to be read, and to be checked against; it decodes a row once
+// for eight tokens, so that small models still run. Non-goal: the speed of memory.
+#include <algorithm>
+#include <array>
+
+#include "exec/numbers.h"
+#include "host/host.h"
+#include "kernel/inputs.h"
+
+namespace qb::kernel {
+namespace {
+
+constexpr int64_t piece = 1024;  // columns at a time; 4 KiB of weights stay in the first-level cache
+constexpr int64_t tokens = 8;    // that share a dequantized piece
+constexpr int64_t lanes = 16;
+
+bool decodable(Elem e) {
+  return e == Elem::e4m3 || e == Elem::e5m2 || e == Elem::i8 || e == Elem::e2m1;
+}
+
+Verdict accepts(const Problem& p) {
+  const ir::QuantType& w = p.scheme.weight;
+  const auto no = [](std::string why) { return Verdict{false, std::move(why)}; };
+  if (p.scheme.features != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
+  if (w.zero != ir::Zero::none) return no("knows no zero points");
+  if (w.plain() ? w.code != Elem::bf16 && w.code != Elem::f16 && w.code != Elem::f32 : !decodable(w.code))
+    return no("knows no " + ir::to_string(w) + " weights");
+  if (w.code == Elem::e2m1 && p.k % 2 != 0) return no("needs an even number of columns for packed codes");
+  if (!quantization_of(p)) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
+  return {true, ""};
+}
+
+double cost_ns(const Problem& p, const host::Cpu& cpu) {
+  // Zen 4 at 3.66 GHz, AVX-512: 1.1 cycles to decode a weight, 0.25 for a product; generic code is about four times slower in the products.
+  const double weights = static_cast<double>(p.n) * static_cast<double>(p.k), passes = static_cast<double>((p.m + tokens - 1) / tokens);
+  const double product = host::covers(cpu.features, host::Feature::avx512) ? 0.25 : host::covers(cpu.features, host::Feature::avx2) ? 0.4 : 1.0;
+  return weights * (1.1 * passes + product * static_cast<double>(p.m)) / cpu.clock_ghz;
+}
+
+size_t workspace_bytes(const Problem& p) {
+  return static_cast<size_t>(p.m) * static_cast<size_t>(p.k) * sizeof(float) + 64;
+}
+
+float* quantized(const RunArgs& a) {
+  const auto address = reinterpret_cast<uintptr_t>(a.workspace);
+  return reinterpret_cast<float*>(a.workspace + (64 - address % 64) % 64);
+}
+
+void fp8(const float* x, int64_t count, float scale, float* out) {
+  for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
+}
+
+void prepare(const RunArgs& a) noexcept {
+  const Problem& p = *a.problem;
+  float* out = quantized(a);
+  const int64_t all = p.m * p.k;
+  switch (*quantization_of(p)) {
+    case Quantization::f32:
+      std::copy_n(a.x, all, out);
+      return;
+    case Quantization::bf16:
+      for (int64_t i = 0; i < all; ++i) out[i] = inputs::to_bf16(a.x[i]);
+      return;
+    case Quantization::fp8_fixed:
+      return fp8(a.x, all, a.weight->input_scale, out);
+    case Quantization::fp8_tensor:
+      return fp8(a.x, all, inputs::fp8_scale(inputs::amax(a.x, all)), out);
+    case Quantization::fp8_token:
+    case Quantization::fp8_group: {
+      const int64_t columns = p.scheme.input->type.block.cols, group = columns == 0 ? p.k : columns;
+      for (int64_t row = 0; row < all; row += p.k) {
+        for (int64_t j = 0; j < p.k; j += group) {
+          const int64_t count = std::min(group, p.k - j);
+          fp8(a.x + row + j, count, inputs::fp8_scale(inputs::amax(a.x + row + j, count)), out + row + j);
+        }
+      }
+      return;
+    }
+    case Quantization::nvfp4:
+      for (int64_t i = 0; i < all; i += 16) {
+        const float scale = inputs::to_e4m3(inputs::amax(a.x + i, 16) / 6.0F / a.weight->input_scale), d = scale * a.weight->input_scale;
+        for (int64_t j = i; j < i + 16; ++j) out[j] = d == 0 ? 0.0F : inputs::to_e2m1(a.x[j] / d) * d;
+      }
+      return;
+  }
+}
+
+// The weights of one row.
+class Row {
+ public:
+  Row(const RunArgs& a, int64_t row) : type_(a.problem->scheme.weight), k_(a.problem->k), global_(static_cast<double>(a.weight->global)) {
+    codes_ = a.weight->codes + row * ir::panel_bytes(ir::Layout::rows, k_, bits(type_.code));
+    if (type_.plain()) return;
+    group_ = type_.block.cols == 0 ? k_ : type_.block.cols;
+    const int64_t groups = (k_ + group_ - 1) / group_, scale_row = type_.block.rows == 0 ? 0 : row / type_.block.rows;
+    elem_ = grid_elem(type_);
+    scales_ = a.weight->scales + scale_row * groups * bits(elem_) / 8;
+  }
+
+  void dequantize(int64_t first, int64_t count, float* out) const {
+    if (type_.code == Elem::f32 && type_.plain()) return std::memcpy(out, codes_ + first * 4, static_cast<size_t>(count) * 4), void();
+    if (type_.code == Elem::bf16) return widen<recipe::Bf16>(first, count, out);
+    if (type_.code == Elem::f16) return widen<recipe::F16>(first, count, out);
+    for (int64_t j = first; j < first + count;) {
+      const int64_t end = std::min(first + count, (j / group_ + 1) * group_);
+      const double scale = static_cast<double>(ops::number_at(scales_, elem_, j / group_));
+      if (type_.code == Elem::e2m1) {
+        nibbles(j, end, scale, out + (j - first));
+      } else {
+        bytes(j, end, scale, out + (j - first));
+      }
+      j = end;
+    }
+  }
+
+ private:
+  template <class S>
+  void widen(int64_t first, int64_t count, float* out) const {
+    for (int64_t j = 0; j < count; ++j) out[j] = S::value(recipe::load<S>(codes_, first + j));
+  }
+  // At most 4 + 24 bits, or 2 + 4 + 24: the product is exact in double.
+  float product(float code, double scale) const { return static_cast<float>(static_cast<double>(code) * scale * global_); }
+
+  void nibbles(int64_t first, int64_t end, double scale, float* out) const {
+    static const std::array<float, 16> values = [] {
+      std::array<float, 16> v{};
+      for (size_t c = 0; c < v.size(); ++c) v[c] = decode_e2m1(static_cast<uint8_t>(c));
+      return v;
+    }();
+    std::array<float, 16> products;
+    for (size_t c = 0; c < products.size(); ++c) products[c] = product(values[c], scale);
+    for (int64_t j = first; j < end; ++j) *out++ = products[std::to_integer<unsigned>(codes_[j / 2]) >> (4 * (j % 2)) & 15U];
+  }
+  void bytes(int64_t first, int64_t end, double scale, float* out) const {
+    const ops::Table& values = ops::table_of(type_.code);
+    const auto one = static_cast<float>(scale);
+    if (global_ == 1) {
+      for (int64_t j = first; j < end; ++j) *out++ = values[std::to_integer<unsigned>(codes_[j])] * one;
+    } else {
+      for (int64_t j = first; j < end; ++j) *out++ = product(values[std::to_integer<unsigned>(codes_[j])], scale);
+    }
+  }
+
+  const ir::QuantType& type_;
+  int64_t k_, group_ = 1;
+  double global_;
+  Elem elem_ = Elem::f32;
+  const std::byte *codes_ = nullptr, *scales_ = nullptr;
+};
+
+struct Dot {
+  static QB_INLINE void run(const float* x, const float* w, int64_t count, double* sums) {
+    int64_t i = 0;
+    double s[lanes];
+    for (int64_t l = 0; l < lanes; ++l) s[l] = sums[l];
+    for (; i + lanes <= count; i += lanes) {
+      for (int64_t l = 0; l < lanes; ++l) s[l] += static_cast<double>(x[i + l]) * static_cast<double>(w[i + l]);
+    }
+    for (int64_t l = 0; l < lanes; ++l) sums[l] = s[l];
+    for (int64_t l = 0; i < count; ++i, ++l) sums[l] += static_cast<double>(x[i]) * static_cast<double>(w[i]);
+  }
+};
+
+double total(double* s) {
+  for (int64_t half = lanes / 2; half > 0; half /= 2) {
+    for (int64_t l = 0; l < half; ++l) s[l] += s[l + half];
+  }
+  return s[0];
+}
+
+void run(const RunArgs& a) noexcept {
+  static const Isa isa = host::detect_isa();
+  const Problem& p = *a.problem;
+  const float* x = quantized(a);
+  float w[piece];
+  double sums[tokens][lanes];
+  for (int64_t n = a.n_begin; n < a.n_end; ++n) {
+    const Row row(a, n);
+    for (int64_t m0 = 0; m0 < p.m; m0 += tokens) {
+      const int64_t here = std::min(tokens, p.m - m0);
+      std::fill_n(&sums[0][0], tokens * lanes, 0.0);
+      for (int64_t k0 = 0; k0 < p.k; k0 += piece) {
+        const int64_t count = std::min(piece, p.k - k0);
+        row.dequantize(k0, count, w);
+        for (int64_t m = 0; m < here; ++m) recipe::run_at<Dot>(isa, x + (m0 + m) * p.k + k0, static_cast<const float*>(w), count, &sums[m][0]);
+      }
+      for (int64_t m = 0; m < here; ++m) {
+        const double bias = a.weight->bias == nullptr ? 0.0 : static_cast<double>(a.weight->bias[n]);
+        a.y[(m0 + m) * p.n + n] = static_cast<float>(total(sums[m]) + bias);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+QB_KERNEL(linear_ref) = {"linear_ref", host::Feature::none, ir::Layout::rows, ir::Layout::rows, accepts, cost_ns, workspace_bytes, prepare, run};
+
+}  // namespace qb::kernel
