@@ -14,7 +14,7 @@ namespace qb::engine {
 struct GenerateOptions {
   Sampling sampling;
   int64_t max_new = 256;
-  std::vector<int32_t> stop_ids;
+  std::vector<int32_t> stop_ids;  // end the text; they are not a part of it
   int64_t prefill_chunk = 512;
   std::function<bool(int32_t id)> on_token;  // called for each new token; false stops
 };
@@ -26,11 +26,13 @@ struct Generated {
   int64_t decode_steps = 0;
 };
 
-// Errors: an empty prompt, a prompt longer than the model's positions (says both numbers), an id outside the vocabulary.
+// The text ends after max_new tokens, or sooner where the model's positions or the cache's blocks are used up (length).
+// Errors: an empty prompt, a prompt longer than the model's positions or the cache (says both numbers), an id outside the vocabulary.
 Result<Generated> generate(model::Model&, model::KvCache&, std::span<const int32_t> prompt, const GenerateOptions&);
 
-// Logits of every position of independent chunks, for perplexity and comparisons: calls `take(chunk, logits [tokens, vocab])`.
-Result<void> score(model::Model&, model::KvCache&, std::span<const std::vector<int32_t>> chunks, const std::function<bool(size_t, std::span<const float>)>& take);
+// Logits of every position of independent chunks, for perplexity and comparisons: calls `take(chunk, logits [tokens, vocab])`; false stops.
+Result<void> score(model::Model&, model::KvCache&, std::span<const std::vector<int32_t>> chunks,
+                   const std::function<bool(size_t, std::span<const float>)>& take);
 
 // Blocks of the cache that `tokens` tokens need.
 int64_t blocks_for(int64_t tokens);

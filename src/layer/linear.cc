@@ -20,7 +20,7 @@ using ir::Role;
 constexpr std::array<int64_t, 7> batch_sizes{1, 2, 4, 8, 16, 64, 512};
 
 // Buffers of one thread while a weight is loaded. Large enough for sequential reads, small beside the 64 MiB that a run may use besides weights and KV cache.
-constexpr uint64_t load_buffer = 8ull << 20, load_buffers = 32ull << 20;
+constexpr uint64_t load_buffer = 4ull << 20, load_buffers = 16ull << 20;
 
 Error cannot_load(const ir::Module& m, std::string what) {
   return Error{Errc::invalid_argument, fmt::format("{}: {}", m.path, what)};
@@ -69,20 +69,20 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
         {.name = scale->tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.scale_layout, scale->view.dims[1], 8)}, .value = next});
     return p;
   }
+  // A grid of floats is brought to float32 multipliers; E4M3 scales of a two-level type stay as they are.
+  const Elem grid = kernel::grid_elem(m.scheme->weight);
   prog::ValueId v = 1;
-  if (scale->elem != Elem::f32 || scale->form != ir::ScaleForm::divide) {
-    if (scale->elem == Elem::f32) {
-      p.ops.emplace_back(prog::Copy{v});
-    } else {
-      p.ops.emplace_back(prog::Recode{v, Elem::f32});
-    }
+  const auto then = [&](prog::Op op) {
+    p.ops.push_back(std::move(op));
     v = next++;
+  };
+  if (grid != Elem::f32 && (scale->elem != grid || scale->form != ir::ScaleForm::multiply)) {
+    return cannot_load(m, fmt::format("the block scales {} are {}, expected {} multipliers", scale->tensor, info(scale->elem).name, info(grid).name));
   }
-  if (scale->form == ir::ScaleForm::divide) {
-    p.ops.emplace_back(prog::Rescale{v});
-    v = next++;
-  }
-  p.outputs.push_back({.name = scale->tensor, .dtype = Elem::f32, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
+  if (scale->elem != grid) then(prog::Recode{v, grid});
+  if (scale->form == ir::ScaleForm::divide) then(prog::Rescale{v});
+  if (v == 1) then(prog::Copy{v});
+  p.outputs.push_back({.name = scale->tensor, .dtype = grid, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
   return p;
 }
 

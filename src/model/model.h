@@ -9,41 +9,53 @@
 
 #include "base/json_fwd.h"
 #include "base/result.h"
-#include "dialect/dialect.h"
 #include "exec/context.h"
 #include "host/arena.h"
 #include "host/threads.h"
+#include "io/package.h"
 #include "ir/checkpoint.h"
+#include "layer/attention.h"
 #include "layer/linear.h"
 
 namespace qb::model {
 
-// Keys and values of all sequences, in blocks of `block_tokens` tokens. One block holds, for one layer, block_tokens x kv_heads x head_dim keys and as many values.
-// bf16, or E4M3 with the checkpoint's per-layer scales; float32 in reference mode.
+// Keys and values of all sequences, in blocks of `block_tokens` tokens. One block holds, for each layer, kv_heads x head_dim x block_tokens keys and kv_heads x
+// block_tokens x head_dim values (layer/attention.h says why they lie differently). bf16, or E4M3 with the checkpoint's per-layer scales; float32 in reference
+// mode. Pages of blocks that were never written cost no memory.
 class KvCache {
  public:
-  struct Shape { int64_t layers, kv_heads, head_dim; };
-  static constexpr int64_t block_tokens = 32;
+  struct Shape {
+    int64_t layers = 0, kv_heads = 0, head_dim = 0;
+    friend bool operator==(const Shape&, const Shape&) = default;
+  };
+  static constexpr int64_t block_tokens = layer::kv_block_tokens;
   static Result<KvCache> make(Shape shape, Elem elem, int64_t blocks, host::Arena& arena);
   Shape shape() const { return shape_; }
   Elem elem() const { return elem_; }
   int64_t blocks() const { return blocks_; }
-  std::byte* keys(int64_t layer, int64_t block);    // [block_tokens, kv_heads, head_dim]
-  std::byte* values(int64_t layer, int64_t block);
+  size_t bytes() const { return bytes_.size(); }
+  std::byte* keys(int64_t layer, int64_t block) { return bytes_.data() + (block * shape_.layers + layer) * 2 * half_bytes(); }
+  std::byte* values(int64_t layer, int64_t block) { return keys(layer, block) + half_bytes(); }
+  // Bytes from a block of a layer to the layer's next block.
+  int64_t block_stride() const { return shape_.layers * 2 * half_bytes(); }
 
  private:
+  int64_t half_bytes() const { return block_tokens * shape_.kv_heads * shape_.head_dim * bits(elem_) / 8; }
   Shape shape_{};
   Elem elem_ = Elem::bf16;
   int64_t blocks_ = 0;
   std::span<std::byte> bytes_;
 };
 
-// Sequences of one forward: tokens of sequence s are [offsets[s], offsets[s+1]) of ids and positions; its keys and values are in the cache blocks
-// table[s][0], table[s][1], ... in order of position.
+// Sequences of one forward: tokens of sequence s are [offsets[s], offsets[s+1]) of ids and positions (at least one, positions ascend by one); its keys and
+// values are in the cache blocks table[s][0], table[s][1], ... in order of position, those of earlier positions from earlier forwards.
 struct Batch {
   std::span<const int32_t> ids, positions, offsets;
   std::span<const std::span<const int32_t>> table;
   bool all_logits = false;  // logits of every token, not only of each sequence's last
+  // For each sequence the length that rope scaling goes by where it depends on one (dynamic, longrope): the whole prompt's, when it comes in several forwards.
+  // Empty: up to the sequence's last token here.
+  std::span<const int32_t> lengths;
 };
 
 struct Options {
@@ -59,7 +71,8 @@ class Model {
   virtual Elem kv_elem() const = 0;
   virtual int64_t vocab() const = 0;
   virtual int64_t max_positions() const = 0;
-  // Rows of logits [rows, vocab] float32: one for each sequence, or for each token. Buffers grow to the largest batch seen; a decode step allocates nothing.
+  // Rows of logits [rows, vocab] float32: one for each sequence, or for each token; valid until the next call. Buffers grow to the largest batch seen; a decode
+  // step allocates nothing. Errors name what is wrong with the batch.
   virtual Result<std::span<const float>> forward(const Batch& batch, KvCache& cache) = 0;
   virtual size_t resident_bytes() const = 0;  // packed weights
   virtual std::vector<std::pair<std::string, const layer::Linear*>> linears() const = 0;
@@ -69,7 +82,7 @@ struct Loading {
   const Package& package;
   const ir::Checkpoint& checkpoint;
   host::Arena& arena;
-  host::ThreadPool& pool;
+  host::ThreadPool& pool;  // used by the model as long as it lives
   Context& context;
   Options options;
 };
@@ -84,6 +97,6 @@ Result<std::unique_ptr<Model>> load(const Loading&);
 
 }  // namespace qb::model
 
-#define QB_MODEL(stem)                     \
-  extern const Architecture model_##stem;  \
+#define QB_MODEL(stem)                    \
+  extern const Architecture model_##stem; \
   const Architecture model_##stem

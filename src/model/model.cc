@@ -1,0 +1,37 @@
+#include "model/model.h"
+
+#include <fmt/format.h>
+
+#include "base/diagnostics.h"
+
+namespace qb::model {
+
+Result<KvCache> KvCache::make(Shape shape, Elem elem, int64_t blocks, host::Arena& arena) {
+  KvCache c;
+  if (elem != Elem::f32 && elem != Elem::bf16 && elem != Elem::e4m3) {
+    return Error{Errc::invalid_argument, fmt::format("a KV cache of {} numbers is not supported", info(elem).name)};
+  }
+  int64_t bytes = block_tokens * 2 * bits(elem) / 8;
+  for (const int64_t d : {shape.layers, shape.kv_heads, shape.head_dim, blocks}) {
+    if (d <= 0 || __builtin_mul_overflow(bytes, d, &bytes)) return Error{Errc::invalid_argument, "a KV cache of an impossible size"};
+  }
+  c.shape_ = shape;
+  c.elem_ = elem;
+  c.blocks_ = blocks;
+  QB_ASSIGN(c.bytes_, arena.take(static_cast<size_t>(bytes)));
+  return c;
+}
+
+Result<std::unique_ptr<Model>> load(const Loading& loading) {
+  const arch::Family* family = loading.checkpoint.topology.family;
+  const std::string_view name = family == nullptr ? "none" : family->name;
+  std::string known;
+  for (const Architecture* a : architectures())
+    for (const std::string_view f : a->families) {
+      if (f == name) return a->load(loading);
+      known += (known.empty() ? "" : ", ") + std::string(f);
+    }
+  return Error{Errc::invalid_argument, fmt::format("no model runs the family '{}'; known are {}", escape(name), known)};
+}
+
+}  // namespace qb::model
