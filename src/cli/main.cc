@@ -12,6 +12,8 @@
 int main(int argc, char** argv) {
   using namespace qb::cli;
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write, not a signal
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
   catch_interrupts();
   CLI::App app{"QuantBridge: reads, verifies, converts and makes quantized LLM checkpoints", "quantbridge"};
   app.set_version_flag("--version", fmt::format("quantbridge {}", qb::version));
@@ -35,7 +37,8 @@ int main(int argc, char** argv) {
     if (!sub->parsed()) continue;
     const int code = run();
     std::fflush(stdout);
-    return interrupted_by() != 0 ? 128 + interrupted_by() : code;
+    // A signal that came too late to stop anything: the output is there, and the exit code says so.
+    return interrupted_by() != 0 && code != exit_done ? 128 + interrupted_by() : code;
   }
   return exit_usage;
 }
