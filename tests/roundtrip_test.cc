@@ -1,0 +1,173 @@
+// There and back: modelopt -> compressed_tensors -> modelopt and the reverse give the same tensors byte for byte and documents of the same meaning; without the
+// notes in the middle file's metadata, the same numbers. What only one side can say is refused.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "suite.h"
+
+namespace qb::suite {
+namespace {
+
+// Kinds that both dialects can say, by the dialect that they start from. Each needs a fixture.
+constexpr struct {
+  const char* from;
+  const char* kind;
+} shared[] = {
+    {"modelopt", "fp8_tensor:fp8_tensor_static"},
+    {"modelopt", "fp8_tensor:fp8_tensor_static kv"},
+    {"modelopt", "fp8_channel:fp8_token"},
+    {"modelopt", "fp8_128x128"},
+    {"modelopt", "nvfp4:nvfp4"},
+    {"modelopt", "nvfp4:nvfp4 kv"},
+    {"modelopt", "nvfp4"},
+    {"modelopt", "none kv"},
+    {"compressed_tensors", "fp8_tensor:fp8_tensor_static"},
+    {"compressed_tensors", "fp8_tensor:fp8_tensor_static kv"},
+    {"compressed_tensors", "fp8_channel:fp8_token"},
+    {"compressed_tensors", "fp8_channel:fp8_token kv"},
+    {"compressed_tensors", "fp8_128x128"},
+    {"compressed_tensors", "fp8_128x128:fp8_g128"},
+    {"compressed_tensors", "nvfp4:nvfp4"},
+    {"compressed_tensors", "nvfp4:nvfp4 kv"},
+    {"compressed_tensors", "nvfp4"},
+    {"compressed_tensors", "none kv"},
+    {"dense", "none"},
+};
+
+std::string other(const std::string& dialect) {
+  return dialect == "modelopt" ? "compressed_tensors" : "modelopt";
+}
+
+void same_bytes(const Weights& want, const Weights& got) {
+  for (const auto& [name, tensor] : want.tensors) {
+    const auto it = got.tensors.find(name);
+    if (it == got.tensors.end()) {
+      ADD_FAILURE() << name << " is missing";
+      continue;
+    }
+    EXPECT_EQ(describe(it->second), describe(tensor)) << name;
+    EXPECT_TRUE(it->second.bytes == tensor.bytes) << name << ": other bytes";
+  }
+  for (const auto& [name, tensor] : got.tensors) EXPECT_TRUE(want.tensors.contains(name)) << name << " " << describe(tensor) << " was not there";
+}
+
+bool is_code(const std::string& dtype) {
+  return dtype == "U8" || dtype.starts_with("F8_");
+}
+
+// Numbers of one tensor; a scalar may be one unit in the last place of float32 away.
+void same_values(const std::string& name, const Tensor& want, const Tensor& got) {
+  if (is_code(want.dtype) || is_code(got.dtype)) {
+    EXPECT_EQ(describe(got), describe(want)) << name;
+    EXPECT_TRUE(got.bytes == want.bytes) << name << ": other codes";
+    return;
+  }
+  const std::vector<double> a = values(want), b = values(got);
+  ASSERT_EQ(b.size(), a.size()) << name;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto x = static_cast<float>(a[i]), y = static_cast<float>(b[i]);
+    const bool near = a.size() == 1 && (y == std::nextafter(x, 2 * x) || y == std::nextafter(x, 0.0f));
+    ASSERT_TRUE(a[i] == b[i] || near) << name << "[" << i << "]: " << fmt::format("{} became {}", a[i], b[i]);
+  }
+}
+
+void same_numbers(const Weights& want, const Weights& got) {
+  for (const auto& [name, tensor] : want.tensors) {
+    const auto it = got.tensors.find(name);
+    if (it == got.tensors.end())
+      ADD_FAILURE() << name << " is missing";
+    else
+      same_values(name, tensor, it->second);
+  }
+  for (const auto& [name, tensor] : got.tensors) {
+    if (want.tensors.contains(name)) continue;
+    // A producer that writes no KV scales means 1.
+    const bool default_scale = name.ends_with("k_scale") || name.ends_with("v_scale");
+    EXPECT_TRUE(default_scale && values(tensor) == std::vector<double>{1.0}) << name << " was not there";
+  }
+}
+
+void same_meaning(const Fixture& want, const Weights& weights, const Fixture& got, const std::string& dialect) {
+  if (dialect == "modelopt") {
+    const auto same = [&](const ModelOptMeaning& a, const ModelOptMeaning& b, const char* file) {
+      EXPECT_EQ(b.algo, a.algo) << file;
+      EXPECT_EQ(b.kv, a.kv) << file;
+      EXPECT_EQ(b.excluded, a.excluded) << file;
+    };
+    same(modelopt_file_meaning(want, weights), modelopt_file_meaning(got, weights), "hf_quant_config.json");
+    same(modelopt_embedded_meaning(want, weights), modelopt_embedded_meaning(got, weights), "config.json");
+  } else {
+    const CompressedMeaning a = compressed_meaning(want, weights), b = compressed_meaning(got, weights);
+    EXPECT_EQ(b.schemes, a.schemes);
+    EXPECT_EQ(b.ignored, a.ignored);
+    EXPECT_EQ(b.kv, a.kv);
+  }
+}
+
+// `noted` counts the files with notes for the way back.
+void there_and_back(const Fixture& f, const std::string& dialect, const std::string& through, int& noted) {
+  SCOPED_TRACE("through " + through);
+  Scratch scratch;
+  const Outcome there = convert(f.path, scratch / "middle", to_dialect(through));
+  ASSERT_TRUE(there.written) << "to " << through << ": " << there.text();
+  const Outcome back = convert(scratch / "middle", scratch / "back", to_dialect(dialect));
+  ASSERT_TRUE(back.written) << "back: " << back.text();
+  const Weights want = f.weights();
+  same_bytes(want, read_weights(scratch / "back"));
+  if (dialect != "dense") same_meaning(f, want, fixture_at(scratch / "back"), dialect);
+
+  noted += drop_metadata(scratch / "middle", "quantbridge.origin");
+  const Outcome bare = convert(scratch / "middle", scratch / "bare", to_dialect(dialect));
+  ASSERT_TRUE(bare.written) << "back without origin: " << bare.text();
+  SCOPED_TRACE("without origin");
+  same_numbers(want, read_weights(scratch / "bare"));
+}
+
+void refused(const Fixture& f, const std::string& to) {
+  Scratch scratch;
+  const Outcome outcome = convert(f.path, scratch / "out", to_dialect(to));
+  EXPECT_FALSE(outcome.written) << "to " << to;
+  EXPECT_TRUE(outcome.codes().contains("scheme-inexpressible")) << outcome.text();
+  EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
+  EXPECT_FALSE(std::filesystem::exists(scratch / "out.partial"));
+}
+
+TEST(Roundtrip, EveryFixture) {
+  std::set<std::pair<std::string, std::string>> seen;
+  std::map<std::string, int> noted;
+  int there = 0, only_one = 0;
+  for (const char* folder : {"modelopt", "compressed_tensors", "broken", "base"})
+    for (const Fixture& f : fixtures(folder)) {
+      if (!scope_of(f).in || (std::string_view(folder) == "broken" && string_at(f.expected, "class") != "good")) continue;
+      SCOPED_TRACE(f.name);
+      Result<Session> session = open_session(f.path);
+      ASSERT_TRUE(session.ok()) << session.error().what;
+      if (!session->readable) {
+        ADD_FAILURE() << "not readable";
+        continue;
+      }
+      const std::string dialect(session->dialect->name), kind = kind_of(*session).text();
+      bool both = false;
+      for (const auto& s : shared) both |= dialect == s.from && kind == s.kind;
+      SCOPED_TRACE(kind);
+      if (both) {
+        there_and_back(f, dialect, other(dialect), noted[dialect]);
+        if (dialect == "dense") there_and_back(f, dialect, "compressed_tensors", noted[dialect]);
+        seen.emplace(dialect, kind);
+        ++there;
+      } else {
+        refused(f, other(dialect));
+        ++only_one;
+      }
+    }
+  std::printf("%d there and back, %d that one dialect alone can say\n", there, only_one);
+  EXPECT_GT(noted["modelopt"], 0);
+  EXPECT_GT(noted["compressed_tensors"], 0);
+  for (const auto& s : shared) EXPECT_TRUE(seen.contains({s.from, s.kind})) << "no fixture of " << s.kind << " from " << s.from;
+}
+
+}  // namespace
+}  // namespace qb::suite
