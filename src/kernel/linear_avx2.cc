@@ -1,0 +1,106 @@
+// Panel kernels for AVX2 with FMA (Haswell, Zen 1 to 3): 16 rows are two registers; the pairs of bfloat16 numbers are widened and multiplied in float32.
+#include "kernel/panels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define QB_K __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
+#define QB_KI QB_K __attribute__((always_inline)) inline
+
+#include "kernel/panel_body.h"
+
+namespace qb::kernel {
+namespace {
+
+struct Float256 {
+  using X = float;
+  struct Acc {
+    __m256 a, b;  // rows 0..7 and 8..15
+  };
+  struct Operand {
+    Acc even, odd;
+  };
+  static constexpr int few = 4, mr = 4, nr = 1;
+  // Zen 4 at 3.66 GHz without AVX-512, one core: two vfmadd of 8 products a cycle.
+  static constexpr Rates rates{12, {12, 3, 4}, 3, few};
+
+  QB_KI static Acc zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  QB_KI static Acc load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  QB_KI static void store(float* p, Acc x) {
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+  }
+  QB_KI static Acc splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  QB_KI static Acc add(Acc x, Acc y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+  QB_KI static Acc mul(Acc x, Acc y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+  QB_KI static Acc mul_add(Acc x, Acc y, Acc z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+  QB_KI static __m256i half(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  QB_KI static __m256i upper() { return _mm256_set1_epi32(static_cast<int>(0xFFFF0000U)); }
+  QB_KI static Operand widen(__m256i a, __m256i b) {
+    return {{_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))},
+            {_mm256_castsi256_ps(_mm256_and_si256(a, upper())), _mm256_castsi256_ps(_mm256_and_si256(b, upper()))}};
+  }
+  QB_KI static Operand bf16(const std::byte* line) { return widen(half(line), half(line + 32)); }
+  QB_KI static __m256i pairs(__m256 even, __m256 odd) {
+    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16), _mm256_and_si256(_mm256_castps_si256(odd), upper()));
+  }
+  QB_KI static void store_bf16(std::byte* line, Operand o) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(line), pairs(o.even.a, o.odd.a));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(line + 32), pairs(o.even.b, o.odd.b));
+  }
+  QB_KI static Acc dot(Acc a, Operand o, const X* x) { return mul_add(o.odd, splat(x[1]), mul_add(o.even, splat(x[0]), a)); }
+  // The code in the top byte of each lane: its magnitude at the place of float32's exponent and fraction is 2^120 too small, also where it is subnormal.
+  QB_KI static __m256 e4m3(__m256i top) {
+    const __m256i most = _mm256_set1_epi32(0x07F00000), magnitude = _mm256_and_si256(_mm256_srli_epi32(top, 4), most);
+    const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi32(magnitude, most), _mm256_set1_epi32(0x7FC00000));
+    const __m256i sign = _mm256_and_si256(top, _mm256_set1_epi32(INT32_MIN));
+    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(magnitude), _mm256_set1_ps(0x1p120F));
+    return _mm256_or_ps(value, _mm256_castsi256_ps(_mm256_or_si256(nan, sign)));
+  }
+  QB_KI static void fp8(const std::byte* line, Operand* o) {
+    const __m256i a = half(line), b = half(line + 32), none = _mm256_setzero_si256();
+    const __m256i la = _mm256_unpacklo_epi8(none, a), lb = _mm256_unpacklo_epi8(none, b);  // 8 rows x two codes, each in the upper byte of a half lane
+    const __m256i ha = _mm256_unpackhi_epi8(none, a), hb = _mm256_unpackhi_epi8(none, b);
+    o[0] = {{e4m3(_mm256_slli_epi32(la, 16)), e4m3(_mm256_slli_epi32(lb, 16))}, {e4m3(la), e4m3(lb)}};
+    o[1] = {{e4m3(_mm256_slli_epi32(ha, 16)), e4m3(_mm256_slli_epi32(hb, 16))}, {e4m3(ha), e4m3(hb)}};
+  }
+  // Upper and lower byte of the bfloat16 number of each nibble, woven into the pairs (k0, k2) and (k1, k3) of each row.
+  QB_KI static void nibbles(__m256i index, __m256i& first, __m256i& second) {
+    const __m256i high =
+        _mm256_shuffle_epi8(_mm256_setr_epi8(0, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, -0x80, -0x41, -0x41, -0x41, -0x40, -0x40, -0x40, -0x40, 0, 0x3F, 0x3F,
+                                             0x3F, 0x40, 0x40, 0x40, 0x40, -0x80, -0x41, -0x41, -0x41, -0x40, -0x40, -0x40, -0x40),
+                            index);
+    const __m256i low = _mm256_shuffle_epi8(_mm256_setr_epi8(0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40, 0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40,  //
+                                                             0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40, 0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40),
+                                            index);
+    const __m256i bytes = _mm256_set1_epi16(0x00FF);
+    first = _mm256_or_si256(_mm256_and_si256(low, bytes), _mm256_slli_epi16(high, 8));
+    second = _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(bytes, high));
+  }
+  QB_KI static void fp4(const std::byte* line, Operand* o) {
+    const __m256i a = half(line), b = half(line + 32), mask = _mm256_set1_epi8(15);
+    __m256i a0, a1, b0, b1;
+    nibbles(_mm256_and_si256(a, mask), a0, a1);
+    nibbles(_mm256_and_si256(b, mask), b0, b1);
+    o[0] = widen(a0, b0);
+    o[1] = widen(a1, b1);
+    nibbles(_mm256_and_si256(_mm256_srli_epi16(a, 4), mask), a0, a1);
+    nibbles(_mm256_and_si256(_mm256_srli_epi16(b, 4), mask), b0, b1);
+    o[2] = widen(a0, b0);
+    o[3] = widen(a1, b1);
+  }
+  QB_KI static __m256 eight_scales(const std::byte* bytes) {
+    return e4m3(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))), 24));
+  }
+  QB_KI static Acc scales(const std::byte* bytes) { return {eight_scales(bytes), eight_scales(bytes + 8)}; }
+  QB_KI static Operand times(Operand o, Acc scale) { return {mul(o.even, scale), mul(o.odd, scale)}; }
+};
+
+}  // namespace
+
+QB_KERNEL(linear_bf16_bf16_avx2) = panel_kernel<Float256, Weights::bf16>("linear_bf16_bf16_avx2", host::Feature::avx2);
+QB_KERNEL(linear_fp8_bf16_avx2) = panel_kernel<Float256, Weights::fp8>("linear_fp8_bf16_avx2", host::Feature::avx2);
+QB_KERNEL(linear_nvfp4_bf16_avx2) = panel_kernel<Float256, Weights::nvfp4>("linear_nvfp4_bf16_avx2", host::Feature::avx2);
+
+}  // namespace qb::kernel
+#endif

@@ -1,0 +1,91 @@
+// Panel kernels for AVX-512 without BF16 dot products (Skylake-X, Ice Lake): the pairs of bfloat16 numbers are widened and multiplied in float32.
+#include "kernel/panels.h"
+
+#if defined(__x86_64__)
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12's headers make undefined vectors that way, and warn of it (GCC bug 105593)
+#endif
+#include <immintrin.h>
+
+#include <array>
+
+#define QB_K __attribute__((target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")))
+#define QB_KI QB_K __attribute__((always_inline)) inline
+
+#include "kernel/panel_body.h"
+
+namespace qb::kernel {
+namespace {
+
+struct alignas(64) Table {
+  std::array<uint16_t, 32> e2m1{};  // twice, so that the index's fifth bit does not matter
+};
+const Table table = [] {
+  Table t;
+  for (size_t c = 0; c < 32; ++c) t.e2m1[c] = encode_bf16(decode_e2m1(c & 15U));
+  return t;
+}();
+
+struct Float512 {
+  using X = float;
+  using Acc = __m512;
+  struct Operand {
+    __m512 even, odd;
+  };
+  static constexpr int few = 8, mr = 6, nr = 2;
+  // Zen 4 at 3.66 GHz without its BF16 instructions, one core: vfmadd 1.00 of 16 products a cycle, widening beside it.
+  static constexpr Rates rates{14, {14, 5, 7}, 5, few};
+
+  QB_KI static Acc zero() { return _mm512_setzero_ps(); }
+  QB_KI static Acc load(const float* p) { return _mm512_loadu_ps(p); }
+  QB_KI static void store(float* p, Acc a) { _mm512_storeu_ps(p, a); }
+  QB_KI static Acc splat(float x) { return _mm512_set1_ps(x); }
+  QB_KI static Acc add(Acc a, Acc b) { return _mm512_add_ps(a, b); }
+  QB_KI static Acc mul_add(Acc a, Acc b, Acc c) { return _mm512_fmadd_ps(a, b, c); }
+  QB_KI static __m512i upper() { return _mm512_set1_epi32(static_cast<int>(0xFFFF0000U)); }
+  QB_KI static Operand widen(__m512i pairs) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), _mm512_castsi512_ps(_mm512_and_si512(pairs, upper()))};
+  }
+  QB_KI static Operand bf16(const std::byte* line) { return widen(_mm512_loadu_si512(line)); }
+  QB_KI static void store_bf16(std::byte* line, Operand o) {
+    const __m512i even = _mm512_srli_epi32(_mm512_castps_si512(o.even), 16), odd = _mm512_castps_si512(o.odd);
+    _mm512_storeu_si512(line, _mm512_ternarylogic_epi32(even, odd, upper(), 0xF8));  // even | (odd & upper)
+  }
+  QB_KI static Acc dot(Acc a, Operand o, const X* x) { return _mm512_fmadd_ps(o.odd, _mm512_set1_ps(x[1]), _mm512_fmadd_ps(o.even, _mm512_set1_ps(x[0]), a)); }
+  // The code in the top byte of each lane: its magnitude at the place of float32's exponent and fraction is 2^120 too small, also where it is subnormal.
+  QB_KI static Acc e4m3(__m512i top) {
+    const __m512i magnitude = _mm512_and_si512(_mm512_srli_epi32(top, 4), _mm512_set1_epi32(0x07F00000));
+    const __mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x07F00000));
+    const __m512i value = _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(magnitude), _mm512_set1_ps(0x1p120F)));
+    const __m512i quiet = _mm512_mask_mov_epi32(value, nan, _mm512_set1_epi32(0x7FC00000));
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(quiet, top, _mm512_set1_epi32(INT32_MIN), 0xF8));  // quiet | (top & sign)
+  }
+  QB_KI static void fp8(const std::byte* line, Operand* o) {
+    const __m512i v = _mm512_loadu_si512(line), none = _mm512_setzero_si512();
+    const __m512i low = _mm512_unpacklo_epi8(none, v), high = _mm512_unpackhi_epi8(none, v);  // 16 rows x two codes, each in the upper byte of a half lane
+    o[0] = {e4m3(_mm512_slli_epi32(low, 16)), e4m3(low)};
+    o[1] = {e4m3(_mm512_slli_epi32(high, 16)), e4m3(high)};
+  }
+  QB_KI static void fp4(const std::byte* line, Operand* o) {
+    const __m512i v = _mm512_loadu_si512(line), t = _mm512_load_si512(table.e2m1.data());
+    o[0] = widen(_mm512_permutexvar_epi16(v, t));
+    o[1] = widen(_mm512_permutexvar_epi16(_mm512_srli_epi16(v, 8), t));
+    o[2] = widen(_mm512_permutexvar_epi16(_mm512_srli_epi16(v, 4), t));
+    o[3] = widen(_mm512_permutexvar_epi16(_mm512_srli_epi16(v, 12), t));
+  }
+  QB_KI static Acc scales(const std::byte* bytes) {
+    return e4m3(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))), 24));
+  }
+  QB_KI static Operand times(Operand o, Acc scale) { return {_mm512_mul_ps(o.even, scale), _mm512_mul_ps(o.odd, scale)}; }
+};
+
+constexpr host::Feature needs = host::Feature::avx2 | host::Feature::avx512;
+
+}  // namespace
+
+QB_KERNEL(linear_bf16_bf16_avx512) = panel_kernel<Float512, Weights::bf16>("linear_bf16_bf16_avx512", needs);
+QB_KERNEL(linear_fp8_bf16_avx512) = panel_kernel<Float512, Weights::fp8>("linear_fp8_bf16_avx512", needs);
+QB_KERNEL(linear_nvfp4_bf16_avx512) = panel_kernel<Float512, Weights::nvfp4>("linear_nvfp4_bf16_avx512", needs);
+
+}  // namespace qb::kernel
+#endif

@@ -1,0 +1,115 @@
+// Panel kernels in plain C++: any processor, tables for the codes, loops over 16 rows that compilers make vector code of.
+#include <array>
+
+#include "kernel/panels.h"
+
+#define QB_K
+#define QB_KI __attribute__((always_inline)) inline
+
+#include "kernel/panel_body.h"
+
+namespace qb::kernel {
+namespace {
+
+struct Values {
+  std::array<float, 256> e4m3{};
+  std::array<float, 16> e2m1{};
+};
+const Values values = [] {
+  Values v;
+  for (size_t c = 0; c < 256; ++c) v.e4m3[c] = decode_e4m3(static_cast<uint8_t>(c));
+  for (size_t c = 0; c < 16; ++c) v.e2m1[c] = decode_e2m1(static_cast<uint8_t>(c));
+  return v;
+}();
+
+struct Generic {
+  using X = float;
+  struct Acc {
+    float v[16];
+  };
+  struct Operand {
+    Acc even, odd;
+  };
+  static constexpr int few = 2, mr = 2, nr = 1;
+  // Zen 4 at 3.66 GHz, SSE2 code of g++ 12, one core.
+  static constexpr Rates rates{3, {3, 0.7, 0.7}, 0.7, few};
+
+  QB_KI static Acc zero() { return Acc{}; }
+  QB_KI static Acc load(const float* p) {
+    Acc a;
+    std::memcpy(a.v, p, sizeof a.v);
+    return a;
+  }
+  QB_KI static void store(float* p, const Acc& a) { std::memcpy(p, a.v, sizeof a.v); }
+  QB_KI static Acc splat(float x) {
+    Acc a;
+    for (float& v : a.v) v = x;
+    return a;
+  }
+  QB_KI static Acc add(const Acc& x, const Acc& y) {
+    Acc a;
+    for (int r = 0; r < 16; ++r) a.v[r] = x.v[r] + y.v[r];
+    return a;
+  }
+  QB_KI static Acc mul(const Acc& x, const Acc& y) {
+    Acc a;
+    for (int r = 0; r < 16; ++r) a.v[r] = x.v[r] * y.v[r];
+    return a;
+  }
+  QB_KI static Acc mul_add(const Acc& x, const Acc& y, const Acc& z) { return add(mul(x, y), z); }
+  QB_KI static Acc dot(const Acc& a, const Operand& o, const X* x) {
+    Acc s;
+    for (int r = 0; r < 16; ++r) s.v[r] = a.v[r] + o.even.v[r] * x[0] + o.odd.v[r] * x[1];
+    return s;
+  }
+  QB_KI static Operand bf16(const std::byte* line) {
+    uint32_t pairs[16];
+    std::memcpy(pairs, line, sizeof pairs);
+    Operand o;
+    for (int r = 0; r < 16; ++r) {
+      o.even.v[r] = std::bit_cast<float>(pairs[r] << 16);
+      o.odd.v[r] = std::bit_cast<float>(pairs[r] & 0xFFFF0000U);
+    }
+    return o;
+  }
+  QB_KI static void store_bf16(std::byte* line, const Operand& o) {
+    uint32_t pairs[16];
+    for (int r = 0; r < 16; ++r) pairs[r] = std::bit_cast<uint32_t>(o.even.v[r]) >> 16 | (std::bit_cast<uint32_t>(o.odd.v[r]) & 0xFFFF0000U);
+    std::memcpy(line, pairs, sizeof pairs);
+  }
+  QB_KI static float code(const std::byte* line, int64_t at) { return values.e4m3[std::to_integer<size_t>(line[at])]; }
+  QB_KI static void fp8(const std::byte* line, Operand* o) {
+    for (int64_t r = 0; r < 16; ++r) {
+      const int64_t at = r / 4 * 16 + r % 4 * 2;
+      o[0].even.v[r] = code(line, at);
+      o[0].odd.v[r] = code(line, at + 1);
+      o[1].even.v[r] = code(line, at + 8);
+      o[1].odd.v[r] = code(line, at + 9);
+    }
+  }
+  QB_KI static void fp4(const std::byte* line, Operand* o) {
+    for (int64_t r = 0; r < 16; ++r) {
+      for (int64_t j = 0; j < 2; ++j) {
+        const auto first = std::to_integer<size_t>(line[4 * r + j]), second = std::to_integer<size_t>(line[4 * r + j + 2]);
+        o[j].even.v[r] = values.e2m1[first & 15U];
+        o[j].odd.v[r] = values.e2m1[second & 15U];
+        o[j + 2].even.v[r] = values.e2m1[first >> 4];
+        o[j + 2].odd.v[r] = values.e2m1[second >> 4];
+      }
+    }
+  }
+  QB_KI static Acc scales(const std::byte* bytes) {
+    Acc a;
+    for (int64_t r = 0; r < 16; ++r) a.v[r] = code(bytes, r);
+    return a;
+  }
+  QB_KI static Operand times(const Operand& o, const Acc& scale) { return {mul(o.even, scale), mul(o.odd, scale)}; }
+};
+
+}  // namespace
+
+QB_KERNEL(linear_bf16_bf16_generic) = panel_kernel<Generic, Weights::bf16>("linear_bf16_bf16_generic", host::Feature::none);
+QB_KERNEL(linear_fp8_bf16_generic) = panel_kernel<Generic, Weights::fp8>("linear_fp8_bf16_generic", host::Feature::none);
+QB_KERNEL(linear_nvfp4_bf16_generic) = panel_kernel<Generic, Weights::nvfp4>("linear_nvfp4_bf16_generic", host::Feature::none);
+
+}  // namespace qb::kernel

@@ -1,0 +1,393 @@
+// Every kernel of this machine against sums in double of the quantized inputs, within the bound of kernel.h.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "exec/ops.h"
+#include "kernel/inputs.h"
+#include "kernel/kernel.h"
+
+namespace qb::kernel {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+ir::Scheme scheme(std::string_view text) {
+  auto r = ir::parse_scheme(text);
+  EXPECT_TRUE(r.ok()) << text << (r.ok() ? "" : r.error().what);
+  return r.ok() ? *r : ir::Scheme{};
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// A weight as it is stored, its numbers, and the scales that all of them share.
+struct Stored {
+  Stored(const ir::Scheme& s, int64_t n_, int64_t k_, uint32_t seed, float scale_size = 0.01F) : type(s.weight), n(n_), k(k_) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0F, 1.0F);
+    std::uniform_real_distribution<float> uniform(0.5F, 2.0F);
+    codes.resize(static_cast<size_t>(ir::panel_bytes(ir::Layout::rows, k, bits(type.code)) * n));
+    for (int64_t i = 0; i < n * k; ++i) set_code(i / k, i % k, normal(random));
+    if (type.code == Elem::e4m3 || type.code == Elem::e2m1) {
+      for (std::byte& c : codes) {
+        c = static_cast<std::byte>(random());
+        if (type.code == Elem::e4m3 && (c & std::byte{0x7F}) == std::byte{0x7F}) c = std::byte{0x7E};
+      }
+    }
+    if (!type.plain()) {
+      rows = type.block.rows == 0 ? 1 : ceil_div(n, type.block.rows);
+      columns = type.block.cols == 0 ? 1 : ceil_div(k, type.block.cols);
+      scales.resize(static_cast<size_t>(rows * columns * bits(grid_elem(type)) / 8));
+      for (int64_t i = 0; i < rows * columns; ++i) {
+        if (type.two_level()) {
+          scales[static_cast<size_t>(i)] = static_cast<std::byte>(random() % 0x7F);
+        } else {
+          const float f = uniform(random) * scale_size;
+          std::memcpy(scales.data() + 4 * i, &f, 4);
+        }
+      }
+      if (type.two_level()) global = scale_size * uniform(random);
+    }
+  }
+
+  void set_code(int64_t i, int64_t j, float x) {
+    std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, bits(type.code));
+    const uint16_t b = type.code == Elem::f16 ? encode_f16(x) : encode_bf16(x);
+    if (type.code == Elem::f32) std::memcpy(row + 4 * j, &x, 4);
+    if (type.code == Elem::bf16 || type.code == Elem::f16) std::memcpy(row + 2 * j, &b, 2);
+  }
+
+  double at(int64_t i, int64_t j) const {
+    const std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, bits(type.code));
+    uint16_t half = 0;
+    float f = 0;
+    switch (type.code) {
+      case Elem::f32:
+        return std::memcpy(&f, row + 4 * j, 4), f;
+      case Elem::bf16:
+        return std::memcpy(&half, row + 2 * j, 2), decode_bf16(half);
+      case Elem::f16:
+        return std::memcpy(&half, row + 2 * j, 2), decode_f16(half);
+      case Elem::e4m3:
+        f = decode_e4m3(std::to_integer<uint8_t>(row[j]));
+        break;
+      case Elem::e5m2:
+        f = decode_e5m2(std::to_integer<uint8_t>(row[j]));
+        break;
+      case Elem::i8:
+        f = static_cast<float>(std::to_integer<int8_t>(row[j]));
+        break;
+      default:
+        f = decode_e2m1(static_cast<uint8_t>(std::to_integer<unsigned>(row[j / 2]) >> (4 * (j % 2)) & 15U));
+    }
+    const int64_t s = (type.block.rows == 0 ? 0 : i / type.block.rows) * columns + (type.block.cols == 0 ? 0 : j / type.block.cols);
+    float scale = 0;
+    if (type.two_level()) {
+      scale = decode_e4m3(std::to_integer<uint8_t>(scales[static_cast<size_t>(s)]));
+    } else {
+      std::memcpy(&scale, scales.data() + 4 * s, 4);
+    }
+    return static_cast<double>(f) * static_cast<double>(scale) * static_cast<double>(global);
+  }
+
+  ir::QuantType type;
+  int64_t n, k, rows = 0, columns = 0;
+  Bytes codes, scales;
+  float global = 1;
+};
+
+// The formulas of inputs.h once more, in the words of the producers' simulators, with the scalar codecs.
+std::vector<double> quantized(const Problem& p, const std::vector<float>& x, float input_scale) {
+  std::vector<double> out(x.size());
+  const auto fp8 = [&](size_t begin, size_t count, float s) {
+    for (size_t i = begin; i < begin + count; ++i) out[i] = static_cast<double>(decode_e4m3(encode_e4m3_sat(x[i] / s))) * static_cast<double>(s);
+  };
+  const auto amax = [&](size_t begin, size_t count) {
+    float a = 0;
+    for (size_t i = begin; i < begin + count; ++i)
+      a = std::isnan(x[i]) || std::isnan(a) ? std::numeric_limits<float>::quiet_NaN() : std::max(a, std::fabs(x[i]));
+    return a;
+  };
+  const auto dynamic = [&](size_t begin, size_t count) {
+    const float s = amax(begin, count) / 448.0F;
+    fp8(begin, count, s < 1e-12F ? 1e-12F : s);
+  };
+  const auto k = static_cast<size_t>(p.k);
+  switch (*quantization_of(p)) {
+    case Quantization::f32:
+      for (size_t i = 0; i < x.size(); ++i) out[i] = x[i];
+      break;
+    case Quantization::bf16:
+      for (size_t i = 0; i < x.size(); ++i) out[i] = round_bf16(x[i]);
+      break;
+    case Quantization::fp8_fixed:
+      fp8(0, x.size(), input_scale);
+      break;
+    case Quantization::fp8_tensor:
+      dynamic(0, x.size());
+      break;
+    case Quantization::fp8_token:
+      for (size_t i = 0; i < x.size(); i += k) dynamic(i, k);
+      break;
+    case Quantization::fp8_group: {
+      const auto g = static_cast<size_t>(p.scheme.input->type.block.cols);
+      for (size_t i = 0; i < x.size(); i += k) {
+        for (size_t j = 0; j < k; j += g) dynamic(i + j, std::min(g, k - j));
+      }
+      break;
+    }
+    case Quantization::nvfp4:
+      for (size_t i = 0; i < x.size(); i += 16) {
+        const float s = decode_e4m3(encode_e4m3_sat(amax(i, 16) / 6.0F / input_scale)), d = s * input_scale;
+        for (size_t j = i; j < i + 16; ++j) {
+          const float q = d == 0 ? 0.0F : std::isnan(d) ? d : decode_e2m1(encode_e2m1(x[j] / d));
+          out[j] = static_cast<double>(q) * static_cast<double>(s) * static_cast<double>(input_scale);
+        }
+      }
+      break;
+  }
+  return out;
+}
+
+// The weight in the layouts of a kernel, and a run of it with guard zones.
+struct Ran {
+  std::vector<float> y;
+  bool guards = true;
+};
+constexpr size_t guard = 64;
+
+Bytes in_layout(const Bytes& rows, int64_t n, int64_t k, Elem elem, ir::Layout layout) {
+  const int64_t count = layout == ir::Layout::rows ? n : ceil_div(n, 16);
+  Bytes packed(static_cast<size_t>(count * ir::panel_bytes(layout, k, bits(elem))));
+  ops::pack(rows.data(), n, k, elem, layout, packed.data());
+  return packed;
+}
+
+Ran run(const Kernel& kernel, const Problem& p, const Stored& w, const std::vector<float>& x, float input_scale, const float* bias = nullptr,
+        int64_t step = 0) {
+  const Bytes codes = in_layout(w.codes, p.n, p.k, w.type.code, kernel.code_layout);
+  Bytes scales = w.scales;
+  if (kernel.scale_layout == ir::Layout::panel_scale) scales = in_layout(w.scales, p.n, w.columns, Elem::e4m3, kernel.scale_layout);
+  const Weight weight{codes.data(), scales.empty() ? nullptr : scales.data(), w.global, bias, input_scale};
+  Bytes workspace(kernel.workspace_bytes(p) + 2 * guard, std::byte{0xA5});
+  std::vector<float> y(static_cast<size_t>(p.m * p.n) + 2 * guard, 12345.0F);
+  RunArgs a{&p, &weight, x.data(), y.data() + guard, 0, p.n, workspace.data() + guard};
+  kernel.prepare(a);
+  if (step == 0) step = p.n;
+  for (int64_t begin = 0; begin < p.n; begin += step) {
+    a.n_begin = begin;
+    a.n_end = std::min(p.n, begin + step);
+    kernel.run(a);
+  }
+  Ran r;
+  for (size_t i = 0; i < guard; ++i) {
+    r.guards = r.guards && y[i] == 12345.0F && y[y.size() - 1 - i] == 12345.0F && workspace[i] == std::byte{0xA5} &&
+               workspace[workspace.size() - 1 - i] == std::byte{0xA5};
+  }
+  r.y.assign(y.begin() + guard, y.end() - guard);
+  return r;
+}
+
+std::vector<float> tokens(int64_t m, int64_t k, uint32_t seed, float size = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0F, size);
+  std::vector<float> x(static_cast<size_t>(m * k));
+  for (float& v : x) v = normal(random);
+  return x;
+}
+
+bool runs_here(const Kernel& k) {
+  return host::covers(host::this_cpu().features, k.needs);
+}
+
+void check(const Kernel& kernel, const Problem& p, const Stored& w, const std::vector<float>& x, float input_scale, const std::vector<float>& bias = {}) {
+  const std::vector<double> q = quantized(p, x, input_scale);
+  const Ran r = run(kernel, p, w, x, input_scale, bias.empty() ? nullptr : bias.data());
+  ASSERT_TRUE(r.guards) << kernel.name << ": " << to_string(p);
+  const bool flushes = host::covers(kernel.needs, host::Feature::avx512_bf16);
+  for (int64_t n = 0; n < p.n; ++n) {
+    std::vector<double> row(static_cast<size_t>(p.k));
+    for (int64_t j = 0; j < p.k; ++j) row[static_cast<size_t>(j)] = w.at(n, j);
+    for (int64_t m = 0; m < p.m; ++m) {
+      double sum = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<size_t>(n)]), size = std::fabs(sum);
+      for (int64_t j = 0; j < p.k; ++j) {
+        const double product = q[static_cast<size_t>(m * p.k + j)] * row[static_cast<size_t>(j)];
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double bound = static_cast<double>(p.k + 8) * 0x1p-24 * size + (flushes ? static_cast<double>(p.k) * 0x1p-125 : 0.0) + 0x1p-149;
+      ASSERT_NEAR(static_cast<double>(r.y[static_cast<size_t>(m * p.n + n)]), sum, bound) << kernel.name << ": " << to_string(p) << " at " << m << ", " << n;
+    }
+  }
+}
+
+constexpr std::string_view schemes[] = {"bf16",
+                                        "f16",
+                                        "f32",
+                                        "fp8_tensor",
+                                        "fp8_channel",
+                                        "fp8_g128",
+                                        "fp8_128x128",
+                                        "fp8_tensor:fp8_tensor_static",
+                                        "fp8_tensor:fp8_tensor_dyn",
+                                        "fp8_channel:fp8_token",
+                                        "fp8_channel:fp8_tensor_static",
+                                        "fp8_128x128:fp8_g128",
+                                        "fp8_128x128:fp8_token",
+                                        "fp8_g128:fp8_token",
+                                        "fp8_channel:fp8_g128",
+                                        "nvfp4",
+                                        "nvfp4:nvfp4",
+                                        "nvfp4:fp8_token",
+                                        "mxfp4",
+                                        "mxfp8",
+                                        "int8_channel"};
+
+class EveryKernel : public testing::TestWithParam<const Kernel*> {
+ protected:
+  void SetUp() override {
+    if (!runs_here(*GetParam())) GTEST_SKIP() << "needs " << host::to_string(GetParam()->needs);
+  }
+};
+
+TEST_P(EveryKernel, StaysWithinTheBoundForEverySchemeAndShape) {
+  const Kernel& kernel = *GetParam();
+  int ran = 0;
+  for (const std::string_view text : schemes) {
+    for (const Inputs inputs : {Inputs::as_scheme, Inputs::bf16, Inputs::f32}) {
+      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 16}, {16, 64}, {33, 144}, {50, 272}, {150, 1104}, {70, 57}, {19, 130}, {5, 2}}) {
+        for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 64, 200}) {
+          if (m > 9 && (inputs != Inputs::as_scheme || (m == 200 && n != 50))) continue;
+          if (m > 2 && n == 150 && m != 17) continue;
+          Problem p{m, n, k, scheme(text), inputs};
+          if (!kernel.accepts(p).ok) continue;
+          ++ran;
+          const Stored w(p.scheme, n, k, static_cast<uint32_t>(n + k));
+          const std::vector<float> bias = m % 2 == 0 ? tokens(1, n, 3) : std::vector<float>{};
+          check(kernel, p, w, tokens(m, k, static_cast<uint32_t>(m)), 0.013F, bias);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+  EXPECT_GT(ran, 100);
+}
+
+TEST_P(EveryKernel, GivesTheSameBitsForEverySplit) {
+  const Kernel& kernel = *GetParam();
+  for (const std::string_view text : schemes) {
+    for (const int64_t m : {1, 3, 20}) {
+      const Problem p{m, 150, 272, scheme(text)};
+      if (!kernel.accepts(p).ok) continue;
+      const Stored w(p.scheme, p.n, p.k, 5);
+      const std::vector<float> x = tokens(m, p.k, 6);
+      const std::vector<float> whole = run(kernel, p, w, x, 0.02F).y;
+      for (const int64_t step : {16, 32, 48, 80, 144})
+        EXPECT_EQ(run(kernel, p, w, x, 0.02F, nullptr, step).y, whole) << kernel.name << ' ' << text << ' ' << step;
+    }
+  }
+}
+
+TEST_P(EveryKernel, PassesNaNOn) {
+  const Kernel& kernel = *GetParam();
+  for (const std::string_view text : schemes) {
+    for (const int64_t m : {1, 5, 20}) {
+      const Problem p{m, 35, 144, scheme(text)};
+      if (!kernel.accepts(p).ok || p.scheme.weight.code == Elem::i8) continue;
+      const Stored clean(p.scheme, p.n, p.k, 5);
+      std::vector<float> x = tokens(m, p.k, 6);
+      // In a weight: its output of every token, no other.
+      Stored w = clean;
+      if (p.scheme.weight.two_level()) {
+        w.scales[static_cast<size_t>(33 * w.columns + 1)] = std::byte{0xFF};
+      } else if (p.scheme.weight.code == Elem::e4m3) {
+        w.codes[static_cast<size_t>(33 * p.k + 50)] = std::byte{0x7F};
+      } else if (p.scheme.weight.plain()) {
+        w.set_code(33, 50, std::numeric_limits<float>::quiet_NaN());
+      } else {
+        continue;
+      }
+      std::vector<float> y = run(kernel, p, w, x, 0.02F).y;
+      for (int64_t i = 0; i < m * p.n; ++i) ASSERT_EQ(std::isnan(y[static_cast<size_t>(i)]), i % p.n == 33) << kernel.name << ' ' << text << ' ' << i;
+      // In an activation: every output of its token.
+      x[static_cast<size_t>((m - 1) * p.k + 77)] = std::numeric_limits<float>::quiet_NaN();
+      y = run(kernel, p, clean, x, 0.02F).y;
+      for (int64_t n = 0; n < p.n; ++n) ASSERT_TRUE(std::isnan(y[static_cast<size_t>((m - 1) * p.n + n)])) << kernel.name << ' ' << text;
+    }
+  }
+}
+
+TEST_P(EveryKernel, KeepsExtremeScales) {
+  const Kernel& kernel = *GetParam();
+  for (const std::string_view text : {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token"}) {
+    for (const auto& [scale, size] : {std::pair{1e-30F, 1e20F}, {1e30F, 1e-20F}, {1e-20F, 1e-10F}, {1e-38F, 1e30F}}) {
+      for (const int64_t m : {1, 4, 20}) {
+        const Problem p{m, 35, 144, scheme(text)};
+        if (!kernel.accepts(p).ok) continue;
+        const Stored w(p.scheme, p.n, p.k, 7, scale);
+        check(kernel, p, w, tokens(m, p.k, 8, size), size / 100);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(EveryKernel, TakesEveryCodeForWhatItIs) {
+  const Kernel& kernel = *GetParam();
+  // One weight of each code (and for nvfp4, each block scale) against a token of one 1: the output is the number itself.
+  Problem p{1, 256, 16, scheme("fp8_tensor")};
+  if (kernel.accepts(p).ok) {
+    Stored w(p.scheme, p.n, p.k, 1);
+    const float one = 1;
+    std::memcpy(w.scales.data(), &one, 4);
+    for (int64_t j = 0; j < 16; ++j) {
+      for (int64_t n = 0; n < 256; ++n) w.codes[static_cast<size_t>(n * 16 + j)] = static_cast<std::byte>((n & 0x7F) == 0x7F ? 0 : n);
+      std::vector<float> x(16, 0.0F);
+      x[static_cast<size_t>(j)] = 1;
+      const std::vector<float> y = run(kernel, p, w, x, 1).y;
+      for (int64_t n = 0; n < 256; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n;
+    }
+  }
+  p.scheme = scheme("nvfp4");
+  if (kernel.accepts(p).ok) {
+    Stored w(p.scheme, p.n, p.k, 1);
+    w.global = 1;
+    for (size_t n = 0; n < 256; ++n) {
+      w.scales[n] = static_cast<std::byte>((n & 0x7F) == 0x7F ? 0 : n);
+      for (size_t j = 0; j < 8; ++j) w.codes[n * 8 + j] = static_cast<std::byte>((2 * j) | (2 * j + 1) << 4);
+    }
+    for (int64_t j = 0; j < 16; ++j) {
+      std::vector<float> x(16, 0.0F);
+      x[static_cast<size_t>(j)] = 1;
+      const std::vector<float> y = run(kernel, p, w, x, 1).y;
+      for (int64_t n = 0; n < 256; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n << ' ' << j;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Linear, EveryKernel, testing::ValuesIn(kernels().begin(), kernels().end()),
+                         [](const auto& one) { return std::string(one.param->name); });
+
+TEST(Kernels, RefuseInWords) {
+  const auto why = [](std::string_view name, std::string_view text, Inputs inputs) {
+    for (const Kernel* k : kernels()) {
+      if (k->name == name) return k->accepts(Problem{1, 32, 144, scheme(text), inputs}).why;
+    }
+    return std::string("absent");
+  };
+  EXPECT_EQ(why("linear_ref", "int4_g128", Inputs::bf16), "knows no int4_g128 weights");
+  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::as_scheme), "knows no activations of the kind mxfp8");
+  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
+  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_g128", Inputs::bf16), "knows scales of a tensor, of a channel and of 128 x 128 weights, these are fp8_g128");
+  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
+            "knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
+  EXPECT_EQ(why("linear_bf16_bf16_avx512bf16", "bf16", Inputs::f32), "multiplies in bfloat16, the activations are to stay float32");
+}
+
+}  // namespace
+}  // namespace qb::kernel

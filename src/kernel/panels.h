@@ -1,0 +1,62 @@
+// What the panel kernels share apart from instructions: which problems they take, what their workspace holds, what they cost.
+//
+// A panel kernel streams weights once, in a layout of ir/layout.h, and multiplies in bfloat16 with float32 sums. What reaches the product is exact there:
+// bfloat16 weights, FP8 codes, E2M1 codes (times their E4M3 block scale); activations rounded to bfloat16, or their codes. Scales that cover a row, a tensor or
+// a token are multiplied in at the end, in double; scales of 128 columns after each 128 columns, scales of 16 columns after each 16.
+#pragma once
+
+#include <algorithm>
+
+#include "kernel/inputs.h"
+
+namespace qb::kernel {
+
+enum class Weights : uint8_t { bf16, fp8, nvfp4 };
+
+inline constexpr int64_t tile = 128;  // rows and columns of an FP8 scale block
+
+inline bool tiled(const Problem& p) {
+  return p.scheme.weight.block == ir::Block{tile, tile};
+}
+
+Verdict panels_accept(Weights, const Problem&);
+
+// What a kernel does in one cycle. Measured with bench_linear where the file of the kernel says so.
+struct Rates {
+  double products;       // of its dot product
+  double codes[3];       // decoded, for bf16, fp8, nvfp4, in the form for few tokens
+  double blocked_codes;  // decoded into the scratch of the form for many tokens
+  int64_t few;           // up to so many tokens
+};
+double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
+
+// The workspace: scales of the activations, then rows of codes, each of whole lines of the weight's layout and of 64 bytes, with 64 more so that rows do not
+// fall on the same cache sets. For nvfp4, columns 1 and 2, and 5 and 6, of every eight are exchanged: so a line's decode gives ready pairs.
+template <class X>
+struct Prepared {
+  Prepared(Weights kind, const Problem& p, std::byte* workspace) {
+    const int64_t unit = kind == Weights::bf16 ? 2 : kind == Weights::fp8 ? 4 : 16;
+    columns = (p.k + unit - 1) / unit * unit;
+    ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
+    groups = quantization_of(p) == Quantization::fp8_group ? (p.k + tile - 1) / tile : 0;
+    const auto address = reinterpret_cast<uintptr_t>(workspace);
+    scale = reinterpret_cast<float*>(workspace + (64 - address % 64) % 64);
+    group_scale = scale + p.m;
+    x = reinterpret_cast<X*>(scale + (p.m * (1 + groups) + 15) / 16 * 16);
+  }
+  size_t bytes(int64_t m) const {
+    return 64 + static_cast<size_t>((m * (1 + groups) + 15) / 16 * 16) * sizeof(float) + static_cast<size_t>(m) * static_cast<size_t>(ld) * sizeof(X);
+  }
+
+  int64_t columns = 0, ld = 0, groups = 0;  // columns: k in whole lines; ld: elements from one row to the next
+  float* scale = nullptr;                   // of each token
+  float* group_scale = nullptr;             // of each token and each 128 columns
+  X* x = nullptr;
+};
+
+template <class X>
+size_t panels_workspace(Weights kind, const Problem& p) {
+  return Prepared<X>(kind, p, nullptr).bytes(p.m);
+}
+
+}  // namespace qb::kernel
