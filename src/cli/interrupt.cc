@@ -11,8 +11,9 @@ std::atomic<bool> flag{false};
 std::atomic<int> signal_number{0};
 
 void on_signal(int number) {
-  if (flag.exchange(true)) _exit(128 + number);
-  signal_number = number;
+  int none = 0;
+  if (!signal_number.compare_exchange_strong(none, number)) _exit(128 + number);
+  flag = true;  // last: whoever sees it also sees the number
 }
 
 }  // namespace
