@@ -1,7 +1,7 @@
 // Chat templates: the Jinja subset that real models' templates use. An unsupported construct is an error that names it, never a wrong prompt.
 //
-// Source of truth: Jinja2 as transformers configures it (trim_blocks, lstrip_blocks, loopcontrols, tojson, raise_exception, strftime_now). docs/chat_templates.md lists the constructs.
-// Steps, output size and recursion are bounded; total over any bytes (fuzzed).
+// Source of truth: Jinja2 as transformers configures it (trim_blocks, lstrip_blocks, loopcontrols, tojson, raise_exception, strftime_now).
+// docs/chat_templates.md lists the constructs. Steps, output size and recursion are bounded; total over any bytes (fuzzed).
 #pragma once
 
 #include <memory>

@@ -1,0 +1,41 @@
+// Cuts a text into the words that byte-pair encoding works on.
+//
+// Source of truth: pre_tokenizers of the `tokenizers` library. ByteLevel must stand last: what follows it would see its alphabet instead of the text.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json_fwd.h"
+#include "base/regex.h"
+#include "base/result.h"
+
+namespace qb::text {
+
+class PreTokenizer {
+ public:
+  // `config` is the value of "pre_tokenizer".
+  Result<void> load(const Json& config, RegexCompiler compile);
+  // Replaces `words`, which is scratch space too. Views point into `text` or `storage`.
+  Result<void> split(std::string_view text, std::vector<std::string_view>& words, std::deque<std::string>& storage) const;
+
+ private:
+  enum class Behavior : uint8_t { removed, isolated, merged_with_previous, merged_with_next, contiguous };
+  struct Step {
+    std::shared_ptr<const Regex> pattern;  // null: no splitting
+    Behavior behavior = Behavior::isolated;
+    bool invert = false;
+    bool prefix_space = false;  // before splitting
+  };
+  Result<void> add(const Json& config, RegexCompiler compile);
+  Result<void> add_split(const Json& config, RegexCompiler compile);
+  static Result<void> apply(const Step& step, std::string_view text, std::vector<std::string_view>& out);
+
+  std::vector<Step> steps_;
+  bool byte_level_ = false;
+};
+
+}  // namespace qb::text

@@ -1,0 +1,176 @@
+#include "text/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "base/json.h"
+#include "host/host.h"
+#include "text/nfc.h"
+#include "text/oniguruma.h"
+
+namespace qb::text {
+namespace {
+
+std::string file(const std::string& name) {
+  std::ifstream in(QB_TEST_DATA "/text/" + name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+Json json_file(const std::string& name) {
+  Json out;
+  JsonError error;
+  EXPECT_TRUE(parse_json(file(name), out, error)) << name << ": " << error.what;
+  return out;
+}
+
+// tokenizer.json with members replaced.
+Result<Tokenizer> load_with(const Json& patch) {
+  Json document = json_file("tokenizer.json");
+  for (const auto& [key, value] : patch.items()) document[key] = value;
+  return Tokenizer::load(dump_json(document), host::compile_regex);
+}
+
+Json parsed(std::string_view text) {
+  Json out;
+  JsonError error;
+  EXPECT_TRUE(parse_json(text, out, error)) << error.what;
+  return out;
+}
+
+TEST(tokenizer, agrees_with_the_tokenizers_library) {
+  size_t texts = 0;
+  for (const Json& c : json_file("token_cases.json")) {
+    const auto tokenizer = load_with(*find(c, "patch"));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().what;
+    for (const Json& text : *find(c, "texts")) {
+      const auto ids = tokenizer->encode(text[0].get<std::string>(), true);
+      ASSERT_TRUE(ids.ok()) << ids.error().what;
+      EXPECT_EQ(*ids, text[1].get<std::vector<TokenId>>()) << string_at(c, "name") << ": " << text[0];
+      ++texts;
+    }
+  }
+  EXPECT_GT(texts, 100U);
+}
+
+TEST(tokenizer, decodes_what_it_encodes) {
+  const auto t = load_with(Json::object());
+  ASSERT_TRUE(t.ok()) << t.error().what;
+  std::string all;
+  for (uint32_t point : {0x00U, 0x09U, 0x20U, 0x7FU, 0x80U, 0x7FFU, 0x800U, 0xFFFDU}) {
+    all += point < 0x80    ? std::string(1, static_cast<char>(point))
+           : point < 0x800 ? std::string{static_cast<char>(0xC0 | (point >> 6)), static_cast<char>(0x80 | (point & 0x3F))}
+                           : std::string{static_cast<char>(0xE0 | (point >> 12)), static_cast<char>(0x80 | ((point >> 6) & 0x3F)),
+                                         static_cast<char>(0x80 | (point & 0x3F))};
+  }
+  all += "<|user|> text\xF0\x9F\x91\x8D</s>";
+  const auto ids = t->encode(all, false);
+  ASSERT_TRUE(ids.ok());
+  EXPECT_EQ(*t->decode(*ids, false), all);
+  const auto plain = t->decode(*ids, true);
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->find("<|user|>"), std::string::npos);
+  EXPECT_EQ(t->size(), 320);
+  EXPECT_EQ(t->id_of("</s>"), 1);
+  EXPECT_EQ(t->id_of("no such token"), -1);
+  EXPECT_TRUE(t->is_special(1));
+  EXPECT_FALSE(t->is_special(100));
+  EXPECT_FALSE(t->decode(std::vector<TokenId>{320}, false).ok());
+  EXPECT_FALSE(t->decode(std::vector<TokenId>{-1}, false).ok());
+  EXPECT_FALSE(t->encode("a\xFF", false).ok());
+}
+
+TEST(tokenizer, long_runs_take_no_square_time) {
+  const auto t = load_with(Json::object());
+  ASSERT_TRUE(t.ok());
+  for (const char c : {'t', ' ', '.', '\n'}) {
+    const std::string run(300'000, c);
+    const auto ids = t->encode(run, false);
+    ASSERT_TRUE(ids.ok()) << ids.error().what;
+    EXPECT_EQ(*t->decode(*ids, false), run);
+  }
+}
+
+TEST(tokenizer, refuses_by_name) {
+  struct Case {
+    const char* patch;
+    const char* says;
+  };
+  for (const Case& c : {Case{R"({"normalizer": {"type": "NFKC"}})", "NFKC"},
+                        Case{R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}})", "Lowercase"},
+                        Case{R"({"pre_tokenizer": {"type": "Metaspace"}})", "Metaspace"},
+                        Case{R"({"pre_tokenizer": {"type": "Digits"}})", "ByteLevel"},
+                        Case{R"({"pre_tokenizer": null})", "pre-tokenizer"},
+                        Case{R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]}})", "after ByteLevel"},
+                        Case{R"({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated"}})", "\\w"},
+                        Case{R"({"pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": "Shuffled"}})", "Shuffled"},
+                        Case{R"({"post_processor": {"type": "BertProcessing"}})", "BertProcessing"},
+                        Case{R"({"decoder": {"type": "WordPiece"}})", "WordPiece"},
+                        Case{R"({"decoder": null})", "decoder"},
+                        Case{R"({"model": {"type": "Unigram"}})", "Unigram"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {}, "merges": [], "byte_fallback": true}})", "byte_fallback"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {}, "merges": [], "dropout": 0.1}})", "dropout"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}})", "'b'"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}})", "two tokens"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}})", "share the id"},
+                        Case{R"({"model": {"type": "BPE", "vocab": {"a": 99999999}, "merges": []}})", "99999999"},
+                        Case{R"({"added_tokens": [{"id": 5, "content": "<s>"}]})", "<s>"},
+                        Case{R"({"added_tokens": [{"id": 400, "content": "<new>"}]})", "<new>"}}) {
+    const auto t = load_with(parsed(c.patch));
+    ASSERT_FALSE(t.ok()) << c.patch;
+    EXPECT_NE(t.error().what.find(c.says), std::string::npos) << t.error().what;
+  }
+}
+
+TEST(tokenizer, patterns_that_would_mean_something_else_are_refused) {
+  for (const char* const bad : {"\\w", "\\b", "\\h", "[[:alpha:]]", "[a&&b]", "a{2}+", "a{,3}", "(?m:.)", "(?<n>a)", "\\1", "\\p{^L}", "a**", "[a-\\d]", "(a",
+                                "a)", "\\", "[a", "(*UTF)"}) {
+    EXPECT_FALSE(translate_oniguruma(bad).ok()) << bad;
+  }
+  for (const char* const good : {"a++b*+c?+", "[^\\s\\p{L}\\p{N}]+", "(?<=a)b(?!c)", "\\x41\\x{1F600}\\u00e9", "x{1,3}?y{2,}z{4}", "[\\S\\n]"}) {
+    const auto r = translate_oniguruma(good);
+    ASSERT_TRUE(r.ok()) << r.error().what;
+    EXPECT_TRUE(host::compile_regex(*r).ok()) << *r;
+  }
+}
+
+TEST(tokenizer, patterns_are_searched_within_limits) {
+  const auto hostile = host::compile_regex("(a|aa|b?a)+$");
+  ASSERT_TRUE(hostile.ok());
+  EXPECT_FALSE((*hostile)->find(std::string(5000, 'a') + "!", 0).ok());
+  const auto digits = host::compile_regex("[0-9]+");
+  ASSERT_TRUE(digits.ok());
+  const auto found = (*digits)->find("12 ab 345", 2);
+  ASSERT_TRUE(found.ok() && found->has_value());
+  EXPECT_EQ((**found).begin, 6U);
+  EXPECT_EQ((**found).end, 9U);
+  EXPECT_FALSE((*(*digits)->find("12", 2)).has_value());
+}
+
+TEST(nfc, composes_and_bounds_runs_of_marks) {
+  EXPECT_EQ(*to_nfc("e\xCC\x81"), "\xC3\xA9");
+  EXPECT_EQ(*to_nfc("plain"), "plain");
+  std::string marks = "a";
+  for (int i = 0; i < 5000; ++i) marks += "\xCC\x81";
+  EXPECT_FALSE(to_nfc(marks).ok());
+}
+
+TEST(utf8_stream, hands_out_whole_characters) {
+  const std::string text = "a\xC3\xA9\xE6\x97\xA5\xF0\x9F\x91\x8D";
+  Utf8Stream stream;
+  std::string out;
+  for (const char c : text) {
+    out += stream.push(std::string_view(&c, 1));
+    EXPECT_EQ(text.substr(0, out.size()), out);
+  }
+  EXPECT_EQ(out, text);
+  EXPECT_EQ(stream.finish(), "");
+  EXPECT_EQ(stream.push("\xE6\x97"), "");
+  EXPECT_EQ(stream.push("x\xFFy"), "\xEF\xBF\xBDx\xEF\xBF\xBDy");
+  EXPECT_EQ(stream.push("\xF0\x9F"), "");
+  EXPECT_EQ(stream.finish(), "\xEF\xBF\xBD");
+}
+
+}  // namespace
+}  // namespace qb::text
