@@ -72,7 +72,8 @@ class DeepCheck {
         tasks.push_back({&m, &part});
         total_ += part.bytes;
       }
-    std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return std::pair(a.part->file, a.part->offset) < std::pair(b.part->file, b.part->offset); });
+    std::sort(tasks.begin(), tasks.end(),
+              [](const Task& a, const Task& b) { return std::pair(a.part->file, a.part->offset) < std::pair(b.part->file, b.part->offset); });
     std::vector<std::thread> threads;
     const auto work = [&] {
       for (size_t i = next_++; i < tasks.size() && !failed_; i = next_++) one(tasks[i]);
@@ -118,8 +119,10 @@ class DeepCheck {
   // Zero scales matter where their codes are not zero.
   bool dead(const ir::Module& m, const ir::Stored& scale, Diagnostics& found) {
     const ir::Stored& code = *m.part(ir::Role::code);
-    Result<prog::SurveyResult> r =
-        survey({.kind = prog::SurveyKind::dead_codes, .input = prog::input_of(scale, m.scheme->weight.block.rows), .second = {prog::input_of(code, 1)}, .type = m.scheme->weight});
+    Result<prog::SurveyResult> r = survey({.kind = prog::SurveyKind::dead_codes,
+                                           .input = prog::input_of(scale, m.scheme->weight.block.rows),
+                                           .second = {prog::input_of(code, 1)},
+                                           .type = m.scheme->weight});
     if (!r) {
       fail(r.error());
       return false;
@@ -216,8 +219,8 @@ Result<void> check_tied_head(Session& s, bool deep) {
   if (head == nullptr || table == nullptr) return {};
   QB_ASSIGN(const bool same, same_bytes(s, *head, *table, deep ? head->bytes : 64u << 10));
   if (!same)
-    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = "lm_head"}, "other numbers than model.embed_tokens",
-                  "the same, or tie_word_embeddings false");
+    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = "lm_head"},
+                  "other numbers than model.embed_tokens", "the same, or tie_word_embeddings false");
   return {};
 }
 

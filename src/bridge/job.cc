@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "base/json.h"
 #include "io/directory.h"
@@ -18,20 +19,10 @@ namespace qb {
 namespace {
 
 // Wide elements first keeps every tensor aligned to its element; within a width, the order of the source keeps reads sequential.
-struct Key {
-  int width;
-  FileId file;
-  uint64_t offset;
-  friend auto operator<=>(const Key&, const Key&) = default;
-};
-Key key_of(const prog::Program& p) {
-  Key k{0, 0, 0};
-  for (const prog::Output& o : p.outputs) k.width = std::min(k.width, -bits(o.dtype));
-  if (!p.inputs.empty()) {
-    k.file = p.inputs.front().file;
-    k.offset = p.inputs.front().offset;
-  }
-  return k;
+std::tuple<int, FileId, uint64_t> key_of(const prog::Program& p) {
+  int width = 0;
+  for (const prog::Output& o : p.outputs) width = std::min(width, -bits(o.dtype));
+  return p.inputs.empty() ? std::tuple(width, FileId{0}, uint64_t{0}) : std::tuple(width, p.inputs.front().file, p.inputs.front().offset);
 }
 
 // Problems that stop a conversion. Exact repairs happen on reading: names, ranks and dtypes are normalised there, so the IR is already right.
@@ -67,10 +58,10 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
   }
   for (const PlannedFile& f : job.files) {
     add(f.name);
-    for (const auto& [key, value] : f.metadata) add(key + "=" + value + "\n");
+    for (const auto& [key, value] : f.metadata) add(fmt::format("{}={}\n", key, value));
     for (const prog::Program& p : f.programs) add(prog::to_text(p));
   }
-  for (const auto& [name, document] : job.plan.documents) add(name + "\n" + dump_json(*document));
+  for (const auto& [name, document] : job.plan.documents) add(fmt::format("{}\n{}", name, dump_json(*document)));
   const uint64_t hash = XXH3_64bits_digest(state);
   XXH3_freeState(state);
   return fmt::format("quantbridge 1 {:016x}", hash);

@@ -57,13 +57,16 @@ Result<Facts> fetch_facts(const Package& package) {
   Facts facts;
   at = 0;
   for (const TensorInfo* t : wanted) {
-    facts.scalars.emplace(t->name, Facts::Scalar{widen(t->dtype, buffer.data() + at), std::string(reinterpret_cast<const char*>(buffer.data()) + at, t->bytes)});
+    facts.scalars.emplace(t->name,
+                          Facts::Scalar{widen(t->dtype, buffer.data() + at), std::string(reinterpret_cast<const char*>(buffer.data()) + at, t->bytes)});
     at += t->bytes;
   }
   return facts;
 }
 
-Result<prog::SurveyResult> StreamSurveyor::ask(const prog::Survey& question) { return survey(question, source_, context_); }
+Result<prog::SurveyResult> StreamSurveyor::ask(const prog::Survey& question) {
+  return survey(question, source_, context_);
+}
 
 Result<Session> open_session(const std::filesystem::path& path) {
   Session s;
@@ -85,6 +88,8 @@ Result<Session> open_session(const std::filesystem::path& path) {
   return s;
 }
 
-bool carried_over(const Problem& p) { return p.code == "fused-scale-mismatch" || p.code == "fused-input-scale-mismatch" || p.code == "tied-head-differs"; }
+bool carried_over(const Problem& p) {
+  return p.code == "fused-scale-mismatch" || p.code == "fused-input-scale-mismatch" || p.code == "tied-head-differs";
+}
 
 }  // namespace qb
