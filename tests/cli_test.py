@@ -37,7 +37,7 @@ def as_json(what, r, command):
 
 
 def main(tmp):
-    nvfp4, dense = DATA / "modelopt/llama-nvfp4", DATA / "base/llama_small"
+    nvfp4, dense = DATA / "modelopt/llama-nvfp4-kv_fp8", DATA / "base/llama_small"
     # help, version, usage
     for args in (["--help"], ["--version"], *[[c, "--help"] for c in ("inspect", "check", "convert", "quantize")]):
         r = code(" ".join(args), 0, *args)
