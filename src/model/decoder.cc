@@ -105,7 +105,10 @@ class Loader {
     if ((n != 0 && m->n != n) || (k != 0 && m->k != k)) {
       return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", path, m->n, m->k, n, k)};
     }
-    QB_ASSIGN(out, Linear::load(*m, *loading_.package.source, loading_.arena, options_, loading_.context));
+    layer::LinearOptions options = options_;
+    // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
+    if (loading_.options.reference && options.inputs == kernel::Inputs::as_scheme && (!m->scheme || !m->scheme->input)) options.inputs = kernel::Inputs::f32;
+    QB_ASSIGN(out, Linear::load(*m, *loading_.package.source, loading_.arena, options, loading_.context));
     resident += out.bytes();
     return {};
   }

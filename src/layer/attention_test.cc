@@ -1,0 +1,171 @@
+// Attention against the plain formula in double, on the numbers that the cache holds.
+#include "layer/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "host/host.h"
+#include "num/codec.h"
+
+namespace qb::layer {
+namespace {
+
+constexpr int64_t tokens = kv_block_tokens;
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim, window;
+  Elem elem;
+  bool through_e4m3 = false;
+};
+
+// What one number is after it went through the cache.
+float stored(const Shape& s, float x, float scale) {
+  if (s.elem == Elem::e4m3 || s.through_e4m3) return decode_e4m3(encode_e4m3_sat(x / scale)) * scale;
+  return s.elem == Elem::bf16 ? round_bf16(x) : x;
+}
+
+// Sequences of several lengths whose blocks lie in disorder; slots that no token was stored in hold NaN.
+class Cache {
+ public:
+  Cache(const Shape& shape, const std::vector<int64_t>& lengths, uint32_t seed) : shape_(shape), random_(seed) {
+    const int64_t half = tokens * shape.kv_heads * shape.head_dim * bits(shape.elem) / 8;
+    int32_t blocks = 0;
+    for (const int64_t n : lengths) blocks += static_cast<int32_t>((n + tokens - 1) / tokens);
+    bytes_.assign(static_cast<size_t>(blocks * 2 * half), std::byte{0xFF});
+    layer.keys = bytes_.data();
+    layer.values = bytes_.data() + half;
+    layer.block_stride = 2 * half;
+    layer.elem = shape.elem;
+    layer.kv_heads = shape.kv_heads;
+    layer.head_dim = shape.head_dim;
+    layer.through_e4m3 = shape.through_e4m3;
+    layer.k_scale = 0.03F;
+    layer.v_scale = 0.011F;
+    std::vector<int32_t> order(static_cast<size_t>(blocks));
+    for (int32_t i = 0; i < blocks; ++i) order[static_cast<size_t>(i)] = i;
+    std::shuffle(order.begin(), order.end(), random_);
+    size_t next = 0;
+    for (const int64_t n : lengths) {
+      tables.emplace_back();
+      for (int64_t b = 0; b < (n + tokens - 1) / tokens; ++b) tables.back().push_back(order[next++]);
+      keys.push_back(numbers(n * shape.kv_heads * shape.head_dim, 2.0F));
+      values.push_back(numbers(n * shape.kv_heads * shape.head_dim, 1.0F));
+      const int64_t width = shape.kv_heads * shape.head_dim;
+      for (int64_t t = 0; t < n; ++t) store_kv(layer, tables.back(), t, keys.back().data() + t * width, values.back().data() + t * width);
+    }
+  }
+  std::vector<float> numbers(int64_t count, float size) {
+    std::normal_distribution<float> normal(0.0F, size);
+    std::vector<float> v(static_cast<size_t>(count));
+    for (float& x : v) x = normal(random_);
+    return v;
+  }
+  // The attention of one query in double.
+  std::vector<double> want(size_t sequence, int64_t position, int64_t head, const float* q) const {
+    const int64_t dim = shape_.head_dim, width = shape_.kv_heads * dim, kv_head = head / (shape_.heads / shape_.kv_heads);
+    const int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
+    std::vector<double> scores;
+    double most = -1e300, total = 0;
+    for (int64_t j = low; j <= position; ++j) {
+      double dot = 0;
+      for (int64_t d = 0; d < dim; ++d)
+        dot +=
+            static_cast<double>(q[d]) * static_cast<double>(stored(shape_, keys[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.k_scale));
+      scores.push_back(dot / std::sqrt(static_cast<double>(dim)));
+      most = std::max(most, scores.back());
+    }
+    std::vector<double> out(static_cast<size_t>(dim), 0.0);
+    for (int64_t j = low; j <= position; ++j) {
+      const double weight = std::exp(scores[static_cast<size_t>(j - low)] - most);
+      total += weight;
+      for (int64_t d = 0; d < dim; ++d)
+        out[static_cast<size_t>(d)] +=
+            weight * static_cast<double>(stored(shape_, values[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.v_scale));
+    }
+    for (double& x : out) x /= total;
+    return out;
+  }
+
+  KvLayer layer;
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<std::vector<float>> keys, values;
+
+ private:
+  Shape shape_;
+  std::mt19937 random_;
+  std::vector<std::byte> bytes_;
+};
+
+std::vector<Isa> levels() {
+  std::vector<Isa> all{Isa::generic};
+  for (const Isa isa : {Isa::avx2, Isa::avx512})
+    if (host::detect_isa() >= isa) all.push_back(isa);
+  return all;
+}
+
+void expect_right(const Shape& shape) {
+  // Whole blocks, one more, one less, a single token; the last `counts` tokens of each are asked for.
+  const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
+  Cache cache(shape, lengths, 7);
+  std::vector<AttentionRun> runs;
+  int64_t rows = 0;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    runs.push_back({.table = cache.tables[s], .first_row = rows, .first_position = lengths[s] - counts[s], .count = counts[s]});
+    rows += counts[s];
+  }
+  const std::vector<float> q = cache.numbers(rows * shape.heads * shape.head_dim, 1.5F);
+  host::ThreadPool three(3), one(1);
+  const auto run = [&](Isa isa, host::ThreadPool& pool) {
+    std::vector<float> out = q;
+    attention({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .q = out.data(), .runs = runs}, isa, pool);
+    return out;
+  };
+  const std::vector<float> got = run(levels().back(), three);
+  for (const Isa isa : levels()) EXPECT_EQ(std::memcmp(run(isa, one).data(), got.data(), got.size() * sizeof(float)), 0) << "level " << static_cast<int>(isa);
+  std::vector<float> reference = q;
+  if (shape.elem == Elem::f32) {
+    attention_reference({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .q = reference.data(), .runs = runs}, three);
+  }
+  for (size_t s = 0; s < lengths.size(); ++s)
+    for (int64_t t = 0; t < counts[s]; ++t)
+      for (int64_t h = 0; h < shape.heads; ++h) {
+        const int64_t at = ((runs[s].first_row + t) * shape.heads + h) * shape.head_dim;
+        const std::vector<double> want = cache.want(s, runs[s].first_position + t, h, q.data() + at);
+        for (int64_t d = 0; d < shape.head_dim; ++d) {
+          const double w = want[static_cast<size_t>(d)];
+          ASSERT_NEAR(got[static_cast<size_t>(at + d)], w, 3e-5) << "sequence " << s << " token " << t << " head " << h << " at " << d;
+          ASSERT_NEAR(shape.elem == Elem::f32 ? reference[static_cast<size_t>(at + d)] : static_cast<float>(w), w, 1e-6);
+        }
+      }
+}
+
+TEST(Attention, GroupsOfHeads) {
+  for (const auto& [heads, kv_heads] : {std::pair<int64_t, int64_t>{4, 4}, {4, 2}, {6, 1}, {40, 1}, {7, 7}}) expect_right({heads, kv_heads, 16, 0, Elem::f32});
+}
+TEST(Attention, HeadSizes) {
+  for (const int64_t dim : {4, 36, 64, 80, 128, 256}) expect_right({2, 1, dim, 0, Elem::bf16});
+}
+TEST(Attention, SlidingWindows) {
+  for (const int64_t window : {1, 2, 31, 32, 33, 50, 1000}) expect_right({4, 2, 16, window, Elem::f32});
+}
+TEST(Attention, QuantizedCaches) {
+  expect_right({4, 2, 64, 0, Elem::e4m3});
+  expect_right({4, 2, 64, 40, Elem::e4m3});
+  expect_right({4, 2, 64, 0, Elem::f32, true});
+}
+
+TEST(Attention, AFloatCacheThroughE4m3HoldsWhatAnE4m3CacheMeans) {
+  for (const float x : {0.0F, -0.4F, 13.44F, 20.0F, -1e9F}) {
+    const Shape s{1, 1, 4, 0, Elem::e4m3};
+    EXPECT_EQ(stored(s, x, 0.03F), stored({1, 1, 4, 0, Elem::f32, true}, x, 0.03F));
+    EXPECT_LE(std::abs(stored(s, x, 0.03F)), 448 * 0.03F);
+  }
+}
+
+}  // namespace
+}  // namespace qb::layer
