@@ -11,7 +11,7 @@ add_library(QuantBridge::quantbridge ALIAS quantbridge_library)
 set_target_properties(quantbridge_library PROPERTIES OUTPUT_NAME quantbridge EXPORT_NAME quantbridge LINKER_LANGUAGE CXX)
 target_compile_features(quantbridge_library INTERFACE cxx_std_20)
 target_include_directories(quantbridge_library INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(quantbridge_library PRIVATE fmt::fmt Threads::Threads PkgConfig::PCRE2)
+target_link_libraries(quantbridge_library PRIVATE fmt::fmt Threads::Threads PkgConfig::PCRE2 PkgConfig::UTF8PROC)
 
 install(TARGETS quantbridge_library EXPORT QuantBridgeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/quantbridge DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
