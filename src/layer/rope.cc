@@ -140,6 +140,7 @@ Result<Rope> Rope::make(const Json& config, int64_t head_dim) {
   if (type == "linear" || type == "dynamic" || type == "llama3") {
     QB_ASSIGN(r.factor_, p.positive("factor"));
   }
+  if (type == "linear" || type == "dynamic") r.reach_ = std::max(r.factor_, 1.0);
   if (type == "linear") {
     for (float& f : r.short_) f /= static_cast<float>(r.factor_);
     return r;

@@ -21,6 +21,8 @@ class Rope {
   int64_t half() const { return static_cast<int64_t>(short_.size()); }
   // What cosines and sines are multiplied with.
   float attention_scaling() const { return scaling_; }
+  // How many times max_position_embeddings the positions reach: the factor of the types that are written to go beyond it (linear, dynamic).
+  double reach() const { return reach_; }
   // The frequency of the pair `i` in a sequence of `length` tokens; only dynamic and longrope depend on the length.
   float frequency(int64_t i, int64_t length) const;
   // cos, sin: [positions, half], for tokens of one sequence whose length (the prompt's, or with the newest token) is `length`.
@@ -31,7 +33,7 @@ class Rope {
   Kind kind_ = Kind::fixed;
   std::vector<float> short_, long_;  // frequencies; long_: beyond `boundary_` (longrope)
   int64_t boundary_ = 0;             // length from which on dynamic and longrope change
-  double theta_ = 10000, factor_ = 1;
+  double theta_ = 10000, factor_ = 1, reach_ = 1;
   float scaling_ = 1;
 };
 

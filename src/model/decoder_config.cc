@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/diagnostics.h"
@@ -82,6 +83,7 @@ Result<DecoderConfig> read_decoder_config(const Json& config, const arch::Topolo
   }
   QB_ASSIGN(c.windows, read_windows(config, t));
   QB_ASSIGN(c.rope, layer::Rope::make(config, c.head_dim));
+  c.max_positions = static_cast<int64_t>(std::min(static_cast<double>(c.max_positions) * c.rope.reach(), static_cast<double>(INT32_MAX)));
   return c;
 }
 
