@@ -39,11 +39,21 @@ namespace inputs {
 QB_INLINE float signed_like(float magnitude, float x) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | (std::bit_cast<uint32_t>(x) & 0x80000000U));
 }
+// The nearest number of a format with Mant bits of fraction, at most `limit`: adding and taking away 2^23 steps of the format rounds to whole steps. As
+// round_magnitude, but the number and not its code: no branch, so that loops become vector code. NaN counts as the limit.
+template <int Mant, int Bias>
+QB_INLINE float nearest(uint32_t magnitude, float limit) {
+  constexpr uint32_t min_normal = uint32_t{128 - Bias} << 23;
+  magnitude = min_of(magnitude, std::bit_cast<uint32_t>(limit));
+  const float magic = std::bit_cast<float>(max_of(magnitude & f32_inf_bits, min_normal) + (uint32_t{23 - Mant} << 23));
+  return (std::bit_cast<float>(magnitude) + magic) - magic;
+}
 QB_INLINE float to_e4m3(float x) {
-  return signed_like(recipe::e4m3_value(recipe::e4m3_code<true>(std::bit_cast<uint32_t>(x) & f32_abs_mask)), x);
+  const uint32_t magnitude = std::bit_cast<uint32_t>(x) & f32_abs_mask, nan = magnitude > f32_inf_bits ? 0x7FC00000U : 0U;
+  return signed_like(std::bit_cast<float>(std::bit_cast<uint32_t>(nearest<3, 7>(magnitude, 448.0F)) | nan), x);
 }
 QB_INLINE float to_e2m1(float x) {
-  return signed_like(magnitude_value<1, 1>(round_magnitude<1, 1>(std::bit_cast<uint32_t>(x) & f32_abs_mask, 6.0F)), x);
+  return signed_like(nearest<1, 1>(std::bit_cast<uint32_t>(x) & f32_abs_mask, 6.0F), x);
 }
 QB_INLINE uint16_t bf16_bits(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
@@ -71,16 +81,37 @@ QB_INLINE void keep(float value, uint16_t* to) {
   *to = static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
 }
 
+// In two loops, each of which compilers make vector code of; a part of a row at a time stays in the first-level cache.
+inline constexpr int64_t part = 512;
+
 template <class T>
 QB_INLINE void fp8_codes(const float* x, int64_t count, float scale, T* to) {
-  for (int64_t j = 0; j < count; ++j) keep(to_e4m3(x[j] / scale), to + j);
+  float code[part];
+  for (int64_t at = 0; at < count; at += part) {
+    const int64_t here = count - at < part ? count - at : part;
+    for (int64_t j = 0; j < here; ++j) code[j] = to_e4m3(x[at + j] / scale);
+    for (int64_t j = 0; j < here; ++j) keep(code[j], to + at + j);
+  }
 }
-// e2m1 * b of one block of 16; `d` is the block's whole scale.
+
+// e2m1 * b for whole blocks of 16, b = e4m3(amax / 6 / global).
 template <class T>
-QB_INLINE void nvfp4_codes(const float* x, float global, T* to, float& d) {
-  const float b = to_e4m3(amax(x, 16) / 6.0F / global);
-  d = b * global;
-  for (int64_t j = 0; j < 16; ++j) keep(d == 0 ? 0.0F : to_e2m1(x[j] / d) * b, to + j);
+QB_INLINE void nvfp4_codes(const float* x, int64_t count, float global, T* to) {
+  float b[part / 16], scale[part], code[part];
+  for (int64_t at = 0; at < count; at += part) {
+    const int64_t here = count - at < part ? count - at : part;
+    for (int64_t g = 0; g < here / 16; ++g) b[g] = amax(x + at + 16 * g, 16);
+    for (int64_t g = 0; g < here / 16; ++g) b[g] = to_e4m3(b[g] / 6.0F / global);
+    for (int64_t g = 0; g < here / 16; ++g) {
+      for (int64_t j = 0; j < 16; ++j) scale[16 * g + j] = b[g];
+    }
+    for (int64_t j = 0; j < here; ++j) {
+      const float d = scale[j] * global;
+      const float q = to_e2m1(x[at + j] / d) * scale[j];
+      code[j] = std::bit_cast<float>(d == 0 ? 0U : std::bit_cast<uint32_t>(q));
+    }
+    for (int64_t j = 0; j < here; ++j) keep(code[j], to + at + j);
+  }
 }
 
 }  // namespace inputs

@@ -7,7 +7,7 @@
 //   bf16(line)              the operand of a panel_bf16 line, and store_bf16(line, operand) back
 //   fp8(line, o[2])         the operands of a panel_fp8 line
 //   fp4(line, o[4])         the operands of a panel_fp4 line, in the order that Prepared says
-//   scales(bytes)           16 E4M3 numbers
+//   scales(bytes)           16 E4M3 numbers; two_scales(bytes, s[2]) 32 of them, in units of scale_unit
 //   times(operand, acc)     each row's pair by its scale; the product is exact in bfloat16
 //   dot(acc, operand, x)    acc + pair * (x[0], x[1])
 //   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers
@@ -56,10 +56,7 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
       break;
     case Quantization::nvfp4:
       scale = input_scale;
-      for (int64_t j = 0; j < p.k; j += 16) {
-        float d = 0;
-        inputs::nvfp4_codes(x + j, input_scale, out + j, d);
-      }
+      inputs::nvfp4_codes(x, p.k, input_scale, out);
       break;
   }
   to.scale[m] = scale;
@@ -93,7 +90,7 @@ struct Lines<V, Weights::bf16> {
 };
 template <class V>
 struct Lines<V, Weights::fp8> {
-  static constexpr int operands = 2, together = 2;
+  static constexpr int operands = 2, together = 4;
   QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::fp8(line, o); }
 };
 template <class V>
@@ -140,27 +137,41 @@ QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int
   }
 }
 
-// The scales of one panel's rows that come last, in double: with a sum and a token's scale no intermediate overflows.
+// The scales and the bias of one panel's rows, which come last, in double: with a sum and a token's scale no intermediate overflows.
 struct RowScales {
-  QB_KI RowScales(const RunArgs& a, int64_t first, int64_t count) {
+  QB_KI RowScales(const RunArgs& a, int64_t first, int64_t rows) : count(rows) {
     const auto* grid = reinterpret_cast<const float*>(a.weight->scales);
-    const ir::Block block = a.problem->scheme.weight.block;
-    const bool plain = a.problem->scheme.weight.plain(), two = a.problem->scheme.weight.two_level();
-    for (int64_t r = 0; r < ir::panel_rows; ++r) {
-      float s = two ? a.weight->global : 1.0F;
-      if (!plain && !two && block == ir::Block{0, 0}) s = grid[0];
-      if (!plain && !two && block == ir::Block{1, 0}) s = r < count ? grid[first + r] : 0.0F;
-      scale[r] = static_cast<double>(s);
-      bias[r] = a.weight->bias == nullptr || r >= count ? 0.0 : static_cast<double>(a.weight->bias[first + r]);
+    const ir::QuantType& type = a.problem->scheme.weight;
+    if (type.block == ir::Block{1, 0} && !type.plain()) {
+      copy(grid + first, scale);
+    } else {
+      const float all = type.two_level() ? a.weight->global : !type.plain() && type.block == ir::Block{0, 0} ? grid[0] : 1.0F;
+      for (float& s : scale) s = all;
+    }
+    if (a.weight->bias != nullptr) {
+      copy(a.weight->bias + first, bias);
+    } else {
+      for (float& b : bias) b = 0;
     }
   }
   // One token's results of the panel.
-  QB_KI void finish(const float* sums, float token, float* y, int64_t count) const {
+  QB_KI void finish(const float* sums, float token, float* y) const {
     float out[ir::panel_rows];
-    for (int64_t r = 0; r < ir::panel_rows; ++r) out[r] = static_cast<float>(static_cast<double>(sums[r]) * scale[r] * static_cast<double>(token) + bias[r]);
-    std::memcpy(y, out, static_cast<size_t>(count) * sizeof(float));
+    for (int64_t r = 0; r < ir::panel_rows; ++r) {
+      out[r] = static_cast<float>(static_cast<double>(sums[r]) * static_cast<double>(scale[r]) * static_cast<double>(token) + static_cast<double>(bias[r]));
+    }
+    if (count == ir::panel_rows) {
+      std::memcpy(y, out, sizeof out);
+    } else {
+      std::memcpy(y, out, static_cast<size_t>(count) * sizeof(float));
+    }
   }
-  double scale[ir::panel_rows], bias[ir::panel_rows];
+  QB_KI void copy(const float* from, float* to) const {
+    if (count == ir::panel_rows) return std::memcpy(to, from, ir::panel_rows * sizeof(float)), void();
+    for (int64_t r = 0; r < ir::panel_rows; ++r) to[r] = r < count ? from[r] : 0.0F;
+  }
+  int64_t count;
+  alignas(64) float scale[ir::panel_rows], bias[ir::panel_rows];
 };
 
 template <class V, Weights kind, int M>
@@ -178,13 +189,20 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
     if constexpr (kind == Weights::nvfp4) {
       const std::byte* s = a.weight->scales + panel * groups * ir::panel_rows;
       QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
-      for (int64_t g = 0; g < groups; ++g, w += 128, s += ir::panel_rows) {
-        Acc t[M];
-        stream<V, kind, M>(w, 2, in.x + g * 16, in.ld, t);
-        if (g % 4 == 0) __builtin_prefetch(s + 512);
-        const Acc scale = V::scales(s);
-        QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
+      for (int64_t g = 0; g < groups; g += 2, w += 256, s += 2 * ir::panel_rows) {
+        __builtin_prefetch(s + 512);
+        std::byte last[2 * ir::panel_rows] = {};
+        if (g + 1 == groups) std::memcpy(last, s, ir::panel_rows);
+        Acc scale[2];
+        V::two_scales(g + 1 == groups ? last : s, scale);
+        QB_UNROLL for (int64_t i = 0; i < 2; ++i) {
+          if (g + i == groups) break;
+          Acc t[M];
+          stream<V, kind, M>(w + 128 * i, 2, in.x + (g + i) * 16, in.ld, t);
+          QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale[i], sum[m]);
+        }
       }
+      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(sum[m], V::splat(V::scale_unit), V::zero());
     } else if (tiles) {
       const auto* grid = reinterpret_cast<const float*>(a.weight->scales) + first / tile * ((p.k + tile - 1) / tile);
       QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
@@ -202,7 +220,7 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
     QB_UNROLL for (int m = 0; m < M; ++m) {
       alignas(64) float sums[ir::panel_rows];
       V::store(sums, sum[m]);
-      rows.finish(sums, in.scale[m], a.y + m * p.n + first, count);
+      rows.finish(sums, in.scale[m], a.y + m * p.n + first);
     }
   }
 }
@@ -334,7 +352,7 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
       for (int64_t n = 0; n < panels; ++n) {
         const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
         const RowScales rows(a, first, count);
-        for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc + n * ir::panel_rows, in.scale[m0 + m], a.y + (m0 + m) * p.n + first, count);
+        for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc + n * ir::panel_rows, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
       }
     }
   }

@@ -36,6 +36,10 @@ bool is_reference(const Kernel& k) {
   return k.code_layout == ir::Layout::rows;
 }
 
+host::Feature missing(host::Feature needs, host::Feature have) {
+  return static_cast<host::Feature>(static_cast<uint32_t>(needs) & ~static_cast<uint32_t>(have));
+}
+
 Candidate judge(const Kernel& k, const Problem& p, const host::Cpu& cpu, const Policy& policy) {
   Candidate c{.kernel = &k, .ok = false, .why = "", .cost_ns = 0};
   for (const std::string& pattern : policy.deny) {
@@ -43,7 +47,7 @@ Candidate judge(const Kernel& k, const Problem& p, const host::Cpu& cpu, const P
   }
   if (policy.reference && !is_reference(k)) return c.why = "only reference kernels are wanted", c;
   if (!host::covers(cpu.features, k.needs)) {
-    return c.why = fmt::format("needs {}, {} has {}", host::to_string(k.needs), cpu.name, host::to_string(cpu.features)), c;
+    return c.why = fmt::format("needs {}, {} has {}", host::to_string(missing(k.needs, cpu.features)), cpu.name, host::to_string(cpu.features)), c;
   }
   const kernel::Verdict v = k.accepts(p);
   if (!v.ok) return c.why = v.why, c;

@@ -1,0 +1,124 @@
+#include "oracle/oracle.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+namespace qb::oracle {
+namespace {
+
+using kernel::Inputs;
+using kernel::Kernel;
+using kernel::Problem;
+
+ir::Scheme scheme(std::string_view text) {
+  auto r = ir::parse_scheme(text);
+  EXPECT_TRUE(r.ok()) << text;
+  return r.ok() ? *r : ir::Scheme{};
+}
+
+const host::Cpu& cpu(std::string_view name) {
+  for (const host::Cpu& c : host::known_cpus()) {
+    if (c.name == name) return c;
+  }
+  ADD_FAILURE() << "no " << name;
+  return host::known_cpus().front();
+}
+
+std::string describe(const Choice& c) {
+  std::string s;
+  for (const Candidate& k : c.considered) {
+    s += fmt::format("  {:30} {}\n", k.kernel->name, k.ok ? fmt::format("chosen, {:.0f} ns", k.cost_ns) : k.why);
+  }
+  return s;
+}
+
+// What every known processor runs, and why, is written down: a change of a cost or of a word shows in the diff. QB_UPDATE_GOLDEN=1 writes the file anew.
+TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
+  std::string text;
+  for (const host::Cpu& c : host::known_cpus()) {
+    for (const std::string_view s : {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128"}) {
+      for (const int64_t m : {1, 512}) {
+        const Problem p{m, 4096, 4096, scheme(s)};
+        auto r = choose(p, c, kernel::kernels(), {});
+        ASSERT_TRUE(r.ok()) << r.error().what;
+        text += fmt::format("{}: {}\n{}", c.name, kernel::to_string(p), describe(*r));
+      }
+    }
+  }
+  const std::string path = std::string(QB_TEST_DATA) + "/kernel/choices.txt";
+  if (std::getenv("QB_UPDATE_GOLDEN") != nullptr) std::ofstream(path) << text;
+  std::stringstream golden;
+  golden << std::ifstream(path).rdbuf();
+  EXPECT_EQ(golden.str(), text);
+}
+
+TEST(Oracle, EveryLoserHasAReason) {
+  for (const host::Cpu& c : host::known_cpus()) {
+    for (const std::string_view s : {"bf16", "f16", "fp8_tensor", "fp8_g128", "nvfp4", "mxfp4"}) {
+      for (const Inputs inputs : {Inputs::as_scheme, Inputs::f32}) {
+        auto r = choose(Problem{3, 100, 64, scheme(s), inputs}, c, kernel::kernels(), {});
+        ASSERT_TRUE(r.ok()) << r.error().what;
+        EXPECT_EQ(r->considered.size(), kernel::kernels().size());
+        EXPECT_EQ(r->considered.front().kernel, r->winner);
+        EXPECT_TRUE(host::covers(c.features, r->winner->needs));
+        for (const Candidate& k : r->considered) EXPECT_EQ(k.ok, k.kernel == r->winner) << k.kernel->name;
+        for (const Candidate& k : r->considered) EXPECT_EQ(k.why.empty(), k.ok) << k.kernel->name;
+      }
+    }
+  }
+}
+
+TEST(Oracle, APolicyIsFollowedWhereItIsLegal) {
+  const Problem p{1, 4096, 4096, scheme("bf16")};
+  const auto winner = [&](const Policy& policy, std::string_view host) {
+    auto r = choose(p, cpu(host), kernel::kernels(), policy);
+    return r.ok() ? std::string(r->winner->name) : r.error().what;
+  };
+  EXPECT_EQ(winner({}, "zen4"), "linear_bf16_bf16_avx512bf16");
+  EXPECT_EQ(winner({.prefer = {"*_avx2"}, .deny = {}}, "zen4"), "linear_bf16_bf16_avx2");
+  EXPECT_EQ(winner({.prefer = {"nothing", "linear_????"}, .deny = {}}, "zen4"), "linear_bf16_bf16_avx512bf16");
+  EXPECT_EQ(winner({.prefer = {"linear_???", "*"}, .deny = {}}, "zen4"), "linear_ref");
+  EXPECT_EQ(winner({.prefer = {"*avx512*"}, .deny = {}}, "haswell"), "linear_bf16_bf16_avx2");
+  EXPECT_EQ(winner({.prefer = {}, .deny = {"*avx512bf16"}}, "zen4"), "linear_bf16_bf16_avx512");
+  EXPECT_EQ(winner({.prefer = {}, .deny = {}, .reference = true}, "zen4"), "linear_ref");
+  const std::string why = winner({.prefer = {}, .deny = {"*"}}, "zen4");
+  for (const Kernel* k : kernel::kernels()) EXPECT_NE(why.find(fmt::format("{}: denied by '*'", k->name)), std::string::npos) << why;
+}
+
+TEST(Oracle, RefusesWithEveryReason) {
+  auto r = choose(Problem{1, 64, 64, scheme("int4_g32")}, cpu("zen4"), kernel::kernels(), {});
+  ASSERT_FALSE(r.ok());
+  EXPECT_NE(r.error().what.find("linear_ref: knows no int4_g32 weights"), std::string::npos) << r.error().what;
+  EXPECT_NE(r.error().what.find("linear_nvfp4_bf16_avx2: reads nvfp4 weights, these are int4_g32"), std::string::npos) << r.error().what;
+}
+
+TEST(Plan, OneLayoutServesAllBatchSizes) {
+  const int64_t ms[] = {512, 1, 8, 1};
+  auto r = plan_linear(Problem{1, 4096, 4096, scheme("nvfp4:nvfp4")}, ms, cpu("zen4"), kernel::kernels(), {});
+  ASSERT_TRUE(r.ok()) << r.error().what;
+  EXPECT_EQ(r->code_layout, ir::Layout::panel_fp4);
+  EXPECT_EQ(r->scale_layout, ir::Layout::panel_scale);
+  ASSERT_EQ(r->by_m.size(), 3u);
+  EXPECT_EQ(r->by_m[0].first, 1);
+  EXPECT_EQ(r->by_m[2].first, 512);
+  for (const auto& [m, choice] : r->by_m) {
+    EXPECT_EQ(choice.considered.size(), kernel::kernels().size());
+    EXPECT_EQ(choice.winner->code_layout, r->code_layout);
+    for (const Candidate& k : choice.considered) EXPECT_EQ(k.why.empty(), k.kernel == choice.winner) << k.kernel->name;
+  }
+  EXPECT_EQ(r->kernel_for(1), r->by_m[0].second.winner);
+  EXPECT_EQ(r->kernel_for(7), r->by_m[0].second.winner);
+  EXPECT_EQ(r->kernel_for(100000), r->by_m[2].second.winner);
+  r = plan_linear(Problem{1, 64, 64, scheme("nvfp4")}, ms, cpu("zen4"), kernel::kernels(), {.prefer = {"linear_ref"}, .deny = {}});
+  ASSERT_TRUE(r.ok()) << r.error().what;
+  EXPECT_EQ(r->code_layout, ir::Layout::rows);
+  EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("nvfp4")}, {}, cpu("zen4"), kernel::kernels(), {}).ok());
+  EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("int4_g32")}, ms, cpu("zen4"), kernel::kernels(), {}).ok());
+}
+
+}  // namespace
+}  // namespace qb::oracle
