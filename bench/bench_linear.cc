@@ -1,13 +1,14 @@
 // How near the linear kernels come to reading memory, as ratios to a plain read of as many bytes in the same second.
 //
 // For each kernel of this machine (or those whose names contain the first argument), M = 1 and threads = 2 by default: the weights of many layers, more than
-// any cache holds, are multiplied one layer after the other; between two passes the same buffer is read and nothing is computed. Printed are medians and
-// spreads of the ratio over the passes, because absolute numbers change with the neighbours. With M > 8, operations against a dot-product loop in registers are
-// what counts: printed as products a second.
+// any cache holds, are multiplied one layer after the other; after each layer the bytes of another one are read, split over the threads in the same way, and
+// nothing is computed. Printed are medians and spreads of the ratio over the passes, because absolute numbers change with the neighbours. With many tokens the
+// products a second are what counts.
 //   bench_linear [name part] [--m M] [--threads T] [--n N] [--k K]
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -41,6 +42,7 @@ struct Options {
 __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t read_all(const std::byte* p, int64_t bytes) {
   uint64_t sums[32] = {};
   for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+    for (int64_t j = 0; j < 256; j += 64) __builtin_prefetch(p + i + j + 2048);  // as the kernels do
     for (int64_t j = 0; j < 32; ++j) {
       uint64_t word;
       std::memcpy(&word, p + i + 8 * j, 8);
@@ -95,14 +97,15 @@ void measure(const Kernel& kernel, const Problem& p, const Options& o, host::Thr
   }
   std::vector<float> x(static_cast<size_t>(p.m * p.k), 0.5F), y(static_cast<size_t>(p.m * p.n));
   std::vector<double> ratio, gbs, read_gbs;
-  volatile uint64_t sink = 0;
+  std::atomic<uint64_t> sink{0};
   const auto bytes = static_cast<double>(layers * each);
   for (int pass = 0; pass < 9; ++pass) {
-    const double read =
-        seconds([&] { pool.ranges(layers * each, 256, [&](int64_t begin, int64_t end) { sink = sink | read_all(memory->data() + begin, end - begin); }); });
-    const double run = seconds([&] {
-      for (const kernel::Weight& w : weights) {
-        kernel::RunArgs a{&p, &w, x.data(), y.data(), 0, p.n, workspace->data()};
+    double read = 0, run = 0;
+    for (int64_t l = 0; l < layers; ++l) {
+      const std::byte* other = memory->data() + (l + layers / 2) % layers * each;
+      read += seconds([&] { pool.ranges(each, 256, [&](int64_t begin, int64_t end) { sink.fetch_or(read_all(other + begin, end - begin)); }); });
+      run += seconds([&] {
+        const kernel::RunArgs a{&p, &weights[static_cast<size_t>(l)], x.data(), y.data(), 0, p.n, workspace->data()};
         kernel.prepare(a);
         pool.ranges(p.n, 16, [&](int64_t begin, int64_t end) {
           kernel::RunArgs mine = a;
@@ -110,8 +113,8 @@ void measure(const Kernel& kernel, const Problem& p, const Options& o, host::Thr
           mine.n_end = end;
           kernel.run(mine);
         });
-      }
-    });
+      });
+    }
     ratio.push_back(read / run);
     gbs.push_back(bytes / run * 1e-9);
     read_gbs.push_back(bytes / read * 1e-9);
