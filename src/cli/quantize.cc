@@ -23,7 +23,8 @@ std::string availability(const ir::Scheme& s) {
   std::string out;
   if (s.features == ir::Features{})
     for (recipe::Numerics n : {recipe::Numerics::modelopt, recipe::Numerics::llm_compressor})
-      if (recipe::find_recipe(s.weight, n) != nullptr) out += fmt::format("{}{}", out.empty() ? "" : ", ", recipe::to_string(n));
+      if (recipe::find_recipe(s.weight, n) != nullptr)
+        out += fmt::format("{}{}", out.empty() ? "" : ", ", n == recipe::Numerics::modelopt ? "modelopt" : "llm-compressor");
   return out.empty() ? "no recipe" : out;
 }
 

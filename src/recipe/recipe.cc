@@ -15,7 +15,7 @@ struct AbsMax {
 }  // namespace
 
 std::string_view to_string(Numerics n) {
-  return n == Numerics::modelopt ? "modelopt" : "llm-compressor";
+  return n == Numerics::modelopt ? "modelopt" : "llm_compressor";
 }
 
 const Recipe* find_recipe(std::string_view name) {
