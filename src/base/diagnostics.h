@@ -19,10 +19,10 @@ std::string_view to_string(Repair);
 struct ProblemKind {
   std::string_view code;  // stable kebab-case word
   ProblemClass cls;
-  Repair repair;               // what `convert --repair` can do about it, by default
-  std::string_view meaning;    // one or two sentences
-  std::string_view engines;    // what engines do with it today
-  std::string_view action;     // what the user should do
+  Repair repair;             // what `convert --repair` can do about it, by default
+  std::string_view meaning;  // one or two sentences
+  std::string_view engines;  // what engines do with it today
+  std::string_view action;   // what the user should do
 };
 std::span<const ProblemKind> problem_kinds();
 const ProblemKind* find_problem_kind(std::string_view code);

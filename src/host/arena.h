@@ -20,7 +20,10 @@ class Arena {
   size_t bytes() const { return total_; }
 
  private:
-  struct Mapping { void* base; size_t size; };
+  struct Mapping {
+    void* base;
+    size_t size;
+  };
   std::vector<Mapping> mappings_;
   std::byte* at_ = nullptr;
   size_t left_ = 0, total_ = 0;

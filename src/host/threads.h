@@ -1,5 +1,5 @@
-// A pool of threads for parallel loops of known shape: run(f) calls f(i) for i in [0, size) on size threads, the caller among them, and returns when all are done.
-// No allocation and no lock on the fast path: workers spin briefly, then sleep.
+// A pool of threads for parallel loops of known shape: run(f) calls f(i) for i in [0, size) on size threads, the caller among them, and returns when all are
+// done. No allocation and no lock on the fast path: workers spin briefly, then sleep.
 #pragma once
 
 #include <cstdint>

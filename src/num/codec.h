@@ -8,7 +8,7 @@
 
 namespace qb {
 
-float decode_e4m3(uint8_t code);    // 0x7F and 0xFF are NaN; no infinities
+float decode_e4m3(uint8_t code);  // 0x7F and 0xFF are NaN; no infinities
 float decode_e5m2(uint8_t code);
 float decode_e2m1(uint8_t nibble);  // low four bits; 0x8 is -0
 float decode_e8m0(uint8_t code);    // 2^(code-127); 0 is the subnormal 2^-127; 255 is NaN
@@ -25,7 +25,11 @@ uint16_t encode_f16(float x);   // overflow gives infinity; NaN stays NaN
 uint16_t encode_bf16(float x);  // likewise
 
 // x rounded to bfloat16 (or float16) and widened again.
-inline float round_bf16(float x) { return decode_bf16(encode_bf16(x)); }
-inline float round_f16(float x) { return decode_f16(encode_f16(x)); }
+inline float round_bf16(float x) {
+  return decode_bf16(encode_bf16(x));
+}
+inline float round_f16(float x) {
+  return decode_f16(encode_f16(x));
+}
 
 }  // namespace qb

@@ -9,9 +9,32 @@
 namespace qb {
 
 enum class Elem : uint8_t {
-  f64, f32, f16, bf16, e4m3, e5m2, e8m0, e2m1, e2m3, e3m2,
-  i64, i32, i16, i8, u64, u32, u16, u8, boolean, c64,
-  int2, int3, int4, int5, int6, int7,  // codes only: never a container dtype
+  f64,
+  f32,
+  f16,
+  bf16,
+  e4m3,
+  e5m2,
+  e8m0,
+  e2m1,
+  e2m3,
+  e3m2,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean,
+  c64,
+  int2,
+  int3,
+  int4,
+  int5,
+  int6,
+  int7,  // codes only: never a container dtype
 };
 
 struct ElemInfo {
@@ -24,7 +47,9 @@ struct ElemInfo {
 
 std::span<const ElemInfo> elem_table();
 const ElemInfo& info(Elem);
-inline int bits(Elem e) { return info(e).bits; }
+inline int bits(Elem e) {
+  return info(e).bits;
+}
 std::optional<Elem> elem_from_safetensors(std::string_view dtype);
 std::optional<Elem> elem_from_name(std::string_view name);
 

@@ -34,7 +34,7 @@ Result<Choice> choose(const kernel::Problem&, const host::Cpu&, std::span<const 
 // One packing serves all batch sizes: the layout that is cheapest over `m_values` (each weighed equally in relative cost), and its kernel for each.
 struct LinearPlan {
   ir::Layout code_layout = ir::Layout::rows, scale_layout = ir::Layout::rows;
-  std::vector<std::pair<int64_t, Choice>> by_m;  // ascending
+  std::vector<std::pair<int64_t, Choice>> by_m;       // ascending
   const kernel::Kernel* kernel_for(int64_t m) const;  // the choice of the nearest m from below
 };
 Result<LinearPlan> plan_linear(kernel::Problem, std::span<const int64_t> m_values, const host::Cpu&, std::span<const kernel::Kernel* const>, const Policy&);

@@ -69,7 +69,7 @@ struct Dequantize {
 };
 // Makes codes, scales and, for two-level types, the global scale by a named recipe. Results in this order: code, scale[, global].
 struct Quantize {
-  std::string recipe;      // name in the recipe manifest
+  std::string recipe;  // name in the recipe manifest
   ir::QuantType type;
   ValueId src;             // bf16, f16 or f32
   int32_t reduction = -1;  // index into Program::reductions: the amax, for types that need it
@@ -118,8 +118,8 @@ std::string to_text(const Program&);  // a few lines, stable: golden tests and -
 
 // A named question about stored numbers that a plan or a check depends on; the runner answers it by streaming the input once.
 enum class SurveyKind : uint8_t {
-  floats,      // scales or weights as numbers: how many are NaN, infinite, zero, negative, subnormal; least and largest magnitude
-  narrow_bf16, // how many float32 numbers are not bfloat16 numbers
+  floats,       // scales or weights as numbers: how many are NaN, infinite, zero, negative, subnormal; least and largest magnitude
+  narrow_bf16,  // how many float32 numbers are not bfloat16 numbers
   narrow_f16,
   rescale_e4m3,  // how many E4M3 numbers times `factor` are not E4M3 numbers
   dead_codes,    // blocks whose scale is zero while a code is not (input: scale; second: code)
@@ -134,8 +134,8 @@ struct Survey {
 };
 struct SurveyResult {
   int64_t count = 0, nan = 0, inf = 0, zero = 0, negative = 0, subnormal = 0, inexact = 0, dead = 0;
-  double least = 0, largest = 0;           // of finite non-zero magnitudes
-  int64_t first_bad = -1;                  // element index of the first NaN, infinity, zero, negative or inexact number, in this order of interest
+  double least = 0, largest = 0;  // of finite non-zero magnitudes
+  int64_t first_bad = -1;         // element index of the first NaN, infinity, zero, negative or inexact number, in this order of interest
 };
 
 Input input_of(const ir::Stored&, int64_t rows_per);

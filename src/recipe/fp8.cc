@@ -135,8 +135,16 @@ QB_RECIPE(fp8_tensor_modelopt) = {
     "fp8_tensor.modelopt", modelopt_source, Numerics::modelopt, makes_tensor, true, Share::own, scale_f32, false, 1, run<Cast::narrow, Rule::modelopt_tensor>};
 QB_RECIPE(fp8_channel_modelopt) = {
     "fp8_channel.modelopt", modelopt_source, Numerics::modelopt, makes_channel, false, Share::own, scale_f32, false, 1, run<Cast::wide, Rule::modelopt_blocks>};
-QB_RECIPE(fp8_block_modelopt) = {
-    "fp8_block.modelopt", modelopt_source, Numerics::modelopt, makes_128, false, Share::single_block, scale_f32, false, 128, run<Cast::wide, Rule::modelopt_blocks>};
+QB_RECIPE(fp8_block_modelopt) = {"fp8_block.modelopt",
+                                 modelopt_source,
+                                 Numerics::modelopt,
+                                 makes_128,
+                                 false,
+                                 Share::single_block,
+                                 scale_f32,
+                                 false,
+                                 128,
+                                 run<Cast::wide, Rule::modelopt_blocks>};
 // The same type after mtq.compress (fp8_pb_real): scales and quotients pass through the dtype of the model. Comes second, so it is found by name only.
 QB_RECIPE(fp8_block_real_modelopt) = {"fp8_block_real.modelopt",
                                       modelopt_source,
