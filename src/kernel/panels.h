@@ -34,11 +34,13 @@ double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
 // fall on the same cache sets. For nvfp4, columns 1 and 2, and 5 and 6, of every eight are exchanged: so a line's decode gives ready pairs.
 template <class X>
 struct Prepared {
-  Prepared(Weights kind, const Problem& p, std::byte* workspace) {
+  Prepared(Weights kind, const Problem& p) {
     const int64_t unit = kind == Weights::bf16 ? 2 : kind == Weights::fp8 ? 4 : 16;
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
     groups = quantization_of(p) == Quantization::fp8_group ? (p.k + tile - 1) / tile : 0;
+  }
+  Prepared(Weights kind, const Problem& p, std::byte* workspace) : Prepared(kind, p) {
     const auto address = reinterpret_cast<uintptr_t>(workspace);
     scale = reinterpret_cast<float*>(workspace + (64 - address % 64) % 64);
     group_scale = scale + p.m;
@@ -56,7 +58,7 @@ struct Prepared {
 
 template <class X>
 size_t panels_workspace(Weights kind, const Problem& p) {
-  return Prepared<X>(kind, p, nullptr).bytes(p.m);
+  return Prepared<X>(kind, p).bytes(p.m);
 }
 
 }  // namespace qb::kernel
