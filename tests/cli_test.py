@@ -105,6 +105,22 @@ def main(tmp):
     r = code("list", 0, "quantize", "--list")
     expect("list", "FP8_DYNAMIC" in r.stdout and "NVFP4_DEFAULT_CFG" in r.stdout)
 
+    # run, eval, explain
+    j = as_json("run", code("run", 0, "run", "--json", nvfp4, "--ids", "7,8,9", "-n", "4", "--reference"), "run")
+    for key in ("prompt_ids", "ids", "text", "finish_reason", "timings", "peak_anonymous_bytes"):
+        expect("run key", key in j, key)
+    again = as_json("run", code("run, 7 threads", 0, "run", "--json", nvfp4, "--ids", "7,8,9", "-n", "4", "--reference", "--threads", "7"), "run")
+    expect("threads change nothing", j["ids"] == again["ids"], f"{j['ids']} {again['ids']}")
+    code("run text", 0, "run", nvfp4, "--prompt", "the cat", "-n", "2")
+    for args in (["--ids", "99999"], ["--ids", "1,x"], ["--prompt", ""], []):
+        code("run " + " ".join(args), 2, "run", nvfp4, *args)
+    (tmp / "text").write_text("the quick brown fox jumps over the lazy dog " * 40)
+    j = as_json("eval", code("eval", 0, "eval", "--json", nvfp4, "--text", tmp / "text", "--ctx", "32", "--against", nvfp4), "eval")
+    expect("eval", j["perplexity"] > 1 and j["against"]["top1"] == 1 and abs(j["against"]["kl"]) < 1e-9, str(j)[:300])
+    j = as_json("explain", code("explain", 0, "explain", "--json", nvfp4, "--host", "haswell"), "explain")
+    expect("explain", j["layers"] and all(len(l["considered"]) > 1 and l["winner"] for l in j["layers"]), str(j)[:300])
+    code("hosts", 0, "explain", "--host", "list")
+
     # a snapshot of links, as a Hugging Face cache has it
     blobs, snapshot = tmp / "hub/blobs", tmp / "hub/snapshots/abc"
     blobs.mkdir(parents=True), snapshot.mkdir(parents=True)

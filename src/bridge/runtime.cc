@@ -1,0 +1,114 @@
+#include "bridge/runtime.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "base/json.h"
+#include "host/host.h"
+
+namespace qb {
+namespace {
+
+constexpr int64_t default_context = 4096;
+
+Result<std::string> read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path.string())};
+  std::ostringstream out;
+  out << in.rdbuf();
+  return std::move(out).str();
+}
+
+// A token id or a list of them.
+void add_ids(const Json* v, std::vector<int32_t>& out) {
+  if (v == nullptr) return;
+  if (v->is_number_integer()) out.push_back(v->get<int32_t>());
+  if (v->is_array())
+    for (const Json& e : *v)
+      if (e.is_number_integer()) out.push_back(e.get<int32_t>());
+}
+
+std::vector<int32_t> stop_tokens(const Package& p) {
+  std::vector<int32_t> ids;
+  if (const Json* g = p.document("generation_config.json"); g != nullptr) add_ids(find(*g, "eos_token_id"), ids);
+  if (ids.empty()) add_ids(find(*p.document("config.json"), "eos_token_id"), ids);
+  return ids;
+}
+
+// A special token's text in tokenizer_config.json: a string, or an object with its content.
+std::string token_text(const Json& config, const char* key) {
+  const Json* v = find(config, key);
+  if (v == nullptr) return {};
+  return v->is_string() ? v->get<std::string>() : std::string(string_at(*v, "content"));
+}
+
+// The template to use: a file of its own, or the string (or the entry named default) of tokenizer_config.json.
+Result<std::string> template_source(const Session& s, const Json& config) {
+  if (Result<std::string> file = read_file(s.path / "chat_template.jinja"); file) return file;
+  const Json* t = find(config, "chat_template");
+  if (t != nullptr && t->is_string()) return t->get<std::string>();
+  if (t != nullptr && t->is_array())
+    for (const Json& e : *t)
+      if (string_at(e, "name") == "default") return std::string(string_at(e, "template"));
+  return Error{
+      Errc::bad_input,
+      fmt::format("{} has no chat template: neither chat_template.jinja nor tokenizer_config.json has one; use --prompt without --chat", s.path.string())};
+}
+
+std::string problems_text(const Diagnostics& diag) {
+  std::string out = "the checkpoint cannot be run:";
+  for (const Problem& p : diag.all())
+    if (p.severity == Severity::error && !carried_over(p))
+      out += fmt::format("\n  {} {}: found {}, expected {}", p.code, escape(p.tensor.empty() ? p.module : p.tensor), escape(p.found), escape(p.expected));
+  return out;
+}
+
+bool runnable(const Session& s) {
+  return s.readable && std::none_of(s.diag.all().begin(), s.diag.all().end(),
+                                    [](const Problem& p) { return p.severity == Severity::error && p.repair != Repair::exact && !carried_over(p); });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
+  if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
+  auto r = std::make_unique<Runtime>();
+  r->session = std::move(opened);
+  r->pool = std::make_unique<host::ThreadPool>(options.threads);
+  QB_ASSIGN(r->model, model::load({.package = r->session.package,
+                                   .checkpoint = r->session.checkpoint,
+                                   .arena = r->weights,
+                                   .pool = *r->pool,
+                                   .context = context,
+                                   .options = options.model}));
+  r->context_tokens = options.context > 0 ? options.context : std::min(r->model->max_positions(), default_context);
+  QB_ASSIGN(r->cache, model::KvCache::make(r->model->kv_shape(), r->model->kv_elem(), engine::blocks_for(r->context_tokens), r->cache_memory));
+  r->stop_ids = stop_tokens(r->session.package);
+  return r;
+}
+
+Result<text::Tokenizer> load_tokenizer(const Session& s) {
+  Result<std::string> json = read_file(s.path / "tokenizer.json");
+  if (!json) return Error{Errc::bad_input, fmt::format("{} has no tokenizer.json; give token ids with --ids", s.path.string())};
+  return text::Tokenizer::load(*json, host::compile_regex);
+}
+
+Result<std::string> chat_prompt(const Session& s, const std::string& user) {
+  Json config = Json::object();
+  if (Result<std::string> text = read_file(s.path / "tokenizer_config.json"); text) {
+    JsonError error;
+    if (!parse_json(*text, config, error)) return Error{Errc::bad_input, fmt::format("tokenizer_config.json: {}", error.what)};
+  }
+  QB_ASSIGN(const std::string source, template_source(s, config));
+  QB_ASSIGN(const text::ChatTemplate chat, text::ChatTemplate::parse(source));
+  const Json variables = {{"messages", Json::array({{{"role", "user"}, {"content", user}}})},
+                          {"add_generation_prompt", true},
+                          {"bos_token", token_text(config, "bos_token")},
+                          {"eos_token", token_text(config, "eos_token")}};
+  return chat.render(variables);
+}
+
+}  // namespace qb

@@ -1,0 +1,44 @@
+// A checkpoint that can speak: session, packed weights, cache, tokenizer, chat template, stop tokens.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bridge/session.h"
+#include "engine/generate.h"
+#include "host/arena.h"
+#include "host/threads.h"
+#include "model/model.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+namespace qb {
+
+struct RuntimeOptions {
+  model::Options model;
+  int threads = 1;
+  int64_t context = 0;  // tokens that the cache holds; 0: the model's positions, at most 4096
+};
+
+class Runtime {
+ public:
+  // Opens, checks and loads. Errors: bad_input (problems() of the session say what), out_of_memory, io.
+  static Result<std::unique_ptr<Runtime>> load(Session session, const RuntimeOptions& options, Context& context);
+
+  Session session;
+  host::Arena weights, cache_memory;
+  std::unique_ptr<host::ThreadPool> pool;
+  std::unique_ptr<model::Model> model;
+  std::optional<model::KvCache> cache;
+  int64_t context_tokens = 0;
+  std::vector<int32_t> stop_ids;
+};
+
+// tokenizer.json of the checkpoint. Errors: not_found (says that --ids works without one), bad_input.
+Result<text::Tokenizer> load_tokenizer(const Session&);
+// The prompt of a chat with one user message, by the checkpoint's template (chat_template.jinja, or in tokenizer_config.json).
+Result<std::string> chat_prompt(const Session&, const std::string& user);
+
+}  // namespace qb

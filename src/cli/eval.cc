@@ -1,0 +1,187 @@
+// eval: perplexity, comparison with another checkpoint, logits to a file.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <limits>
+
+#include "base/json.h"
+#include "cli/command.h"
+#include "cli/logits_file.h"
+#include "cli/runtime_options.h"
+
+namespace qb::cli {
+namespace {
+
+struct Options : ModelOptions {
+  std::string text, against, logits, ids;
+  int64_t ctx = 512;
+};
+
+double log_sum_exp(std::span<const float> row) {
+  float top = -std::numeric_limits<float>::infinity();
+  for (float x : row) top = std::max(top, x);
+  double sum = 0;
+  for (float x : row) sum += std::exp(static_cast<double>(x) - static_cast<double>(top));
+  return static_cast<double>(top) + std::log(sum);
+}
+
+size_t argmax(std::span<const float> row) {
+  size_t best = 0;
+  for (size_t i = 1; i < row.size(); ++i)
+    if (row[i] > row[best]) best = i;
+  return best;
+}
+
+// Mean over positions 1..ctx-1 of each chunk.
+struct Perplexity {
+  double nll = 0;
+  int64_t count = 0;
+  void add(std::span<const float> logits, size_t vocab, const std::vector<int32_t>& ids) {
+    for (size_t t = 0; t + 1 < ids.size(); ++t) {
+      const std::span<const float> row = logits.subspan(t * vocab, vocab);
+      nll += log_sum_exp(row) - static_cast<double>(row[static_cast<size_t>(ids[t + 1])]);
+      ++count;
+    }
+  }
+  double value() const { return count > 0 ? std::exp(nll / static_cast<double>(count)) : 0; }
+};
+
+// The other checkpoint's distribution is the truth: mean KL(other || this), agreement of the likeliest token, largest difference of two logits.
+struct Comparison {
+  double kl = 0, max_abs = 0;
+  int64_t rows = 0, same = 0;
+  void add(std::span<const float> mine, std::span<const float> other, size_t vocab) {
+    for (size_t at = 0; at < mine.size(); at += vocab, ++rows) {
+      const std::span<const float> p = other.subspan(at, vocab), q = mine.subspan(at, vocab);
+      const double lp = log_sum_exp(p), lq = log_sum_exp(q);
+      for (size_t i = 0; i < vocab; ++i) {
+        const double log_p = static_cast<double>(p[i]) - lp;
+        kl += std::exp(log_p) * (log_p - (static_cast<double>(q[i]) - lq));
+        max_abs = std::max(max_abs, std::fabs(static_cast<double>(p[i]) - static_cast<double>(q[i])));
+      }
+      same += argmax(p) == argmax(q) ? 1 : 0;
+    }
+  }
+};
+
+Result<std::vector<std::vector<int32_t>>> text_chunks(const Options& o, const Session& s) {
+  std::ifstream in(o.text, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", o.text)};
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  QB_ASSIGN(const text::Tokenizer tokenizer, load_tokenizer(s));
+  QB_ASSIGN(const std::vector<int32_t> ids, tokenizer.encode(text, false));
+  std::vector<std::vector<int32_t>> chunks;
+  for (size_t at = 0; at + static_cast<size_t>(o.ctx) <= ids.size(); at += static_cast<size_t>(o.ctx))
+    chunks.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(at), ids.begin() + static_cast<std::ptrdiff_t>(at) + o.ctx);
+  if (chunks.empty()) return Error{Errc::invalid_argument, fmt::format("{} has {} tokens, fewer than one chunk of --ctx {}", o.text, ids.size(), o.ctx)};
+  return chunks;
+}
+
+int run(const Options& o) {
+  if (o.text.empty() == o.logits.empty() || o.logits.empty() != o.ids.empty()) {
+    print_err("quantbridge eval: give --text FILE, or --logits OUT with --ids IDS\n");
+    return exit_usage;
+  }
+  Context context, other_context;
+  int code = exit_done;
+  std::vector<std::vector<int32_t>> chunks;
+  int64_t longest = o.ctx;
+  if (!o.ids.empty()) {
+    Result<std::vector<std::vector<int32_t>>> ids = read_input_ids(o.ids);
+    if (!ids) return fail("eval", ids.error(), o.common);
+    chunks = std::move(*ids);
+    longest = static_cast<int64_t>(chunks.front().size());
+  }
+  std::unique_ptr<Runtime> r = load_model("eval", o, o.path, longest, context, code);
+  if (r == nullptr) return code;
+  if (!o.text.empty()) {
+    Result<std::vector<std::vector<int32_t>>> cut = text_chunks(o, r->session);
+    if (!cut) return fail("eval", cut.error(), o.common);
+    chunks = std::move(*cut);
+  }
+  std::unique_ptr<Runtime> other;
+  if (!o.against.empty()) {
+    other = load_model("eval", o, o.against, longest, other_context, code);
+    if (other == nullptr) return code;
+    if (other->model->vocab() != r->model->vocab())
+      return fail("eval",
+                  {Errc::bad_input, fmt::format("{} has a vocabulary of {}, {} one of {}", o.path, r->model->vocab(), o.against, other->model->vocab())},
+                  o.common);
+  }
+  const auto vocab = static_cast<size_t>(r->model->vocab());
+  LogitsFile file;
+  if (!o.logits.empty())
+    if (Result<void> opened = file.open(o.logits, chunks.size(), chunks.front().size(), vocab); !opened) return fail("eval", opened.error(), o.common);
+
+  Perplexity perplexity;
+  Comparison comparison;
+  const auto bar = progress_bar("eval", o.common);
+  std::optional<Error> failed;
+  for (size_t i = 0; i < chunks.size() && !failed; ++i) {
+    const std::span<const std::vector<int32_t>> one(&chunks[i], 1);
+    const auto scored = engine::score(*r->model, *r->cache, one, [&](size_t, std::span<const float> logits) {
+      if (!o.text.empty()) perplexity.add(logits, vocab, chunks[i]);
+      if (!o.logits.empty())
+        if (Result<void> w = file.write(logits); !w) failed = w.error();
+      if (other) {
+        const auto second = engine::score(*other->model, *other->cache, one, [&](size_t, std::span<const float> theirs) {
+          comparison.add(logits, theirs, vocab);
+          return true;
+        });
+        if (!second) failed = second.error();
+      }
+      return !failed;
+    });
+    if (!scored && !failed) failed = scored.error();
+    if (context.stop()) failed = Error{Errc::cancelled, "interrupted"};
+    if (bar) bar({i + 1, chunks.size()});
+  }
+  if (!failed && !o.logits.empty())
+    if (Result<void> closed = file.finish(); !closed) failed = closed.error();
+  if (failed) return fail("eval", *failed, o.common);
+
+  int64_t tokens = 0;
+  for (const auto& c : chunks) tokens += static_cast<int64_t>(c.size());
+  const double kl = comparison.rows > 0 ? comparison.kl / static_cast<double>(comparison.rows) : 0;
+  const double top1 = comparison.rows > 0 ? static_cast<double>(comparison.same) / static_cast<double>(comparison.rows) : 0;
+  if (o.common.json) {
+    Json j = envelope("eval", true, r->session.diag.all());
+    j["tokens"] = tokens;
+    j["perplexity"] = o.text.empty() ? Json(nullptr) : Json(perplexity.value());
+    j["against"] = other ? Json{{"kl", kl}, {"top1", top1}, {"max_abs", comparison.max_abs}} : Json(nullptr);
+    print_json(j);
+    return exit_done;
+  }
+  if (!o.text.empty()) print_out(fmt::format("perplexity {:.4f} over {} tokens in {} chunks of {}\n", perplexity.value(), tokens, chunks.size(), o.ctx));
+  if (other)
+    print_out(fmt::format("against {}: mean KL {:.6f}, same likeliest token {:.2f} %, largest logit difference {:.4g}\n", o.against, kl, top1 * 100,
+                          comparison.max_abs));
+  if (!o.logits.empty()) print_out(o.logits + "\n");
+  return exit_done;
+}
+
+std::function<int()> setup(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  add_model_options(app, *o);
+  app.add_option("--text", o->text, "text file: perplexity of its tokens, in chunks that stand alone; the last short one is dropped")->type_name("FILE");
+  app.add_option("--ctx", o->ctx, "tokens of a chunk")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+  app.add_option("--against", o->against, "another checkpoint, taken as the truth: mean KL, agreement, largest difference")->type_name("PATH2");
+  app.add_option("--logits", o->logits, "write float32 logits [b, t, vocab] to this safetensors file")->type_name("OUT");
+  app.add_option("--ids", o->ids, "safetensors file with input_ids [b, t]")->type_name("IDS");
+  return [o] { return run(*o); };
+}
+
+}  // namespace
+
+// clang-format off
+QB_COMMAND(eval) = {
+    .name = "eval", .summary = "Perplexity, distance to another checkpoint, logits",
+    .examples = "Examples:\n  quantbridge eval ./model --text book.txt --ctx 512\n  quantbridge eval ./model-NVFP4 --text book.txt --against ./model-BF16\n"
+                "  quantbridge eval ./model --logits out.safetensors --ids ids.safetensors --reference",
+    .rank = 6, .setup = setup};
+// clang-format on
+
+}  // namespace qb::cli

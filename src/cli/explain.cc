@@ -1,0 +1,127 @@
+// explain: which kernel runs each layer, and why the others do not.
+#include <fmt/format.h>
+
+#include "arch/match.h"
+#include "base/json.h"
+#include "bridge/session.h"
+#include "cli/command.h"
+#include "cli/report.h"
+#include "oracle/oracle.h"
+
+namespace qb::cli {
+namespace {
+
+struct Options {
+  std::string path, host, layer;
+  int64_t tokens = 1;
+  std::vector<std::string> prefer, deny;
+  CommonOptions common;
+};
+
+int list_hosts() {
+  print_out(fmt::format("{:<14} {:<24} {:>5} {:>10} {:>14}\n", "host", "features", "cores", "clock GHz", "read GB/s, 1T"));
+  std::vector<host::Cpu> all{host::this_cpu()};
+  all.insert(all.end(), host::known_cpus().begin(), host::known_cpus().end());
+  for (const host::Cpu& c : all)
+    print_out(fmt::format("{:<14} {:<24} {:>5} {:>10.2f} {:>14.1f}\n", c.name, to_string(c.features), c.cores, c.clock_ghz, c.read_gbs));
+  return exit_done;
+}
+
+const host::Cpu* find_host(const std::string& name) {
+  static const host::Cpu here = host::this_cpu();
+  if (name.empty()) return &here;
+  for (const host::Cpu& c : host::known_cpus())
+    if (c.name == name) return &c;
+  return nullptr;
+}
+
+// Scheme of plain weights: their own format.
+ir::Scheme scheme_of(const ir::Module& m) {
+  if (m.scheme) return *m.scheme;
+  return {.weight = {.code = m.part(ir::Role::code)->elem}};
+}
+
+int run(const Options& o) {
+  if (o.host == "list") return list_hosts();
+  const host::Cpu* cpu = find_host(o.host);
+  if (cpu == nullptr || o.path.empty()) {
+    print_err(cpu == nullptr ? fmt::format("quantbridge explain: unknown host '{}'; --host list shows them\n", escape(o.host))
+                             : "quantbridge explain: PATH is required\n");
+    return exit_usage;
+  }
+  Result<Session> s = open_session(o.path);
+  if (!s) return fail("explain", s.error(), o.common);
+  if (!s->readable) {
+    if (o.common.json)
+      print_json(envelope("explain", false, s->diag.all()));
+    else
+      print_problems(s->diag.all());
+    return exit_problems;
+  }
+  Json layers = Json::array();
+  std::string text, last;
+  int code = exit_done, repeats = 0;
+  const oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
+  for (const ir::Module& m : s->checkpoint.modules) {
+    if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
+    const kernel::Problem problem{.m = o.tokens, .n = m.n, .k = m.k, .scheme = scheme_of(m)};
+    Result<oracle::Choice> choice = oracle::choose(problem, *cpu, kernel::kernels(), policy);
+    if (!choice) {
+      code = exit_problems;
+      text += fmt::format("{}: {}\n  {}\n", m.path, to_string(problem), choice.error().what);
+      continue;
+    }
+    Json considered = Json::array();
+    std::string why;
+    for (const oracle::Candidate& c : choice->considered) {
+      considered.push_back({{"kernel", c.kernel->name}, {"ok", c.ok}, {"why", c.why}, {"cost", c.ok ? Json(c.cost_ns) : Json(nullptr)}});
+      if (c.kernel != choice->winner) why += fmt::format("    not {:<32} {}\n", c.kernel->name, c.why);
+    }
+    layers.push_back(
+        {{"path", m.path}, {"problem", to_string(problem)}, {"tokens", o.tokens}, {"winner", choice->winner->name}, {"considered", std::move(considered)}});
+    const std::string body =
+        fmt::format("{}\n    runs {:<31} about {:.0f} us\n{}", to_string(problem), choice->winner->name, choice->considered.front().cost_ns / 1e3, why);
+    if (body == last) {
+      ++repeats;
+      continue;
+    }
+    if (repeats > 0) text += fmt::format("  ... and {} more like it\n", repeats);
+    repeats = 0;
+    text += fmt::format("{}: {}", m.path, body);
+    last = body;
+  }
+  if (repeats > 0) text += fmt::format("  ... and {} more like it\n", repeats);
+  if (o.common.json) {
+    Json j = envelope("explain", code == exit_done, s->diag.all());
+    j["path"] = s->path.string();
+    j["host"] = cpu->name;
+    j["layers"] = std::move(layers);
+    print_json(j);
+  } else {
+    print_out(fmt::format("on {} ({}), {} token{}\n{}", cpu->name, to_string(cpu->features), o.tokens, o.tokens == 1 ? "" : "s", text));
+  }
+  return code;
+}
+
+std::function<int()> setup(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  app.add_option("PATH", o->path, "checkpoint directory");
+  app.add_option("--host", o->host, "a named machine in place of this one; list shows them")->type_name("NAME");
+  app.add_option("--layer", o->layer, "only these modules")->type_name("GLOB");
+  app.add_option("--tokens", o->tokens, "tokens in one call")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--prefer", o->prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
+  app.add_option("--deny", o->deny, "kernel not to use (name or pattern)")->type_name("K");
+  app.add_flag("--json", o->common.json, "one JSON object on stdout");
+  return [o] { return run(*o); };
+}
+
+}  // namespace
+
+// clang-format off
+QB_COMMAND(explain) = {
+    .name = "explain", .summary = "Which kernel runs each layer, and why the others do not",
+    .examples = "Examples:\n  quantbridge explain ./model\n  quantbridge explain ./model --host haswell --tokens 512 --layer '*.down_proj'\n  quantbridge explain --host list",
+    .rank = 7, .setup = setup};
+// clang-format on
+
+}  // namespace qb::cli

@@ -1,0 +1,33 @@
+// The two small safetensors files of eval: token ids in, logits out.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace qb::cli {
+
+// input_ids [b, t] (I64 or I32) of a safetensors file, one vector a row. Errors: not_found, bad_input.
+Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path);
+
+// logits [b, t, vocab] F32, written row block by row block, whole or not at all.
+class LogitsFile {
+ public:
+  LogitsFile() = default;
+  LogitsFile(const LogitsFile&) = delete;
+  LogitsFile& operator=(const LogitsFile&) = delete;
+  ~LogitsFile();
+  Result<void> open(const std::string& path, size_t batch, size_t tokens, size_t vocab);
+  Result<void> write(std::span<const float> logits);
+  Result<void> finish();
+
+ private:
+  std::string path_, partial_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace qb::cli

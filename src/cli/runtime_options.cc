@@ -1,0 +1,56 @@
+#include "cli/runtime_options.h"
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "host/host.h"
+
+namespace qb::cli {
+
+void add_model_options(CLI::App& app, ModelOptions& o) {
+  app.add_option("PATH", o.path, "checkpoint directory")->required();
+  app.add_option("--activations", o.activations, "as-stored: quantized as the scheme says; bf16, f32: weight-only")
+      ->check(CLI::IsMember({"as-stored", "bf16", "f32"}))
+      ->capture_default_str();
+  app.add_flag("--reference", o.reference, "the reference kernels, float32 throughout");
+  app.add_option("--prefer", o.prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
+  app.add_option("--deny", o.deny, "kernel not to use (name or pattern)")->type_name("K");
+  app.add_option("--threads", o.threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
+  app.add_flag("--json", o.common.json, "one JSON object on stdout");
+  app.add_flag("--quiet", o.common.quiet, "no progress, no timings");
+}
+
+RuntimeOptions runtime_options(const ModelOptions& o) {
+  RuntimeOptions r;
+  r.threads = o.threads > 0 ? o.threads : host::processors();
+  r.model.reference = o.reference;
+  r.model.linear.cpu = host::this_cpu();
+  r.model.linear.policy = {.prefer = o.prefer, .deny = o.deny, .reference = o.reference};
+  r.model.linear.inputs = o.activations == "f32" ? kernel::Inputs::f32 : o.activations == "bf16" ? kernel::Inputs::bf16 : kernel::Inputs::as_scheme;
+  r.model.quantized_kv = o.activations == "as-stored";
+  return r;
+}
+
+std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& o, const std::string& path, int64_t context_tokens, Context& context,
+                                    int& code) {
+  RuntimeOptions options = runtime_options(o);
+  options.context = context_tokens;
+  context.limits.threads = options.threads;
+  context.limits.memory_budget = 32u << 20;
+  context.isa = host::detect_isa();
+  context.cancelled = &interrupted();
+  Result<Session> session = open_session(path);
+  if (!session) {
+    code = fail(command, session.error(), o.common);
+    return nullptr;
+  }
+  const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
+  Result<std::unique_ptr<Runtime>> runtime = Runtime::load(std::move(*session), options, context);
+  if (!runtime) {
+    code = fail(command, runtime.error(), o.common, problems);
+    return nullptr;
+  }
+  if (!o.common.json && !o.common.quiet) print_problems(problems);
+  return std::move(*runtime);
+}
+
+}  // namespace qb::cli

@@ -1,0 +1,28 @@
+// What run, eval and bench share: how a model is loaded.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "bridge/runtime.h"
+#include "cli/report.h"
+
+namespace qb::cli {
+
+struct ModelOptions {
+  std::string path, activations = "as-stored";
+  std::vector<std::string> prefer, deny;
+  bool reference = false;
+  int threads = 0;
+  CommonOptions common;
+};
+
+void add_model_options(CLI::App& app, ModelOptions& options);
+RuntimeOptions runtime_options(const ModelOptions& options);
+
+// Opens and loads a model; an error has been reported when it returns null, and `code` is the exit code.
+std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& options, const std::string& path, int64_t context_tokens, Context& context,
+                                    int& code);
+
+}  // namespace qb::cli
