@@ -15,7 +15,7 @@
 
 namespace qb::text::chat {
 
-constexpr int64_t most_steps = 20'000'000;
+constexpr int64_t most_steps = 10'000'000;
 constexpr size_t most_bytes = 256U << 20, most_output = 64U << 20;
 constexpr int deepest_evaluation = 400;
 

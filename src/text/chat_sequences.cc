@@ -230,7 +230,7 @@ std::optional<Value> Evaluator::sequence_filter(std::string_view name, const Val
   if (name == "list") return make_list(std::move(*items));
   if (name == "reverse") {
     std::reverse(items->begin(), items->end());
-    return make_list(std::move(*items), generator || v.is(Kind::undefined) ? ListKind::list : ListKind::generator);
+    return make_list(std::move(*items), generator ? ListKind::list : ListKind::generator);
   }
   if (items->empty()) return Value::undefined(name == "first" ? "the first item of nothing" : "the last item of nothing");
   return name == "first" ? items->front() : items->back();
