@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a synthetic Llama checkpoint of about a given size: real shapes, weights that look like weights, no meaning. For tests of memory and speed.
 
-  make_synthetic.py OUT_DIR --size 2GB [--dialect dense|modelopt-nvfp4] [--shard-size 5GB] [--seed 1]
+  make_synthetic.py OUT_DIR --size 2GB [--dialect dense|modelopt-nvfp4] [--vocab N] [--shard-size 5GB] [--seed 1]
 
 Runs with the standard library alone at the speed of the disk: tensors are cut at random places from a pool of values that is drawn once.
 """
@@ -126,12 +126,15 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=parse_size, required=True)
     parser.add_argument("--dialect", choices=["dense", "modelopt-nvfp4"], default="dense")
+    parser.add_argument("--vocab", type=int, help="size of the vocabulary (default: the real model's)")
     parser.add_argument("--shard-size", type=parse_size, default=parse_size("5GB"))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     nvfp4 = args.dialect == "modelopt-nvfp4"
 
     shape = next(s[1:] for s in SHAPES if args.size <= s[0])
+    if args.vocab:
+        shape = (*shape[:4], args.vocab)
     base = total(plan(shape, 0, nvfp4))
     layer = total(plan(shape, 1, nvfp4)) - base
     layers = max(1, round((args.size - base) / layer))
