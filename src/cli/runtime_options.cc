@@ -6,8 +6,8 @@
 
 namespace qb::cli {
 
-void add_model_options(CLI::App& app, ModelOptions& o) {
-  app.add_option("PATH", o.path, "checkpoint directory")->required();
+void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
+  app.add_option("PATH", o.path, "checkpoint directory")->required(need_path);
   app.add_option("--activations", o.activations, "as-stored: quantized as the scheme says; bf16, f32: weight-only")
       ->check(CLI::IsMember({"as-stored", "bf16", "f32"}))
       ->capture_default_str();

@@ -18,7 +18,7 @@ struct ModelOptions {
   CommonOptions common;
 };
 
-void add_model_options(CLI::App& app, ModelOptions& options);
+void add_model_options(CLI::App& app, ModelOptions& options, bool need_path = true);
 RuntimeOptions runtime_options(const ModelOptions& options);
 
 // Opens and loads a model; an error has been reported when it returns null, and `code` is the exit code.

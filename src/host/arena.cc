@@ -10,11 +10,16 @@ namespace qb::host {
 namespace {
 
 constexpr size_t huge_page = size_t{2} << 20;
-constexpr size_t chunk = size_t{32} << 20;  // of small requests
+// Addresses are taken in large pieces, memory only where it is touched: pieces of the size of a request would each end in a huge page that is half used.
+constexpr size_t reserve = size_t{1} << 30;
 constexpr size_t alignment = 64;
 
 size_t round_up(size_t bytes, size_t unit) {
   return (bytes + unit - 1) / unit * unit;
+}
+
+void* map(size_t bytes) {
+  return ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
 }  // namespace
@@ -29,16 +34,17 @@ Result<std::span<std::byte>> Arena::take(size_t bytes) {
   if (bytes > SIZE_MAX / 2) return failed;
   const size_t need = round_up(bytes, alignment);
   if (need > left_) {
-    const size_t usable = round_up(std::max(need, chunk), huge_page);
     // One huge page more than needed: the usable part starts at a multiple of a huge page, so that all of it can lie in huge pages.
-    const size_t size = usable + huge_page;
-    void* base = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t usable = round_up(std::max(need, reserve), huge_page);
+    void* base = map(usable + huge_page);
+    // Where addresses count as memory (a limit of the process, strict overcommit), the request alone must do.
+    if (base == MAP_FAILED) base = map((usable = round_up(need, huge_page)) + huge_page);
     if (base == MAP_FAILED) return failed;
-    mappings_.push_back({base, size});
+    mappings_.push_back({base, usable + huge_page});
     const auto address = reinterpret_cast<uintptr_t>(base);
     auto* start = static_cast<std::byte*>(base) + (round_up(address, huge_page) - address);
     ::madvise(start, usable, MADV_HUGEPAGE);  // advice: where it is refused, small pages serve
-    // What is left of the older chunk is given up unless it is the larger rest.
+    // What is left of the older piece is given up unless it is the larger rest.
     if (usable - need < left_) {
       total_ += need;
       return std::span<std::byte>(start, bytes);

@@ -166,15 +166,14 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
 
   QB_ASSIGN(const prog::Program program, packing(m, *code, l.plan_));
-  std::vector<std::span<std::byte>> outputs;
   for (const prog::Output& o : program.outputs) {
     QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(o)));
-    outputs.push_back(into);
+    l.parts_.push_back(into);
     l.bytes_ += into.size();
   }
-  QB_TRY(run_into(program, source, outputs, options.pool, context));
-  l.weight_.codes = outputs[0].data();
-  if (outputs.size() > 1) l.weight_.scales = outputs[1].data();
+  QB_TRY(run_into(program, source, l.parts_, options.pool, context));
+  l.weight_.codes = l.parts_[0].data();
+  if (l.parts_.size() > 1) l.weight_.scales = l.parts_[1].data();
 
   if (const ir::Stored* global = m.part(Role::global); global != nullptr) {
     QB_ASSIGN(l.weight_.global, multiplier(m, *global));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "exec/context.h"
@@ -40,11 +41,14 @@ class Linear {
   const kernel::Problem& problem() const { return problem_; }
   const kernel::Weight& weight() const { return weight_; }
   size_t bytes() const { return bytes_; }  // resident
+  // What a run reads of the weight: codes, and scales where they are not one number.
+  std::span<const std::span<std::byte>> parts() const { return parts_; }
 
  private:
   kernel::Problem problem_;
   kernel::Weight weight_;
   oracle::LinearPlan plan_;
+  std::vector<std::span<std::byte>> parts_;
   size_t bytes_ = 0;
 };
 

@@ -1,0 +1,276 @@
+#include "bridge/bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+
+#include "host/host.h"
+#include "host/probe.h"
+
+namespace qb::bench {
+namespace {
+
+constexpr double piece_seconds = 0.02;  // of a kernel between two probes
+constexpr double prefill_seconds = 10;  // after which no prefill is repeated
+constexpr int most_prefills = 7;
+constexpr int64_t probe_rounds = 200000;  // of multiply-adds: a millisecond or so
+
+std::atomic<uint64_t> sink;
+
+// Seconds for reading `parts` with all threads, each its share of each part, as kernels share panels; in one go, so that nothing but reading is measured.
+double read_seconds(std::span<const std::span<std::byte>> parts, Isa isa, host::ThreadPool& pool) {
+  const auto n = static_cast<size_t>(pool.size());
+  return seconds([&] {
+    pool.run([&](int i) {
+      const auto t = static_cast<size_t>(i);
+      uint64_t seen = 0;
+      for (const std::span<std::byte> part : parts) {
+        const size_t begin = part.size() * t / n / 256 * 256, end = t + 1 == n ? part.size() : part.size() * (t + 1) / n / 256 * 256;
+        seen |= host::read_bytes(part.subspan(begin, end - begin), isa);
+      }
+      sink.fetch_or(seen);
+    });
+  });
+}
+
+// G multiply-adds a second of all threads.
+double multiply_rate(double (*multiply)(host::Feature, int64_t), host::Feature features, host::ThreadPool& pool, int64_t rounds = probe_rounds) {
+  double each = 0;
+  const double s = seconds([&] {
+    pool.run([&](int i) {
+      const double n = multiply(features, rounds);
+      if (i == 0) each = n;
+    });
+  });
+  return each * pool.size() / s * 1e-9;
+}
+
+struct Geometry {
+  int64_t codes = 0, scales = 0, each = 0;  // bytes of a layer, rounded up to lines
+};
+Geometry geometry_of(const kernel::Kernel& kernel, const kernel::Problem& p) {
+  const ir::QuantType& type = p.scheme.weight;
+  const int64_t rows = kernel.code_layout == ir::Layout::rows ? p.n : (p.n + ir::panel_rows - 1) / ir::panel_rows;
+  const int64_t groups = type.block.cols == 0 ? 1 : (p.k + type.block.cols - 1) / type.block.cols;
+  const int64_t grid_rows = type.block.rows == 0 ? 1 : (p.n + type.block.rows - 1) / type.block.rows;
+  const int64_t scale_rows = kernel.scale_layout == ir::Layout::rows ? grid_rows : rows;
+  Geometry g;
+  g.codes = rows * ir::panel_bytes(kernel.code_layout, p.k, bits(type.code));
+  if (type.two_level()) {
+    g.scales = scale_rows * ir::panel_bytes(kernel.scale_layout, groups, 8);
+  } else if (!type.plain()) {
+    g.scales = grid_rows * groups * 4;
+  }
+  g.each = (g.codes + g.scales + 63) / 64 * 64;
+  return g;
+}
+
+// Layers one behind the other in the memory; float32 scales become 1.
+std::vector<kernel::Weight> lay_out(const kernel::Problem& p, const Geometry& g, std::span<std::byte> memory) {
+  std::vector<kernel::Weight> weights;
+  const ir::QuantType& type = p.scheme.weight;
+  for (size_t at = 0; at + static_cast<size_t>(g.each) <= memory.size(); at += static_cast<size_t>(g.each)) {
+    std::byte* const codes = memory.data() + at;
+    std::byte* const scales = codes + g.codes;
+    weights.push_back({codes, type.plain() ? nullptr : scales, 1, nullptr, 0.01F});
+    const float one = 1;
+    if (!type.plain() && !type.two_level())
+      for (int64_t i = 0; i < g.scales; i += 4) std::memcpy(scales + i, &one, sizeof one);
+  }
+  return weights;
+}
+
+// The sequences of a model's measurement: what a forward needs of them, for prompts and for steps.
+struct Sequences {
+  Sequences(const Workload& o, int64_t vocab) : batch(o.batch), blocks(engine::blocks_for(o.prompt + o.tokens)) {
+    for (int64_t s = 0; s < batch; ++s) {
+      std::vector<int32_t> own(static_cast<size_t>(blocks));
+      std::iota(own.begin(), own.end(), static_cast<int32_t>(s * blocks));
+      owned.push_back(std::move(own));
+    }
+    for (const auto& own : owned) table.emplace_back(own);
+    // Any tokens will do; the same in every run.
+    uint32_t state = 1;
+    ids.resize(static_cast<size_t>(batch * o.prompt));
+    for (int32_t& id : ids) id = static_cast<int32_t>((state = state * 1664525U + 1013904223U) / 65536U % static_cast<uint32_t>(vocab));
+  }
+  // `count` tokens of each sequence from position `first` on.
+  model::Batch at(int64_t first, int64_t count) {
+    positions.resize(static_cast<size_t>(batch * count));
+    offsets.resize(static_cast<size_t>(batch) + 1);
+    for (int64_t s = 0; s < batch; ++s) {
+      std::iota(positions.begin() + s * count, positions.begin() + (s + 1) * count, static_cast<int32_t>(first));
+      offsets[static_cast<size_t>(s) + 1] = static_cast<int32_t>((s + 1) * count);
+    }
+    return {.ids = std::span(ids).first(positions.size()), .positions = positions, .offsets = offsets, .table = table};
+  }
+  int64_t batch, blocks;
+  std::vector<std::vector<int32_t>> owned;
+  std::vector<std::span<const int32_t>> table;
+  std::vector<int32_t> ids, positions, offsets;
+};
+
+}  // namespace
+
+Spread spread_of(std::vector<double> v) {
+  if (v.empty()) return {};
+  std::sort(v.begin(), v.end());
+  return {v[v.size() / 2], v.front(), v.back(), static_cast<int>(v.size())};
+}
+
+double seconds(const std::function<void()>& f) {
+  const auto begin = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+Result<WeightMemory> WeightMemory::make(size_t bytes) {
+  WeightMemory m;
+  m.arena_ = std::make_unique<host::Arena>();
+  QB_ASSIGN(m.bytes_, m.arena_->take(bytes));
+  // Bytes below 0x40 are numbers of every format, and small ones.
+  uint64_t state = 88172645463325252U;
+  for (size_t i = 0; i + 8 <= bytes; i += 8) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    const uint64_t word = state & 0x3F3F3F3F3F3F3F3FU;
+    std::memcpy(m.bytes_.data() + i, &word, 8);
+  }
+  return m;
+}
+
+Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::ThreadPool& pool, int repeats) {
+  const Isa isa = host::detect_isa();
+  std::vector<double> read, f32, bf16;
+  const std::span<std::byte> parts[] = {memory.bytes()};
+  for (int i = 0; i < repeats; ++i) {
+    read.push_back(static_cast<double>(memory.bytes().size()) / read_seconds(parts, isa, pool) * 1e-9);
+    f32.push_back(multiply_rate(host::multiply_f32, cpu.features, pool));
+    bf16.push_back(multiply_rate(host::multiply_bf16, cpu.features, pool));
+  }
+  return {spread_of(std::move(read)), spread_of(std::move(f32)), spread_of(std::move(bf16))};
+}
+
+std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
+  if (k.code_layout == ir::Layout::panel_bf16) return {"bf16"};
+  if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128"};
+  if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4"};
+  return {"bf16", "fp8_channel", "nvfp4"};
+}
+
+Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::Problem& p, const host::Cpu& cpu, const WeightMemory& memory,
+                                   host::ThreadPool& pool, int repeats) {
+  const Geometry g = geometry_of(kernel, p);
+  const std::vector<kernel::Weight> weights = lay_out(p, g, memory.bytes());
+  if (weights.empty()) return Error{Errc::out_of_memory, fmt::format("one weight of {} does not fit in {} bytes", to_string(p), memory.bytes().size())};
+  host::Arena arena;
+  QB_ASSIGN(const std::span<std::byte> workspace, arena.take(kernel.workspace_bytes(p)));
+  const std::vector<float> x(static_cast<size_t>(p.m * p.k), 0.5F);
+  std::vector<float> y(static_cast<size_t>(p.m * p.n));
+  const auto layer = [&](size_t i) {
+    return seconds([&] {
+      const kernel::RunArgs a{&p, &weights[i % weights.size()], x.data(), y.data(), 0, p.n, workspace.data()};
+      if (kernel.prepare != nullptr) kernel.prepare(a);
+      pool.ranges(p.n, ir::panel_rows, [&](int64_t begin, int64_t end) {
+        kernel::RunArgs mine = a;
+        mine.n_begin = begin;
+        mine.n_end = end;
+        kernel.run(mine);
+      });
+    });
+  };
+  const Isa isa = host::detect_isa();
+  const auto bytes = static_cast<double>(g.codes + g.scales), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layer(0), 1e-6)));
+  std::vector<double> gbs, read_gbs, of_read, rate, peak, of_peak;
+  for (size_t next = 1; gbs.size() < static_cast<size_t>(repeats);) {
+    double run = 0, read = 0;
+    for (size_t i = 0; i < in_piece; ++i, ++next) {
+      run += layer(next);
+      const std::span<std::byte> other[] = {
+          memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.codes + g.scales))};
+      read += read_seconds(other, isa, pool);
+    }
+    const double n = static_cast<double>(in_piece), bf16 = multiply_rate(host::multiply_bf16, cpu.features, pool);
+    gbs.push_back(n * bytes / run * 1e-9);
+    read_gbs.push_back(n * bytes / read * 1e-9);
+    of_read.push_back(read / run);
+    rate.push_back(n * products / run * 1e-9);
+    peak.push_back(bf16);
+    of_peak.push_back(rate.back() / bf16);
+  }
+  return KernelRates{spread_of(std::move(gbs)),  spread_of(std::move(read_gbs)), spread_of(std::move(of_read)),
+                     spread_of(std::move(rate)), spread_of(std::move(peak)),     spread_of(std::move(of_peak))};
+}
+
+Result<ModelRates> measure_model(Runtime& r, const host::Cpu& cpu, const Workload& o) {
+  model::Model& model = *r.model;
+  if (o.prompt + o.tokens > model.max_positions())
+    return Error{Errc::invalid_argument,
+                 fmt::format("{} prompt tokens and {} new ones: the model has {} positions; ask for fewer", o.prompt, o.tokens, model.max_positions())};
+  std::vector<std::span<std::byte>> parts;
+  ModelRates out;
+  double weights = 0;
+  for (const auto& [name, linear] : model.linears()) {
+    for (const std::span<std::byte> part : linear->parts()) {
+      parts.push_back(part);
+      out.weight_bytes_per_step += part.size();
+    }
+    weights += static_cast<double>(linear->n()) * static_cast<double>(linear->k());
+  }
+  const auto& head = *model.linears().back().second;  // runs for the last token of each prompt alone
+  const double head_weights = static_cast<double>(head.n()) * static_cast<double>(head.k());
+  const auto prompt = static_cast<double>(o.prompt), batch = static_cast<double>(o.batch);
+  const double prefill_products = batch * ((weights - head_weights) * prompt + head_weights);
+  out.kv_bytes = r.cache->bytes() / static_cast<uint64_t>(r.cache->blocks()) * static_cast<uint64_t>(o.batch * engine::blocks_for(o.prompt + o.tokens));
+  const auto stop = [&] { return o.stop && o.stop(); };
+  const Error cancelled{Errc::cancelled, "interrupted"};
+  const Isa isa = host::detect_isa();
+
+  Sequences sequences(o, model.vocab());
+  std::optional<Error> failed;
+  const auto forward = [&](int64_t first, int64_t count) {
+    const model::Batch b = sequences.at(first, count);
+    return seconds([&] {
+      if (auto logits = model.forward(b, *r.cache); !logits) failed = logits.error();
+    });
+  };
+  forward(0, 1);
+  std::vector<double> prefill, products, peak, of_peak;
+  for (double spent = 0; prefill.size() < most_prefills && spent < prefill_seconds && !failed;) {
+    if (stop()) return cancelled;
+    const double s = forward(0, o.prompt), bf16 = multiply_rate(host::multiply_bf16, cpu.features, *r.pool, 10 * probe_rounds);
+    prefill.push_back(batch * prompt / s);
+    products.push_back(prefill_products / s * 1e-9);
+    peak.push_back(bf16);
+    of_peak.push_back(products.back() / bf16);
+    spent += s;
+  }
+  host::sample_memory();
+  std::vector<double> decode, gbs, read_gbs, of_read;
+  const auto bytes = static_cast<double>(out.weight_bytes_per_step);
+  for (int64_t t = 0; t < o.tokens && !failed; ++t) {
+    if (stop()) return cancelled;
+    const double s = forward(o.prompt + t, 1), read = read_seconds(parts, isa, *r.pool);
+    decode.push_back(batch / s);
+    gbs.push_back(bytes / s * 1e-9);
+    read_gbs.push_back(bytes / read * 1e-9);
+    of_read.push_back(read / s);
+  }
+  if (failed) return *failed;
+  host::sample_memory();
+  out.prefill = spread_of(std::move(prefill));
+  out.prefill_products = spread_of(std::move(products));
+  out.peak = spread_of(std::move(peak));
+  out.prefill_of_peak = spread_of(std::move(of_peak));
+  out.decode = spread_of(std::move(decode));
+  out.decode_gbs = spread_of(std::move(gbs));
+  out.read_gbs = spread_of(std::move(read_gbs));
+  out.decode_of_read = spread_of(std::move(of_read));
+  return out;
+}
+
+}  // namespace qb::bench
