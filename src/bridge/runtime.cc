@@ -96,7 +96,7 @@ Result<text::Tokenizer> load_tokenizer(const Session& s) {
   return text::Tokenizer::load(*json, host::compile_regex);
 }
 
-Result<std::string> chat_prompt(const Session& s, const std::string& user) {
+Result<std::string> chat_prompt(const Session& s, std::span<const ChatMessage> messages) {
   Json config = Json::object();
   if (Result<std::string> text = read_file(s.path / "tokenizer_config.json"); text) {
     JsonError error;
@@ -104,7 +104,9 @@ Result<std::string> chat_prompt(const Session& s, const std::string& user) {
   }
   QB_ASSIGN(const std::string source, template_source(s, config));
   QB_ASSIGN(const text::ChatTemplate chat, text::ChatTemplate::parse(source));
-  const Json variables = {{"messages", Json::array({{{"role", "user"}, {"content", user}}})},
+  Json list = Json::array();
+  for (const ChatMessage& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
+  const Json variables = {{"messages", std::move(list)},
                           {"add_generation_prompt", true},
                           {"bos_token", token_text(config, "bos_token")},
                           {"eos_token", token_text(config, "eos_token")}};

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,10 @@ class Runtime {
 
 // tokenizer.json of the checkpoint. Errors: not_found (says that --ids works without one), bad_input.
 Result<text::Tokenizer> load_tokenizer(const Session&);
-// The prompt of a chat with one user message, by the checkpoint's template (chat_template.jinja, or in tokenizer_config.json).
-Result<std::string> chat_prompt(const Session&, const std::string& user);
+struct ChatMessage {
+  std::string role, content;
+};
+// The prompt of a chat up to where the assistant answers, by the checkpoint's template (chat_template.jinja, or in tokenizer_config.json).
+Result<std::string> chat_prompt(const Session&, std::span<const ChatMessage> messages);
 
 }  // namespace qb

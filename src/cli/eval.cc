@@ -1,16 +1,15 @@
 // eval: perplexity, comparison with another checkpoint, logits to a file.
 #include <fmt/format.h>
 
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-#include <limits>
 
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/logits_file.h"
 #include "cli/runtime_options.h"
+#include "engine/metrics.h"
 
 namespace qb::cli {
 namespace {
@@ -20,62 +19,13 @@ struct Options : ModelOptions {
   int64_t ctx = 512;
 };
 
-double log_sum_exp(std::span<const float> row) {
-  float top = -std::numeric_limits<float>::infinity();
-  for (float x : row) top = std::max(top, x);
-  double sum = 0;
-  for (float x : row) sum += std::exp(static_cast<double>(x) - static_cast<double>(top));
-  return static_cast<double>(top) + std::log(sum);
-}
-
-size_t argmax(std::span<const float> row) {
-  size_t best = 0;
-  for (size_t i = 1; i < row.size(); ++i)
-    if (row[i] > row[best]) best = i;
-  return best;
-}
-
-// Mean over positions 1..ctx-1 of each chunk.
-struct Perplexity {
-  double nll = 0;
-  int64_t count = 0;
-  void add(std::span<const float> logits, size_t vocab, const std::vector<int32_t>& ids) {
-    for (size_t t = 0; t + 1 < ids.size(); ++t) {
-      const std::span<const float> row = logits.subspan(t * vocab, vocab);
-      nll += log_sum_exp(row) - static_cast<double>(row[static_cast<size_t>(ids[t + 1])]);
-      ++count;
-    }
-  }
-  double value() const { return count > 0 ? std::exp(nll / static_cast<double>(count)) : 0; }
-};
-
-// The other checkpoint's distribution is the truth: mean KL(other || this), agreement of the likeliest token, largest difference of two logits.
-struct Comparison {
-  double kl = 0, max_abs = 0;
-  int64_t rows = 0, same = 0;
-  void add(std::span<const float> mine, std::span<const float> other, size_t vocab) {
-    for (size_t at = 0; at < mine.size(); at += vocab, ++rows) {
-      const std::span<const float> p = other.subspan(at, vocab), q = mine.subspan(at, vocab);
-      const double lp = log_sum_exp(p), lq = log_sum_exp(q);
-      for (size_t i = 0; i < vocab; ++i) {
-        const double log_p = static_cast<double>(p[i]) - lp;
-        kl += std::exp(log_p) * (log_p - (static_cast<double>(q[i]) - lq));
-        max_abs = std::max(max_abs, std::fabs(static_cast<double>(p[i]) - static_cast<double>(q[i])));
-      }
-      same += argmax(p) == argmax(q) ? 1 : 0;
-    }
-  }
-};
-
 Result<std::vector<std::vector<int32_t>>> text_chunks(const Options& o, const Session& s) {
   std::ifstream in(o.text, std::ios::binary);
   if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", o.text)};
   const std::string text((std::istreambuf_iterator<char>(in)), {});
   QB_ASSIGN(const text::Tokenizer tokenizer, load_tokenizer(s));
   QB_ASSIGN(const std::vector<int32_t> ids, tokenizer.encode(text, false));
-  std::vector<std::vector<int32_t>> chunks;
-  for (size_t at = 0; at + static_cast<size_t>(o.ctx) <= ids.size(); at += static_cast<size_t>(o.ctx))
-    chunks.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(at), ids.begin() + static_cast<std::ptrdiff_t>(at) + o.ctx);
+  auto chunks = engine::chunks_of(ids, static_cast<size_t>(o.ctx));
   if (chunks.empty()) return Error{Errc::invalid_argument, fmt::format("{} has {} tokens, fewer than one chunk of --ctx {}", o.text, ids.size(), o.ctx)};
   return chunks;
 }
@@ -116,8 +66,8 @@ int run(const Options& o) {
   if (!o.logits.empty())
     if (Result<void> opened = file.open(o.logits, chunks.size(), chunks.front().size(), vocab); !opened) return fail("eval", opened.error(), o.common);
 
-  Perplexity perplexity;
-  Comparison comparison;
+  engine::Perplexity perplexity;
+  engine::Comparison comparison;
   const auto bar = progress_bar("eval", o.common);
   std::optional<Error> failed;
   for (size_t i = 0; i < chunks.size() && !failed; ++i) {

@@ -46,7 +46,8 @@ Result<std::vector<int32_t>> prompt_ids(const Options& o, const Session& s, cons
   if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   if (prompt.empty()) return Error{Errc::invalid_argument, "the prompt is empty"};
   if (o.chat) {
-    QB_ASSIGN(prompt, chat_prompt(s, prompt));
+    const ChatMessage message{"user", std::move(prompt)};
+    QB_ASSIGN(prompt, chat_prompt(s, std::span(&message, 1)));
   }
   return tokenizer->encode(prompt, !o.chat);
 }
