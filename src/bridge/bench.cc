@@ -21,16 +21,19 @@ constexpr int64_t probe_rounds = 200000;  // of multiply-adds: a millisecond or 
 
 std::atomic<uint64_t> sink;
 
-// Seconds for reading `parts` with all threads, each its share of each part, as kernels share panels; in one go, so that nothing but reading is measured.
+// Seconds for reading `parts`, one behind the other, with all threads; in one go, so that nothing but reading is measured.
 double read_seconds(std::span<const std::span<std::byte>> parts, Isa isa, host::ThreadPool& pool) {
-  const auto n = static_cast<size_t>(pool.size());
+  int64_t all = 0;
+  for (const std::span<std::byte> part : parts) all += static_cast<int64_t>(part.size());
   return seconds([&] {
-    pool.run([&](int i) {
-      const auto t = static_cast<size_t>(i);
+    pool.ranges(all, 4096, [&](int64_t begin, int64_t end) {
       uint64_t seen = 0;
+      int64_t at = 0;
       for (const std::span<std::byte> part : parts) {
-        const size_t begin = part.size() * t / n / 256 * 256, end = t + 1 == n ? part.size() : part.size() * (t + 1) / n / 256 * 256;
-        seen |= host::read_bytes(part.subspan(begin, end - begin), isa);
+        const auto size = static_cast<int64_t>(part.size());
+        const int64_t first = std::max(begin - at, int64_t{0}), last = std::min(end - at, size);
+        if (first < last) seen |= host::read_bytes(part.subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)), isa);
+        at += size;
       }
       sink.fetch_or(seen);
     });

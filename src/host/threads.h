@@ -1,5 +1,8 @@
-// A pool of threads for parallel loops of known shape: run(f) calls f(i) for i in [0, size) on size threads, the caller among them, and returns when all are
-// done. No allocation and no lock on the fast path: workers spin briefly, then sleep.
+// A pool of threads for parallel loops of known shape. No allocation and no lock on the fast path: workers spin briefly, then sleep.
+//
+// Each thread begins with its own share, the same one for equal loops; who is done takes parts from the others. So on a busy machine a loop ends when its parts
+// are done, whichever threads the system lets run. Which thread does what must not matter for the result. Rejected: shares that stay with their thread (decode
+// of a 1B model beside two busy processes: a step waited for the slower thread at each of its 113 linears).
 #pragma once
 
 #include <cstdint>
@@ -13,9 +16,9 @@ class ThreadPool {
   explicit ThreadPool(int threads);
   ~ThreadPool();
   int size() const;
-  // Calls from one thread only. `f` must not throw.
+  // f(i) once for each i in [0, size()), on as many threads as come; returns when all are done. Calls from one thread only. `f` must not throw.
   void run(const std::function<void(int)>& f);
-  // [0, count) split into size() contiguous ranges of multiples of `grain`; empty ranges are not called.
+  // f for contiguous ranges of multiples of `grain` that make up [0, count), a few for each thread; none is empty.
   void ranges(int64_t count, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& f);
 
  private:
