@@ -121,6 +121,27 @@ def main(tmp):
     expect("explain", j["layers"] and all(len(l["considered"]) > 1 and l["winner"] for l in j["layers"]), str(j)[:300])
     code("hosts", 0, "explain", "--host", "list")
 
+    # what run needs beside weights and cache
+    ids = ",".join(str(i % 97) for i in range(200))
+    j = as_json("run memory", code("run memory", 0, "run", "--json", nvfp4, "--ids", ids, "-n", "4", "--threads", "7"), "run")
+    expect("run says its memory", 0 < j["packed_weight_bytes"] < 64 << 20 and 0 < j["kv_bytes"] < 64 << 20, str(j)[-300:])
+    expect("run needs little", j["peak_anonymous_bytes"] <= j["packed_weight_bytes"] + j["kv_bytes"] + (64 << 20), str(j)[-300:])
+    short = as_json("run memory", code("run memory, short", 0, "run", "--json", nvfp4, "--ids", "1,2", "-n", "1"), "run")
+    expect("the cache grows with the text", short["kv_bytes"] < j["kv_bytes"] and short["packed_weight_bytes"] == j["packed_weight_bytes"], str(short)[-300:])
+
+    # bench
+    j = as_json("bench", code("bench model", 0, "bench", "--json", nvfp4, "--prompt", "40", "--tokens", "3", "--batch", "2", "--threads", "2"), "bench")
+    model = j["model"]
+    expect("bench model", model["kernels"] and model["decode_of_read"]["count"] == 3 and model["prefill_tokens_per_s"]["median"] > 0 and model["threads"] == 2, str(model))
+    expect("bench model's memory", 0 < model["weight_bytes_per_step"] <= model["packed_weight_bytes"] and model["kv_bytes"] > 0 and model["peak_anonymous_bytes"] > 0, str(model))
+    j = as_json("bench", code("bench", 0, "bench", "--json", "--kernels", "linear_*_generic", "--threads", "1", "--repeats", "1"), "bench")
+    expect("bench", j["model"] is None and j["machine"]["limits"][0]["read_gb_per_s"]["median"] > 0 and all(k["of_read"]["median"] > 0 for k in j["kernels"]) and j["kernels"], str(j)[:300])
+    expect("bench help", "Examples" in code("bench --help", 0, "bench", "--help").stdout)
+    code("bench text", 0, "bench", nvfp4, "--prompt", "8", "--tokens", "2")
+    code("bench of no model", 3, "bench", tmp / "none")
+    for args in ([nvfp4, "--prompt", "1000000"], [nvfp4, "--kernels", "*"], ["--batch", "0"], ["--threads", "0"]):
+        code("bench " + " ".join(map(str, args)), 2, "bench", *args)
+
     # a snapshot of links, as a Hugging Face cache has it
     blobs, snapshot = tmp / "hub/blobs", tmp / "hub/snapshots/abc"
     blobs.mkdir(parents=True), snapshot.mkdir(parents=True)

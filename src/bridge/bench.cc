@@ -228,7 +228,7 @@ Result<ModelRates> measure_model(Runtime& r, const host::Cpu& cpu, const Workloa
   const double head_weights = static_cast<double>(head.n()) * static_cast<double>(head.k());
   const auto prompt = static_cast<double>(o.prompt), batch = static_cast<double>(o.batch);
   const double prefill_products = batch * ((weights - head_weights) * prompt + head_weights);
-  out.kv_bytes = r.cache->bytes() / static_cast<uint64_t>(r.cache->blocks()) * static_cast<uint64_t>(o.batch * engine::blocks_for(o.prompt + o.tokens));
+  out.kv_bytes = static_cast<uint64_t>(o.batch) * r.kv_bytes(o.prompt + o.tokens);
   const auto stop = [&] { return o.stop && o.stop(); };
   const Error cancelled{Errc::cancelled, "interrupted"};
   const Isa isa = host::detect_isa();

@@ -1,6 +1,9 @@
 #include "bridge/runtime.h"
 
 #include <fmt/format.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <fstream>
@@ -84,10 +87,17 @@ Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOpti
                                    .pool = *r->pool,
                                    .context = context,
                                    .options = options.model}));
+#if defined(__GLIBC__)
+  ::malloc_trim(0);  // the loading threads' buffers: freed, but kept by the allocator
+#endif
   r->context_tokens = options.context > 0 ? options.context : std::min(r->model->max_positions(), default_context);
   QB_ASSIGN(r->cache, model::KvCache::make(r->model->kv_shape(), r->model->kv_elem(), engine::blocks_for(r->context_tokens), r->cache_memory));
   r->stop_ids = stop_tokens(r->session.package);
   return r;
+}
+
+uint64_t Runtime::kv_bytes(int64_t tokens) const {
+  return cache->bytes() / static_cast<uint64_t>(cache->blocks()) * static_cast<uint64_t>(engine::blocks_for(tokens));
 }
 
 Result<text::Tokenizer> load_tokenizer(const Session& s) {

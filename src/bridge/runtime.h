@@ -27,6 +27,8 @@ class Runtime {
  public:
   // Opens, checks and loads. Errors: bad_input (problems() of the session say what), out_of_memory, io.
   static Result<std::unique_ptr<Runtime>> load(Session session, const RuntimeOptions& options, Context& context);
+  // Of the cache blocks that a sequence of so many tokens fills; blocks that are never written take no memory.
+  uint64_t kv_bytes(int64_t tokens) const;
 
   Session session;
   host::Arena weights, cache_memory;

@@ -98,6 +98,8 @@ int run(const Options& o) {
   text += rest;
   const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0.0; };
   const double prefill = rate(static_cast<double>(prompt->size()), g->prefill_seconds), decode = rate(static_cast<double>(g->decode_steps), g->decode_seconds);
+  const uint64_t packed = r->model->resident_bytes(), kv = r->kv_bytes(static_cast<int64_t>(prompt->size()) + g->decode_steps);
+  host::sample_memory();
   if (o.common.json) {
     Json j = envelope("run", true, r->session.diag.all());
     j["prompt_ids"] = *prompt;
@@ -105,6 +107,8 @@ int run(const Options& o) {
     j["text"] = tokenizer ? Json(text) : Json(nullptr);
     j["finish_reason"] = g->finish_reason;
     j["timings"] = {{"load_s", load_s}, {"prefill_tokens_per_s", prefill}, {"decode_tokens_per_s", decode}};
+    j["packed_weight_bytes"] = packed;
+    j["kv_bytes"] = kv;
     j["peak_anonymous_bytes"] = host::peak_anonymous();
     print_json(j);
     return exit_done;
@@ -115,8 +119,9 @@ int run(const Options& o) {
     print_out(fmt::format("{}\n", fmt::join(g->ids, ",")));
   if (!o.common.quiet)
     print_err(fmt::format(
-        "load {:.2f} s; {} prompt tokens at {:.1f} tokens/s, {} new at {:.1f} tokens/s ({}); {} of packed weights, peak {} of anonymous memory\n", load_s,
-        prompt->size(), prefill, g->ids.size(), decode, g->finish_reason, size_text(r->model->resident_bytes()), size_text(host::peak_anonymous())));
+        "load {:.2f} s; {} prompt tokens at {:.1f} tokens/s, {} new at {:.1f} tokens/s ({}); {} of packed weights, {} of KV cache, peak {} of anonymous "
+        "memory\n",
+        load_s, prompt->size(), prefill, g->ids.size(), decode, g->finish_reason, size_text(packed), size_text(kv), size_text(host::peak_anonymous())));
   return exit_done;
 }
 
