@@ -26,6 +26,12 @@ Error cannot_load(const ir::Module& m, std::string what) {
   return Error{Errc::invalid_argument, fmt::format("{}: {}", m.path, what)};
 }
 
+// Rows of the weight that a thread takes at least. Kernels for many tokens hold up to four panels in registers.
+int64_t rows_at_once(int64_t m, int64_t n, int threads) {
+  constexpr int64_t few = 8, together = 4 * ir::panel_rows;
+  return m > few && n >= 4 * together * threads ? together : ir::panel_rows;
+}
+
 // A scalar scale as a multiplier: reciprocals are inverted in double, rounded once.
 Result<float> multiplier(const ir::Module& m, const ir::Stored& s) {
   if (!s.value) return cannot_load(m, fmt::format("the value of {} is not known: it is not a single float", s.tensor));
@@ -208,7 +214,7 @@ void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> works
     const kernel::Kernel& kernel;
     const kernel::RunArgs& all;
   } const call{k, all};
-  pool.ranges(p.n, ir::panel_rows, [&call](int64_t begin, int64_t end) {
+  pool.ranges(p.n, rows_at_once(m, p.n, pool.size()), [&call](int64_t begin, int64_t end) {
     kernel::RunArgs part = call.all;
     part.n_begin = begin;
     part.n_end = end;
