@@ -195,6 +195,11 @@ bool is_nvfp4(const Json& args) {
   return string_at(args, "type") == "float" && int_at(args, "num_bits", 0) == 4 && strategy_of(args) == "tensor_group" && int_at(args, "group_size", 0) == 16;
 }
 
+bool is_integer(const Json& args) {
+  const int64_t bits = int_at(args, "num_bits", 8);
+  return string_at(args, "type", "int") == "int" && bits >= 2 && bits <= 8;
+}
+
 bool one_of(std::string_view word, std::initializer_list<std::string_view> list) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
@@ -202,16 +207,17 @@ bool one_of(std::string_view word, std::initializer_list<std::string_view> list)
 // Why a group of config_groups is out of scope; empty when it is in.
 std::string group_trouble(const Json& group, std::string format) {
   if (const std::string_view own = string_at(group, "format"); !own.empty()) format = own;
-  if (!one_of(format, {"float-quantized", "naive-quantized", "nvfp4-pack-quantized"})) return "format " + format;
+  if (!one_of(format, {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "int-quantized", "pack-quantized"})) return "format " + format;
   if (!empty(group, "output_activations")) return "output activations";
   if (empty(group, "weights")) return "no weights";
   const Json& w = group["weights"];
   const Json input = empty(group, "input_activations") ? Json() : group["input_activations"];
-  if (!bool_at(w, "symmetric", true)) return "asymmetric";
+  if (!bool_at(w, "symmetric", true) && !is_integer(w)) return "asymmetric";
   if (is_nvfp4(w)) return input.is_null() || (is_nvfp4(input) && is_local(input)) ? "" : "activations of NVFP4";
-  if (!is_fp8(w) || !one_of(strategy_of(w), {"tensor", "channel", "group", "block"})) return "weights " + dump_json(w, -1);
+  if (!one_of(strategy_of(w), {"tensor", "channel", "group", "block"}) || !(is_fp8(w) || (is_integer(w) && strategy_of(w) != "block")))
+    return "weights " + dump_json(w, -1);
   if (input.is_null()) return "";
-  if (!is_fp8(input)) return "activations " + dump_json(input, -1);
+  if (!is_fp8(input) && !(is_integer(w) && is_integer(input))) return "activations " + dump_json(input, -1);
   if (is_dynamic(input) ? one_of(strategy_of(input), {"tensor", "token", "group"}) : strategy_of(input) == "tensor") return "";
   return "activations " + dump_json(input, -1);
 }

@@ -21,6 +21,12 @@ double widen(Elem elem, const std::byte* bytes) {
     std::memcpy(&f, bytes, 4);
     return f;
   }
+  if (elem == Elem::i8) return static_cast<double>(static_cast<int8_t>(*bytes));
+  if (elem == Elem::i64) {
+    int64_t number = 0;
+    std::memcpy(&number, bytes, 8);
+    return static_cast<double>(number);
+  }
   uint16_t u = 0;
   std::memcpy(&u, bytes, 2);
   return elem == Elem::bf16 ? decode_bf16(u) : decode_f16(u);

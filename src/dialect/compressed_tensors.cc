@@ -1,4 +1,5 @@
-// compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized FP8, nvfp4-pack-quantized.
+// compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized, nvfp4-pack-quantized, int-quantized,
+// pack-quantized.
 //
 // Source of truth: the library's own files. The group's `format` wins over the global one; targets are tried exact name, then regex, then class name, each in
 // lexicographic order; a module that any ignore entry matches is unquantized.
@@ -39,6 +40,16 @@ bool holds_nvfp4(const ir::Scheme& s) noexcept {
   return ct_format(s) == "nvfp4-pack-quantized";
 }
 
+bool is_integer_format(const ir::Scheme& s) {
+  return is_integer_code(s.weight.code) && !ct_format(s).empty();
+}
+bool holds_integer_tensor(const ir::Scheme& s) noexcept {
+  return is_integer_format(s) && s.weight.block == ir::Block{0, 0};
+}
+bool holds_integer_grid(const ir::Scheme& s) noexcept {
+  return is_integer_format(s) && s.weight.block.rows == 1;
+}
+
 constexpr PartRow input_part{.role = Role::input_scale,
                              .suffix = "input_scale",
                              .container = Elem::f32,
@@ -59,11 +70,30 @@ constexpr PartRow nvfp4_parts[] = {
     {.role = Role::global, .suffix = "weight_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
     {.role = Role::input_scale, .suffix = "input_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
 };
+constexpr PartRow order_part{.role = Role::order, .suffix = "weight_g_idx", .container = Elem::i32, .rank = Rank::columns};
+constexpr PartRow input_zero_part{.role = Role::input_zero, .suffix = "input_zero_point", .container = Elem::i8, .rank = Rank::scalar1};
+constexpr PartRow byte_part{.role = Role::code, .suffix = "weight", .container = Elem::i8, .rank = Rank::matrix};
+constexpr PartRow byte_zero(Rank rank) {
+  return {.role = Role::zero, .suffix = "weight_zero_point", .container = Elem::i8, .rank = rank};
+}
+constexpr PartRow word_part{
+    .role = Role::code, .suffix = "weight_packed", .container = Elem::i32, .rank = Rank::matrix, .packing = Packing::words_along_columns};
+constexpr PartRow word_zero{
+    .role = Role::zero, .suffix = "weight_zero_point", .container = Elem::i32, .rank = Rank::grid, .packing = Packing::words_along_rows};
+constexpr PartRow shape_part{.role = Role::shape, .suffix = "weight_shape", .container = Elem::i64, .rank = Rank::pair};
+constexpr PartRow byte_tensor_parts[] = {byte_part, scale_part(Rank::scalar1), byte_zero(Rank::scalar1), input_part, input_zero_part};
+constexpr PartRow byte_grid_parts[] = {byte_part, scale_part(Rank::grid), byte_zero(Rank::grid), order_part, input_part, input_zero_part};
+constexpr PartRow word_tensor_parts[] = {word_part, scale_part(Rank::scalar1), word_zero, shape_part, input_part, input_zero_part};
+constexpr PartRow word_grid_parts[] = {word_part, scale_part(Rank::grid), word_zero, order_part, shape_part, input_part, input_zero_part};
 constexpr Row rows[] = {
     {"float-quantized", holds_tensor, tensor_parts},
     {"float-quantized", holds_channel, channel_parts},
     {"float-quantized", holds_grid, grid_parts},
     {"nvfp4-pack-quantized", holds_nvfp4, nvfp4_parts},
+    {"pack-quantized", holds_integer_tensor, word_tensor_parts},
+    {"pack-quantized", holds_integer_grid, word_grid_parts},
+    {"int-quantized", holds_integer_tensor, byte_tensor_parts},
+    {"int-quantized", holds_integer_grid, byte_grid_parts},
 };
 
 const Json* quantization_config(const Package& p) {
@@ -100,15 +130,39 @@ Target target_of(const CtConfig& config, const ir::Module& m) {
   return best;
 }
 
+// The row by which the module's tensors are stored; null when none that holds the scheme does. What the config calls it does not count.
+const Row* stored_row(const Reading& r, const ir::Module& m, const ir::Scheme& scheme) {
+  for (const Row& row : rows) {
+    const TensorInfo* code = row.holds(scheme) ? r.find(m, row.parts[0].suffix) : nullptr;
+    if (code != nullptr && code->dtype == row.parts[0].container) return &row;
+  }
+  return nullptr;
+}
+
 bool stores(const Reading& r, const ir::Module& m, const ir::Scheme& scheme) {
-  const Row* row = row_for(rows, scheme);
-  const TensorInfo* code = row != nullptr ? r.find(m, row->parts[0].suffix) : nullptr;
-  return code != nullptr && code->dtype == row->parts[0].container;
+  return stored_row(r, m, scheme) != nullptr;
 }
 
 bool has_codes(const Reading& r, const ir::Module& m) {
   const TensorInfo* w = r.find(m, "weight");
-  return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && w->dtype == Elem::e4m3);
+  return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && (w->dtype == Elem::e4m3 || w->dtype == Elem::i8));
+}
+
+// The row to write a module by: one that keeps its bytes, else as the library stores the scheme.
+const Row* written_row(const ir::Module& m) {
+  const Row* usual = nullptr;
+  for (const Row& row : rows) {
+    if (!row.holds(*m.scheme)) continue;
+    if (!m.make && is_integer_code(m.scheme->weight.code) && keeps_bytes(row, m)) return &row;
+    if (usual == nullptr || row.label == ct_format(*m.scheme)) usual = &row;
+  }
+  return usual;
+}
+
+std::string_view written_format(const ir::Module& m) {
+  if (!is_integer_code(m.scheme->weight.code)) return ct_format(*m.scheme);
+  const std::string_view label = written_row(m)->label;
+  return label == "int-quantized" && !m.scheme->input ? "naive-quantized" : label;
 }
 
 // Another group whose targets name the module too, with another scheme; with equal right, or the only one of the two that fits what is stored.
@@ -156,7 +210,8 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
                     fmt::format("quantized, and ignored by '{}'", ignored->text()), "one of the two; the tensors decide");
     m.scheme = t.group->scheme;
     m.why = t.rule != nullptr ? fmt::format("{}: target '{}'", t.group->name, t.rule->text()) : fmt::format("{}: by its tensors", t.group->name);
-    const Row* row = row_for(rows, *m.scheme);
+    const Row* row = stored_row(r, m, *m.scheme);
+    if (row == nullptr) row = row_for(rows, *m.scheme);
     if (row == nullptr || !read_row(r, *row, m))
       for (const TensorInfo* left : r.tensors_of(m)) r.claim(*left);
     if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
@@ -186,9 +241,9 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
 
 // ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
 
-Json group_of(const ir::Scheme& s, std::vector<std::string> targets) {
+Json group_of(const ir::Scheme& s, std::string_view format, std::vector<std::string> targets) {
   Json g = Json::object();
-  g["format"] = ct_format(s);
+  g["format"] = format;
   g["input_activations"] = s.input ? ct_args(s.input->type, &*s.input) : Json(nullptr);
   g["output_activations"] = nullptr;
   g["targets"] = Json::array();
@@ -198,12 +253,12 @@ Json group_of(const ir::Scheme& s, std::vector<std::string> targets) {
 }
 
 void write_documents(const ir::Checkpoint& c, const WriteContext& context, Export& out) {
-  std::map<std::string, std::vector<std::string>> by_scheme;
+  std::map<std::pair<std::string, std::string>, std::vector<std::string>> by_scheme;  // scheme and format
   std::vector<std::string> ignore;
   bool class_only = true;  // every quantized module is a Linear
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      by_scheme[to_string(*m.scheme)].push_back(m.path);
+      by_scheme[{to_string(*m.scheme), std::string(written_format(m))}].push_back(m.path);
       class_only &= m.kind == arch::Kind::linear;
     } else if (m.kind == arch::Kind::linear) {
       ignore.push_back(m.path);
@@ -214,11 +269,11 @@ void write_documents(const ir::Checkpoint& c, const WriteContext& context, Expor
     Json groups = Json::object();
     std::string format;
     const bool one = by_scheme.size() == 1 && class_only;
-    for (auto& [text, modules] : by_scheme) {
+    for (auto& [key, modules] : by_scheme) {
+      const auto& [text, mine] = key;
       const ir::Scheme scheme = *ir::parse_scheme(text);
-      const std::string mine(ct_format(scheme));
       format = format.empty() || format == mine ? mine : "mixed-precision";
-      groups[fmt::format("group_{}", groups.size())] = group_of(scheme, one ? std::vector<std::string>{"Linear"} : std::move(modules));
+      groups[fmt::format("group_{}", groups.size())] = group_of(scheme, mine, one ? std::vector<std::string>{"Linear"} : std::move(modules));
     }
     Json q = Json::object();
     q["config_groups"] = std::move(groups);
@@ -265,8 +320,14 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     // The middle dialect had no word for the activations; the weights must mean the same.
     if (original && original->weight == m.scheme->weight && !m.scheme->input && !(original->input && original->input->when == ir::When::fixed))
       m.scheme = original;
-    if (row_for(rows, *m.scheme) == nullptr)
-      diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "FP8 (float-quantized, naive-quantized) or NVFP4 with groups of 16");
+    const Row* row = written_row(m);
+    // The library of today refuses configs with it.
+    if (row == nullptr || m.scheme->features.actorder)
+      diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme),
+                  "integers, FP8 or NVFP4 with groups of 16, the groups in the columns' order");
+    else if (m.part(Role::zero) != nullptr && !keeps_bytes(*row, m))
+      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("zero points {}", m.part(Role::zero)->tensor),
+                  "zero points packed as the library does");
   }
   if (!diag.ok()) return false;
   if (c.dialect == "modelopt") {
@@ -275,7 +336,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   }
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      write_row(*row_for(rows, *m.scheme), m, context, out);
+      write_row(*written_row(m), m, context, out);
       continue;
     }
     for (const ir::Stored& s : m.parts)

@@ -17,6 +17,7 @@ struct Args {
   std::optional<ir::QuantType> type;
   ir::When when = ir::When::fixed;
   bool per_head = false, local = false;
+  bool order = false;  // groups by activation order: which column is in which group is stored
 };
 
 void invalid(Diagnostics& diag, const std::string& where, std::string_view key, const Json& value, std::string expected) {
@@ -25,7 +26,7 @@ void invalid(Diagnostics& diag, const std::string& where, std::string_view key, 
 
 void unsupported(Diagnostics& diag, const std::string& where, std::string what) {
   diag.report("algorithm-unsupported", {.file = file}, fmt::format("{}: {}", where, what),
-              "FP8 weights (tensor, channel, group, block) or NVFP4, with FP8 or NVFP4 activations or none");
+              "integer or FP8 weights with integer or FP8 activations or none, or NVFP4");
 }
 
 constexpr std::array<std::string_view, 13> arg_keys{"num_bits", "type",        "symmetric", "group_size", "strategy",        "block_structure", "dynamic",
@@ -49,6 +50,10 @@ bool read_block(const Json& v, ir::Block& block) {
   return true;
 }
 
+Elem integer_of(int64_t num_bits) {
+  return num_bits == 8 ? Elem::i8 : static_cast<Elem>(static_cast<int64_t>(Elem::int2) + num_bits - 2);
+}
+
 // QuantizationArgs. False after a report.
 bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& diag) {
   if (!a.is_object()) return invalid(diag, where, "", a, "an object"), false;
@@ -70,16 +75,22 @@ bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& 
   out.when = dynamic != nullptr && dynamic->is_boolean() && dynamic->get<bool>() ? ir::When::per_call : ir::When::fixed;
 
   const auto what = [&] { return fmt::format("{} {} bits, strategy {}", type, num_bits, strategy); };
-  if (!bool_at(a, "symmetric", true)) return unsupported(diag, where, "asymmetric " + what()), false;
-  if (const Json* order = find(a, "actorder"); order != nullptr && !order->is_null() && !(order->is_boolean() && !order->get<bool>()))
-    return unsupported(diag, where, "actorder"), false;
+  const bool symmetric = bool_at(a, "symmetric", true);
+  if (!symmetric && type != "int") return unsupported(diag, where, "asymmetric " + what()), false;
+  // "weight" quantizes in another order and leaves the columns where they are.
+  if (const Json* order = find(a, "actorder"); order != nullptr && !order->is_null()) {
+    const std::string word = order->is_string() ? order->get<std::string>() : order->is_boolean() && order->get<bool>() ? "group" : "weight";
+    out.order = word == "group" || word == "dynamic";
+    if (!out.order && word != "weight" && word != "static") return unsupported(diag, where, "actorder " + escape(word)), false;
+  }
   const std::string_view scale_dtype = string_at(a, "scale_dtype");
   ir::QuantType t;
   if (type == "float" && num_bits == 4 && (strategy == "tensor_group" || (strategy == "group" && group == 16))) {
     if (group != 16) return unsupported(diag, where, fmt::format("{} of {}", what(), group)), false;
     t = {.code = Elem::e2m1, .scale = ir::ScaleValues::e4m3, .block = {1, 16}};
-  } else if (type == "float" && num_bits == 8 && scale_dtype != "torch.uint8") {
-    t = {.code = Elem::e4m3, .scale = ir::ScaleValues::any};
+  } else if (scale_dtype != "torch.uint8" && ((type == "float" && num_bits == 8) || (type == "int" && num_bits >= 2 && num_bits <= 8 && strategy != "block"))) {
+    t = {.code = type == "float" ? Elem::e4m3 : integer_of(num_bits), .scale = ir::ScaleValues::any};
+    t.zero = symmetric ? ir::Zero::none : ir::Zero::code;
     if (strategy == "tensor")
       t.block = {0, 0};
     else if (strategy == "channel" || strategy == "token")
@@ -118,6 +129,9 @@ bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagn
   if (!read_args(*weights, where + ".weights", w, diag)) return false;
   if (w.per_head || w.local || w.when == ir::When::per_call) return unsupported(diag, where, "weights with run-time scales"), false;
   out.weight = *w.type;
+  out.features.actorder = w.order;
+  if (w.order && !(w.type->block.rows == 1 && w.type->block.cols > 0 && is_integer_code(w.type->code)))
+    return unsupported(diag, where, "actorder of weights that are not integers in groups"), false;
   if (is_null(input)) return true;
   Args a;
   if (!read_args(*input, where + ".input_activations", a, diag)) return false;
@@ -126,7 +140,8 @@ bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagn
   out.input = ir::Activation{*a.type, a.type->two_level() ? (a.when == ir::When::per_call ? ir::When::per_call : ir::When::fixed) : a.when};
   if (out.input->when == ir::When::fixed && !out.input->type.two_level() && !(out.input->type.block == ir::Block{0, 0}))
     return unsupported(diag, where, "static activation scales that are not per tensor"), false;
-  if (out.weight.two_level() != out.input->type.two_level())
+  const bool nonsense = a.order || (is_integer_code(out.input->type.code) && !is_integer_code(out.weight.code));
+  if (nonsense || out.weight.two_level() != out.input->type.two_level())
     return unsupported(diag, where, fmt::format("{} weights with {} activations", to_string(out.weight), to_string(*out.input))), false;
   return true;
 }
@@ -153,7 +168,8 @@ bool read_group(const std::string& name, const Json& g, const CtConfig& config, 
   out.name = name;
   out.format = std::string(string_at(g, "format"));
   if (out.format.empty() && config.format != "mixed-precision") out.format = config.format;
-  if (!out.format.empty() && out.format != "float-quantized" && out.format != "naive-quantized" && out.format != "nvfp4-pack-quantized")
+  constexpr std::array<std::string_view, 5> formats{"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "int-quantized", "pack-quantized"};
+  if (!out.format.empty() && std::find(formats.begin(), formats.end(), out.format) == formats.end())
     return unsupported(diag, where, "format " + escape(out.format)), false;
   if (!read_scheme(g, where, out.scheme, diag) || !read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag)) return false;
   std::sort(out.targets.begin(), out.targets.end(), [](const NameRule& a, const NameRule& b) { return a.text() < b.text(); });
@@ -208,7 +224,7 @@ Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {
   j["block_structure"] = t.block.rows > 1 ? Json::array({t.block.rows, t.block.cols}) : Json(nullptr);
   j["dynamic"] = activation != nullptr && nvfp4 && !dynamic ? Json("local") : Json(dynamic);
   j["group_size"] = t.block.rows == 1 && t.block.cols > 0 ? Json(t.block.cols) : Json(nullptr);
-  j["num_bits"] = nvfp4 ? 4 : 8;
+  j["num_bits"] = bits(t.code);
   j["observer"] = nullptr;
   j["observer_kwargs"] = Json::object();
   j["scale_dtype"] = nvfp4 ? Json("torch.float8_e4m3fn") : Json(nullptr);
@@ -218,13 +234,29 @@ Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {
                   : t.block.cols > 0           ? "group"
                   : activation != nullptr      ? "token"
                                                : "channel";
-  j["symmetric"] = true;
-  j["type"] = "float";
-  j["zp_dtype"] = nullptr;
+  j["symmetric"] = t.zero == ir::Zero::none;
+  j["type"] = is_integer_code(t.code) ? "int" : "float";
+  j["zp_dtype"] = t.zero == ir::Zero::none ? Json(nullptr) : Json("torch.int8");
   return j;
 }
 
+namespace {
+
+bool holds_activation(const ir::Activation& a) {
+  const ir::QuantType& t = a.type;
+  if (t.scale != ir::ScaleValues::any || (t.code != Elem::e4m3 && !is_integer_code(t.code))) return false;
+  return a.when == ir::When::fixed ? t.block == ir::Block{0, 0} : t.block.rows <= 1;
+}
+
+}  // namespace
+
 std::string_view ct_format(const ir::Scheme& s) {
+  ir::Features beyond = s.features;
+  if (is_integer_code(s.weight.code)) {
+    beyond.actorder = false;
+    if (s.weight.scale != ir::ScaleValues::any || s.weight.block.rows > 1 || !(beyond == ir::Features{}) || (s.input && !holds_activation(*s.input))) return {};
+    return s.input ? "int-quantized" : "pack-quantized";
+  }
   if (!(s.features == ir::Features{}) || s.weight.zero != ir::Zero::none) return {};
   const auto fp8 = [](const ir::QuantType& t) { return t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none; };
   if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16})

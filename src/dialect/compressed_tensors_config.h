@@ -28,7 +28,8 @@ bool read_ct_config(const Json& quantization_config, RegexCompiler, CtConfig&, D
 // One scheme as QuantizationArgs, all keys written out.
 Json ct_args(const ir::QuantType&, const ir::Activation* activation);
 
-// The library's word for how a scheme is stored: float-quantized, naive-quantized, nvfp4-pack-quantized; empty when this dialect does not write it.
+// The library's word for how it stores a scheme unless it is told otherwise: float-quantized, naive-quantized, nvfp4-pack-quantized, int-quantized,
+// pack-quantized; empty when this dialect has none.
 std::string_view ct_format(const ir::Scheme&);
 
 }  // namespace qb

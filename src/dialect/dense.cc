@@ -71,6 +71,14 @@ void write_dequantized(const ir::Module& m, Elem to, Export& out) {
     op.global = 2;
     op.global_form = global->form;
   }
+  const auto also = [&p, &m](Role role, int64_t rows_per, prog::ValueId& id) {
+    const ir::Stored* s = m.part(role);
+    if (s == nullptr) return;
+    id = static_cast<prog::ValueId>(p.inputs.size());
+    p.inputs.push_back(prog::input_of(*s, rows_per));
+  };
+  also(Role::zero, type.block.rows, op.zero);
+  also(Role::order, 0, op.order);
   p.ops.emplace_back(op);
   auto value = static_cast<prog::ValueId>(p.inputs.size());
   if (to != Elem::f32) {

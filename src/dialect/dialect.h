@@ -20,10 +20,10 @@
 
 namespace qb {
 
-// Values of single-element tensors, by name: fetched in one batch before reading.
+// Values of single-element tensors and of the shapes of packed codes, by name: fetched in one batch before reading.
 struct Facts {
   struct Scalar {
-    double value = 0;  // the stored number, widened exactly
+    double value = 0;  // the stored number, widened exactly; of a shape its first
     std::string bits;  // its bytes
   };
   std::unordered_map<std::string, Scalar> scalars;

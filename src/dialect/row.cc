@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 namespace qb {
 namespace {
 
@@ -27,6 +29,42 @@ const char* missing_code(ir::Role role) {
     default:
       return "scale-missing";
   }
+}
+
+// Parts that the scheme asks for: zero points, an order of groups and static activation scales are there only where it has them.
+bool needs(const ir::Scheme& s, ir::Role role) {
+  const bool fixed = s.input && s.input->when == ir::When::fixed;
+  switch (role) {
+    case ir::Role::zero:
+      return s.weight.zero != ir::Zero::none;
+    case ir::Role::order:
+      return s.features.actorder;
+    case ir::Role::input_scale:
+      return fixed;
+    case ir::Role::input_zero:
+      return fixed && s.input->type.zero != ir::Zero::none;
+    default:
+      return true;
+  }
+}
+
+int64_t number_at(const std::string& bytes, size_t i) {
+  int64_t x = 0;
+  std::memcpy(&x, bytes.data() + 8 * i, 8);
+  return x;
+}
+
+// The size of a packed matrix: rows as the tensor has them, columns as the tensor beside it says, else as config.json does.
+std::optional<ir::View> packed_size(const Reading& r, const ir::Module& m, const TensorInfo& t, int bits, int64_t& n, int64_t& k) {
+  if (t.shape.size() != 2 || t.shape[0] < 1 || t.shape[1] < 1 || t.shape[1] > (int64_t{1} << 40)) return std::nullopt;
+  const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];
+  n = t.shape[0];
+  k = config.k;
+  const TensorInfo* shape = r.find(m, "weight_shape");
+  const Facts::Scalar* fact = shape != nullptr ? r.context.facts.find(shape->name) : nullptr;
+  if (fact != nullptr && fact->bits.size() == 16) k = number_at(fact->bits, 1);
+  if (k < 1 || k > t.shape[1] * 32) return std::nullopt;
+  return ir::packed_words(n, k, bits, 1, t.shape[1]);
 }
 
 // Rows and columns that the code tensor holds; false when its shape is no matrix of whole elements.
@@ -78,6 +116,49 @@ bool check_scale(Reading& r, const PartRow& row, const ir::Module& m, const Tens
   return false;
 }
 
+// Zero points: one integer for each scale, in bytes or packed along the rows.
+std::optional<ir::Stored> read_zero(const Reading& r, const PartRow& row, const ir::Module& m, const TensorInfo& t) {
+  const ir::QuantType& type = m.scheme->weight;
+  const int64_t rows = blocks(m.n, type.block.rows), cols = blocks(m.k, type.block.cols);
+  if (t.dtype != row.container) return std::nullopt;
+  if (row.packing == Packing::none) {
+    if (t.elements() != rows * cols || (t.shape.size() == 2 && t.shape[0] != rows)) return std::nullopt;
+    return r.stored(t, row.role, Elem::i8, rows, cols);
+  }
+  if (t.elements() % cols != 0 || (t.shape.size() == 2 && t.shape[1] != cols) || t.shape.size() > 2) return std::nullopt;
+  const std::optional<ir::View> view = ir::packed_words(rows, cols, bits(type.code), 0, t.elements() / cols);
+  if (!view) return std::nullopt;
+  ir::Stored s = r.stored(t, row.role, type.code, rows, cols);
+  s.view = *view;
+  return s;
+}
+
+// The parts of integer schemes that are no floats; nothing after a report.
+std::optional<ir::Stored> read_integers(const Reading& r, const PartRow& row, const ir::Module& m, const TensorInfo& t) {
+  std::optional<ir::Stored> s;
+  if (row.role == ir::Role::zero) {
+    s = read_zero(r, row, m, t);
+  } else if (t.dtype == row.container) {
+    const int64_t count = row.role == ir::Role::order ? m.k : row.role == ir::Role::shape ? 2 : 1;
+    if (t.elements() == count && t.shape.size() <= 2) s = r.stored(t, row.role, t.dtype, 1, count);
+  }
+  const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
+  if (!s) {
+    r.diag.report("scale-shape", place, describe(t),
+                  fmt::format("{} [{}] for a weight [{}, {}] with {}", info(row.container).safetensors,
+                              fmt::join(part_shape(row, m.scheme->weight, m.n, m.k), ","), m.n, m.k, ir::to_string(m.scheme->weight)));
+    return s;
+  }
+  if (row.role != ir::Role::shape) return s;
+  const Facts::Scalar* fact = r.context.facts.find(t.name);
+  if (fact == nullptr || fact->bits.size() != 16 || number_at(fact->bits, 0) != m.n) {
+    r.diag.report("weight-shape", place, fact == nullptr ? "unread" : fmt::format("[{}, {}]", number_at(fact->bits, 0), number_at(fact->bits, 1)),
+                  fmt::format("[{}, {}], as the codes have", m.n, m.k));
+    return std::nullopt;
+  }
+  return s;
+}
+
 }  // namespace
 
 const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
@@ -87,10 +168,17 @@ const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
 }
 
 std::vector<int64_t> part_shape(const PartRow& row, const ir::QuantType& t, int64_t n, int64_t k) {
-  const int64_t rows = blocks(n, t.block.rows), cols = blocks(k, t.block.cols);
+  const int64_t cols = blocks(k, t.block.cols);
+  const int64_t rows = row.packing == Packing::words_along_rows ? ir::dense_words(blocks(n, t.block.rows), bits(t.code)) : blocks(n, t.block.rows);
   switch (row.rank) {
     case Rank::matrix:
+      if (row.packing == Packing::words_along_columns) return {n, ir::dense_words(k, bits(t.code))};
+      if (row.container == Elem::i8) return {n, k};
       return {n, k * bits(t.code) / bits(row.container)};
+    case Rank::columns:
+      return {k};
+    case Rank::pair:
+      return {2};
     case Rank::scalar0:
       return {};
     case Rank::scalar1:
@@ -114,9 +202,10 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
   for (const PartRow& part : row.parts) {
     const bool is_code = part.role == ir::Role::code;
     const TensorInfo* t = r.find(m, part.suffix);
+    const bool needed = needs(scheme, part.role);
+    if (!needed && part.role != ir::Role::input_scale) continue;  // one that is there stays unclaimed and is reported
     if (t == nullptr) {
-      if (part.presence == Presence::optional) continue;
-      if (part.role == ir::Role::input_scale && !(scheme.input && scheme.input->when == ir::When::fixed)) continue;
+      if (part.presence == Presence::optional || !needed) continue;
       r.diag.report(missing_code(part.role), {.tensor = fmt::format("{}.{}", m.path, part.suffix), .module = m.path}, "absent",
                     fmt::format("{} of {}", ir::to_string(part.role), ir::to_string(scheme)));
       ok = false;
@@ -126,8 +215,15 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
     r.claim(*t);
     const Place place{.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path};
     if (is_code) {
-      if (t->dtype != part.container || !code_size(*t, scheme.weight.code, m.n, m.k)) {
+      const bool packed = part.packing != Packing::none;
+      const Elem elem = part.container == Elem::i8 ? Elem::i8 : scheme.weight.code;  // codes of fewer bits lie one to a byte there
+      if (t->dtype != part.container || (!packed && !code_size(*t, elem, m.n, m.k))) {
         r.diag.report("dtype-unexpected", place, describe(*t), fmt::format("{} [n, k] codes of {}", info(part.container).safetensors, ir::to_string(scheme)));
+        return false;
+      }
+      std::optional<ir::View> view;
+      if (packed && !(view = packed_size(r, m, *t, bits(elem), m.n, m.k))) {
+        r.diag.report("weight-shape", place, describe(*t), fmt::format("[n, words] with the {} columns of weight_shape in words of 32 bits", m.k));
         return false;
       }
       const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];
@@ -141,7 +237,12 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
         r.diag.report("weight-shape", place, describe(*t), fmt::format("columns in whole groups of {}", scheme.weight.block.cols));
         return false;
       }
-      m.parts.push_back(r.stored(*t, part.role, scheme.weight.code, m.n, m.k));
+      m.parts.push_back(r.stored(*t, part.role, elem, m.n, m.k));
+      if (view) m.parts.back().view = *view;
+    } else if (part.role == ir::Role::zero || part.role == ir::Role::order || part.role == ir::Role::shape || part.role == ir::Role::input_zero) {
+      std::optional<ir::Stored> s = read_integers(r, part, m, *t);
+      ok &= s.has_value();
+      if (s) m.parts.push_back(std::move(*s));
     } else if (check_scale(r, part, m, *t)) {
       const bool grid = part.role == ir::Role::scale;
       ir::Stored s = r.stored(*t, part.role, t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1, grid ? blocks(m.k, scheme.weight.block.cols) : 1);

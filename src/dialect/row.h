@@ -19,7 +19,12 @@ enum class Rank : uint8_t {
   column,   // [n,1]
   grid,     // [ceil(n/rows), ceil(k/cols)]
   grid4,    // [ceil(n/rows), 1, ceil(k/cols), 1], and [] for a single block
+  columns,  // [k]
+  pair,     // [2]: n and k, as numbers
 };
+
+// Integer codes that do not lie one to a byte: streams of bits in 32-bit words, in offset binary, along the columns or along the rows.
+enum class Packing : uint8_t { none, words_along_columns, words_along_rows };
 
 enum class Presence : uint8_t { required, optional };
 
@@ -30,7 +35,8 @@ struct PartRow {
   Rank rank;
   bool any_float = false;  // writers keep the float dtype that they find; otherwise they write `container`
   ir::ScaleForm form = ir::ScaleForm::multiply;
-  Presence presence = Presence::required;
+  Presence presence = Presence::required;  // a part that the scheme has no need for is never asked for
+  Packing packing = Packing::none;
 };
 
 struct Row {
@@ -46,8 +52,11 @@ const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme);
 std::vector<int64_t> part_shape(const PartRow&, const ir::QuantType&, int64_t n, int64_t k);
 
 // Claims the row's tensors for a module whose scheme is set and fills its parts, n and k. Problems: weight-missing, scale-missing, input-scale-missing,
-// dtype-unexpected, weight-shape, scale-shape, group-size-mismatch. False when the module cannot be used.
+// dtype-unexpected, weight-shape, scale-shape, group-size-mismatch, config-invalid. False when the module cannot be used.
 bool read_row(Reading&, const Row&, ir::Module&);
+
+// Whether the row holds the module's tensors as they are: what it writes for them are their bytes. (Of integer codes; all others are stored in one way only.)
+bool keeps_bytes(const Row&, const ir::Module&);
 
 // Programs that write a module by a row of the target dialect (its parts, and its bias), appended to the export. The module's scheme is one that the row
 // holds. `from` are values read, or the recipe's where the module is to be quantized.

@@ -86,6 +86,19 @@ Target target_of(const PartRow& part, const ir::Module& m, Elem found) {
           .form = part.form};
 }
 
+std::string numbers(std::initializer_list<int64_t> list) {
+  std::string bytes;
+  for (int64_t x : list) bytes.append(reinterpret_cast<const char*>(&x), 8);
+  return bytes;
+}
+
+void write_shape(const PartRow& part, const ir::Module& m, Export& out) {
+  Program p;
+  p.ops.emplace_back(prog::Literal{Elem::i64, numbers({m.n, m.k})});
+  p.outputs.push_back({.name = fmt::format("{}.{}", m.path, part.suffix), .dtype = Elem::i64, .shape = {2}, .value = 0});
+  out.programs.push_back(std::move(p));
+}
+
 // One program makes all tensors of a weight that is quantized now.
 void write_made(const Row& row, const ir::Module& m, Export& out) {
   const recipe::Recipe& recipe = *recipe::find_recipe(m.make->recipe);
@@ -105,6 +118,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
   p.ops.emplace_back(std::move(quantize));
   int next = type.two_level() ? 4 : 3;
   for (const PartRow& part : row.parts) {
+    if (part.role == ir::Role::shape) write_shape(part, m, out);
     ValueId v = 1;
     Elem elem = part.container;
     ir::ScaleForm form = part.form;
@@ -119,6 +133,10 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
       continue;
     }
     const Target target = target_of(part, m, elem);
+    if (part.role == ir::Role::code && part.packing != Packing::none) {
+      p.ops.emplace_back(prog::PackWords{1, bits(type.code)});
+      v = next++;
+    }
     if (part.role != ir::Role::code) v = convert(p, v, elem, form, target, next);
     p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = v});
   }
@@ -127,7 +145,49 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
   out.programs.push_back(std::move(p));
 }
 
+bool is_integer_part(ir::Role role) {
+  return role == ir::Role::zero || role == ir::Role::order || role == ir::Role::input_zero;
+}
+
+// A tensor's bytes under another name.
+void copy_bytes(const ir::Stored& s, std::string name, Export& out) {
+  Program p;
+  const bool matrix = s.shape.size() >= 2;
+  p.rows = matrix ? s.shape[0] : 1;
+  int64_t cols = 1;
+  for (size_t i = matrix ? 1 : 0; i < s.shape.size(); ++i) cols *= s.shape[i];
+  p.inputs.push_back({s.tensor, s.file, s.offset, s.bytes, s.container, ir::row_major(p.rows, cols, bits(s.container)), 1});
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = std::move(name), .dtype = s.container, .shape = s.shape, .value = 1});
+  out.programs.push_back(std::move(p));
+}
+
+// Integer codes, repacked where the row stores them otherwise.
+void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, Export& out) {
+  const Target target = target_of(part, m, s.container);
+  if (s.container == target.dtype && s.shape == target.shape) return copy_bytes(s, target.name, out);
+  Program p;
+  p.rows = m.n;
+  p.inputs.push_back(prog::input_of(s, 1));
+  if (part.packing == Packing::none)
+    p.ops.emplace_back(prog::Copy{0});
+  else
+    p.ops.emplace_back(prog::PackWords{0, bits(m.scheme->weight.code)});
+  p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = 1});
+  out.programs.push_back(std::move(p));
+}
+
 }  // namespace
+
+bool keeps_bytes(const Row& row, const ir::Module& m) {
+  for (const PartRow& part : row.parts) {
+    const ir::Stored* s = m.part(part.role);
+    if (s == nullptr || (part.role != ir::Role::code && part.role != ir::Role::zero)) continue;
+    const Target target = target_of(part, m, s->container);
+    if (s->container != target.dtype || s->shape != target.shape) return false;
+  }
+  return true;
+}
 
 void write_stored(const ir::Stored& s, Target target, const WriteContext& context, Export& out) {
   const OriginEntry origin = context.restore_origin ? parse_origin_entry(s.origin) : OriginEntry{};
@@ -174,8 +234,17 @@ void write_row(const Row& row, const ir::Module& m, const WriteContext& context,
   if (m.make) {
     write_made(row, m, out);
   } else {
-    for (const PartRow& part : row.parts)
-      if (const ir::Stored* s = m.part(part.role); s != nullptr) write_stored(*s, target_of(part, m, s->container), context, out);
+    for (const PartRow& part : row.parts) {
+      const ir::Stored* s = m.part(part.role);
+      if (part.role == ir::Role::shape)
+        write_shape(part, m, out);
+      else if (s != nullptr && part.role == ir::Role::code && is_integer_code(m.scheme->weight.code))
+        write_codes(part, m, *s, out);
+      else if (s != nullptr && is_integer_part(part.role))
+        copy_bytes(*s, fmt::format("{}.{}", m.path, part.suffix), out);
+      else if (s != nullptr)
+        write_stored(*s, target_of(part, m, s->container), context, out);
+    }
   }
   if (const ir::Stored* bias = m.part(ir::Role::bias); bias != nullptr) write_plain(*bias, out);
 }

@@ -101,12 +101,13 @@ Result<void> BlockRun::run(const prog::Dequantize& op, prog::ValueId to) const {
     a.global_elem = c_.type(op.global).elem;
     a.global = at(op.global);
   }
+  if (op.zero >= 0) a.zero = at(op.zero);
+  if (op.order >= 0) a.order = at(op.order);
   a.out = at(to);
   a.first_row = rows_.begin;
   a.rows = count(op.code);
   a.cols = c_.type(op.code).cols;
-  ops::dequantize(a);
-  return {};
+  return ops::dequantize(a);
 }
 
 Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
@@ -130,6 +131,11 @@ Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
 Result<void> BlockRun::run(const prog::Pack& op, prog::ValueId to) const {
   const prog::ValueType& t = c_.type(op.src);
   ops::pack(at(op.src), count(op.src), t.cols, t.elem, op.layout, at(to));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::PackWords& op, prog::ValueId to) const {
+  ops::pack_words(at(op.src), count(op.src), c_.type(op.src).cols, op.bits, at(to));
   return {};
 }
 

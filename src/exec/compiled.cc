@@ -35,7 +35,7 @@ void mark_read(const prog::Op& op, const std::vector<prog::ValueId>& root, std::
   if (const auto* recode = std::get_if<prog::Recode>(&op)) mark(recode->src);
   if (const auto* rescale = std::get_if<prog::Rescale>(&op)) mark(rescale->src);
   if (const auto* quantize = std::get_if<prog::Quantize>(&op)) mark(quantize->src);
-  if (const auto* d = std::get_if<prog::Dequantize>(&op)) mark(d->code), mark(d->scale), mark(d->global);
+  if (const auto* d = std::get_if<prog::Dequantize>(&op)) mark(d->code), mark(d->scale), mark(d->global), mark(d->zero), mark(d->order);
 }
 
 }  // namespace

@@ -73,6 +73,7 @@ class BlockRun {
   Result<void> run(const prog::Dequantize&, prog::ValueId) const;
   Result<void> run(const prog::Quantize&, prog::ValueId) const;
   Result<void> run(const prog::Pack&, prog::ValueId) const;
+  Result<void> run(const prog::PackWords&, prog::ValueId) const;
 
   const Compiled& c_;
   RowRange rows_;

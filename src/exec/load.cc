@@ -59,10 +59,12 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
       begin_(begin),
       rows_(end - begin),
       cols_(input.view.dims[1]),
-      row_bytes_(static_cast<uint64_t>(cols_ * width_) / 8),
+      row_bytes_(static_cast<uint64_t>(cols_) * static_cast<uint64_t>(is_integer_code(input.elem) ? 8 : width_) / 8),
       dense_(prog::is_dense(input.view, input.elem)),
       dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0) {
-  if (dense_ || dense_rows_ || rows_ == 0 || cols_ == 0) return;
+  packed_ = prog::is_packed(view_, input.elem);
+  if (packed_) plan_codes(end);
+  if (packed_ || dense_ || dense_rows_ || rows_ == 0 || cols_ == 0) return;
   along_ = view_.stride[0] < view_.stride[1] ? 0 : 1;
   lines_ = along_ == 0 ? cols_ : rows_;
   // A line may start at any bit of its first byte.
@@ -72,6 +74,7 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
 
 Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& requests) const {
   if (rows_ == 0 || row_bytes_ == 0) return {};
+  if (packed_) return request_codes(staging, requests);
   if (dense_) return requests.add(file_, offset_ + static_cast<uint64_t>(view_.offset) / 8 + static_cast<uint64_t>(begin_) * row_bytes_, {rows, bytes()});
   if (dense_rows_) {
     for (int64_t i = 0; i < rows_; ++i) {
@@ -90,6 +93,7 @@ Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& reques
 
 void Load::gather(std::byte* rows, const std::byte* staging) const {
   if (lines_ == 0) return;
+  if (packed_) return gather_codes(rows, staging);
   if (width_ % 8 != 0) std::memset(rows, 0, bytes());
   const int64_t step = view_.stride[static_cast<size_t>(along_)];
   for (int64_t l = 0; l < lines_; ++l) {

@@ -1,6 +1,9 @@
 #include "exec/ops.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <vector>
 
 #include "exec/numbers.h"
 
@@ -101,7 +104,46 @@ void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count) {
   recode_from([src, elem](int64_t i) { return 1.0F / number_at(src, elem, i); }, dst, elem, count);
 }
 
-void dequantize(const DequantizeArgs& a) {
+namespace {
+
+// (code - zero) * scale, or divided by it: both are float32 numbers, so that one operation rounds once. A column's group is its place, or what the order says.
+Result<void> dequantize_integers(const DequantizeArgs& a) {
+  const ir::Block block = a.op.type.block;
+  const int64_t group = block.cols == 0 ? a.cols : block.cols, groups = block.cols == 0 ? 1 : a.cols / group + (a.cols % group != 0 ? 1 : 0);
+  std::vector<int32_t> order;
+  for (int64_t j = 0; a.order != nullptr && j < a.cols; ++j) {
+    int32_t g = load<int32_t>(a.order, j);
+    if (g == -1) g = static_cast<int32_t>(j / group);
+    if (g < 0 || g >= groups) return Error{Errc::bad_input, fmt::format("the order of the groups names group {} for column {}, there are {}", g, j, groups)};
+    order.push_back(g);
+  }
+  const bool divide = a.op.scale_form == ir::ScaleForm::divide;
+  const auto real = [divide](int number, float scale) { return divide ? static_cast<float>(number) / scale : static_cast<float>(number) * scale; };
+  for (int64_t i = 0; i < a.rows; ++i) {
+    const std::byte* row = a.code + i * a.cols;
+    std::byte* out = a.out + i * a.cols * 4;
+    const int64_t first = (block.rows == 0 ? 0 : (a.first_row + i) / block.rows - a.first_row / block.rows) * groups;
+    const auto zero_of = [&](int64_t g) { return a.zero == nullptr ? 0 : int{load<int8_t>(a.zero, first + g)}; };
+    if (a.order != nullptr) {
+      for (int64_t j = 0; j < a.cols; ++j) {
+        const int32_t g = order[static_cast<size_t>(j)];
+        store<float>(out, j, real(load<int8_t>(row, j) - zero_of(g), number_at(a.scale, a.scale_elem, first + g)));
+      }
+      continue;
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      const float scale = number_at(a.scale, a.scale_elem, first + g);
+      const int zero = zero_of(g);
+      for (int64_t j = g * group; j < std::min((g + 1) * group, a.cols); ++j) store<float>(out, j, real(load<int8_t>(row, j) - zero, scale));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> dequantize(const DequantizeArgs& a) {
+  if (is_integer_code(a.op.type.code)) return dequantize_integers(a);
   const ir::Block block = a.op.type.block;
   const int64_t group = block.cols == 0 ? a.cols : block.cols, groups = block.cols == 0 ? 1 : a.cols / group + (a.cols % group != 0 ? 1 : 0);
   const bool has_global = a.global != nullptr;
@@ -130,6 +172,27 @@ void dequantize(const DequantizeArgs& a) {
         run_of_bytes(values, row + first, number_at(a.scale, a.scale_elem, s), product, has_global, out + first * 4, count);
       }
     }
+  }
+  return {};
+}
+
+void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words) {
+  const int64_t row_words = ir::dense_words(cols, width);
+  const uint64_t mask = (uint64_t{1} << width) - 1, bias = uint64_t{1} << (width - 1);
+  for (int64_t i = 0; i < rows; ++i) {
+    const std::byte* row = codes + i * cols;
+    uint64_t stream = 0;
+    int filled = 0;
+    int64_t word = i * row_words;
+    for (int64_t j = 0; j < cols; ++j) {
+      stream |= ((static_cast<uint64_t>(load<int8_t>(row, j)) + bias) & mask) << filled;
+      filled += width;
+      if (filled < 32) continue;
+      store<uint32_t>(words, word++, static_cast<uint32_t>(stream));
+      stream >>= 32;
+      filled -= 32;
+    }
+    if (filled > 0) store<uint32_t>(words, word, static_cast<uint32_t>(stream));
   }
 }
 

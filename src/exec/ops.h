@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/result.h"
 #include "num/elem.h"
 #include "prog/program.h"
 
@@ -19,11 +20,15 @@ struct DequantizeArgs {
   const prog::Dequantize& op;
   Elem scale_elem = Elem::f32, global_elem = Elem::f32;
   const std::byte *code = nullptr, *scale = nullptr, *global = nullptr;  // rows of this block; global may be null
+  const std::byte *zero = nullptr, *order = nullptr;                     // null where the type has none
   std::byte* out = nullptr;                                              // float32
   int64_t first_row = 0, rows = 0, cols = 0;                             // first_row: of the block, in the whole matrix
 };
-// code * scale * global in real arithmetic, rounded once to float32.
-void dequantize(const DequantizeArgs&);
+// (code - zero) * scale * global in real arithmetic, rounded once to float32. An error where the order names a group that does not exist.
+Result<void> dequantize(const DequantizeArgs&);
+
+// Codes as a stream of `width` bits each in offset binary, every row from a whole word on.
+void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words);
 
 // rows x cols codes, every row from a whole byte on, in the layout's order: ceil(rows / 16) panels (or `rows` rows) of ir::panel_bytes.
 void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst);

@@ -187,6 +187,11 @@ Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& co
   return tally.result();
 }
 
+// Bits of a code once it is read.
+int width_of(Elem code) {
+  return is_integer_code(code) ? 8 : bits(code);
+}
+
 bool is_zero_code(const std::byte* row, Elem elem, int64_t j) {
   switch (elem) {
     case Elem::e2m1:
@@ -204,8 +209,9 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
   const int64_t grid_rows = s.input.view.dims[0], groups = s.input.view.dims[1];
   int64_t n = 0, k = s.second.empty() ? 0 : s.second[0].view.dims[1];
   for (const prog::Input& in : s.second) {
-    const bool known = in.elem == Elem::e2m1 || in.elem == Elem::e4m3 || in.elem == Elem::e5m2 || in.elem == Elem::i8;
-    if (!known || in.elem != s.type.code || in.view.dims[1] != k || k * bits(in.elem) % 8 != 0) return refused(s, "the codes are not what the type says");
+    const bool integer = is_integer_code(in.elem) && is_integer_code(s.type.code);
+    const bool known = integer || ((in.elem == Elem::e2m1 || in.elem == Elem::e4m3 || in.elem == Elem::e5m2) && in.elem == s.type.code);
+    if (!known || in.view.dims[1] != k || k * width_of(in.elem) % 8 != 0) return refused(s, "the codes are not what the type says");
     n += in.view.dims[0];
   }
   const ir::Block block = s.type.block;
@@ -227,7 +233,7 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
     std::fill(dead.begin(), dead.end(), char{0});
   };
   for (const prog::Input& in : s.second) {
-    const int64_t rows = in.view.dims[0], row_bytes = k * bits(in.elem) / 8;
+    const int64_t rows = in.view.dims[0], row_bytes = k * width_of(in.elem) / 8;
     const int64_t height = std::clamp<int64_t>(static_cast<int64_t>(share(context) / 4) / std::max<int64_t>(row_bytes, 1), 1, std::max<int64_t>(rows, 1));
     for (int64_t begin = 0; begin < rows; begin += height) {
       if (context.stop()) return Error{Errc::cancelled, "interrupted"};

@@ -12,8 +12,14 @@ std::string_view to_string(Role r) {
       return "global";
     case Role::zero:
       return "zero";
+    case Role::order:
+      return "order";
+    case Role::shape:
+      return "shape";
     case Role::input_scale:
       return "input_scale";
+    case Role::input_zero:
+      return "input_zero";
     case Role::bias:
       return "bias";
     case Role::k_scale:
@@ -28,6 +34,24 @@ std::string_view to_string(Role r) {
 
 View row_major(int64_t rows, int64_t cols, int bits) {
   return {{rows, cols}, {cols * bits, bits}, 0};
+}
+
+std::optional<View> packed_words(int64_t rows, int64_t cols, int bits, int axis, int64_t words) {
+  const auto along = static_cast<size_t>(axis);
+  const int64_t count = axis == 0 ? rows : cols;
+  const int whole = 32 / bits;  // codes that a word holds without the rest of another
+  View v{.dims = {rows, cols}};
+  v.offset_binary = true;
+  v.stride[along] = bits;
+  if (words != dense_words(count, bits)) {
+    if (whole > 16 || words != (count + whole - 1) / whole) return std::nullopt;
+    v.stride[along] = 32;
+    v.lanes[along].count = whole;
+    for (int i = 0; i < whole; ++i) v.lanes[along].bit[static_cast<size_t>(i)] = static_cast<uint8_t>(i * bits);
+  }
+  v.stride[1 - along] = axis == 0 ? 32 : words * 32;
+  if (axis == 0 && cols > 1) v.words[0] = cols * 32;
+  return v;
 }
 
 }  // namespace qb::ir

@@ -15,20 +15,43 @@
 
 namespace qb::ir {
 
-enum class Role : uint8_t { code, scale, global, zero, input_scale, bias, k_scale, v_scale, plain };
+// order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers.
+enum class Role : uint8_t { code, scale, global, zero, order, shape, input_scale, input_zero, bias, k_scale, v_scale, plain };
 std::string_view to_string(Role);
 
 // How a stored scale enters the product. The IR always multiplies; `divide` keeps the stored bits of a reciprocal.
 enum class ScaleForm : uint8_t { multiply, divide, exponent };
 
-// Where the elements of a matrix lie: element (i,j) starts at bit offset + i*stride[0] + j*stride[1] of the tensor's bytes, little-endian within a byte.
+// Elements of an axis that share a unit (a byte, a word) in an order of their own: number i lies bit[i % count] bits into unit i / count.
+struct Lanes {
+  int32_t count = 1;
+  std::array<uint8_t, 16> bit{};
+  friend bool operator==(const Lanes&, const Lanes&) = default;
+};
+
+// Where the elements of a matrix lie: element (i,j) starts at bit offset + at[0](i) + at[1](j) of the tensor's bytes, little-endian within a byte, with
+// at[a](i) = i / lanes[a].count * stride[a] + lanes[a].bit[i % lanes[a].count], which is i * stride[a] without lanes.
 struct View {
   std::array<int64_t, 2> dims{1, 1};    // rows, cols; scalars are 1 x 1
   std::array<int64_t, 2> stride{0, 0};  // bits
   int64_t offset = 0;                   // bits
+  // What follows is for integer codes alone.
+  std::array<Lanes, 2> lanes{};
+  // Codes packed along an axis that is not the innermost of the tensor: at[a] then counts bits in a stream of 32-bit words which lie so many bits apart, and a
+  // code may go on in the next word. 0: they lie behind each other. At most one axis has it.
+  std::array<int64_t, 2> words{0, 0};
+  bool offset_binary = false;  // the stored number is code + 2^(bits-1)
   friend bool operator==(const View&, const View&) = default;
 };
 View row_major(int64_t rows, int64_t cols, int bits);
+
+// rows x cols codes of `bits` in offset binary, packed along `axis` into 32-bit words: along columns [rows, words], along rows [words, cols]. `words` tells a
+// dense stream from words that hold whole codes only; nothing where it is neither.
+std::optional<View> packed_words(int64_t rows, int64_t cols, int bits, int axis, int64_t words);
+// Words of the dense stream.
+inline int64_t dense_words(int64_t count, int bits) {
+  return (count * bits + 31) / 32;
+}
 
 struct Stored {
   Role role = Role::plain;

@@ -253,7 +253,8 @@ double nominal_bits(const QuantType& t, int64_t n, int64_t k) {
   const auto blocks = [](int64_t size, int32_t block) { return block == 0 ? 1.0 : static_cast<double>((size + block - 1) / block); };
   const double scale_bits = t.scale == ScaleValues::any ? 32 : 8;
   const double scales = blocks(n, t.block.rows) * blocks(k, t.block.cols);
-  return bits(t.code) + (scales * scale_bits + (t.two_level() ? 32 : 0)) / weights;
+  const double zero_bits = t.zero == Zero::none ? 0 : bits(t.code);
+  return bits(t.code) + (scales * (scale_bits + zero_bits) + (t.two_level() ? 32 : 0)) / weights;
 }
 
 }  // namespace qb::ir

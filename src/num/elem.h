@@ -50,6 +50,10 @@ const ElemInfo& info(Elem);
 inline int bits(Elem e) {
   return info(e).bits;
 }
+// Two's complement integers of two to eight bits: what weights and activations may be quantized to.
+inline bool is_integer_code(Elem e) {
+  return e == Elem::i8 || (e >= Elem::int2 && e <= Elem::int7);
+}
 std::optional<Elem> elem_from_safetensors(std::string_view dtype);
 std::optional<Elem> elem_from_name(std::string_view name);
 

@@ -15,6 +15,15 @@ void print(std::string& s, const Input& in) {
   if (in.view != ir::row_major(in.view.dims[0], in.view.dims[1], bits(in.elem))) {
     fmt::format_to(out, ", bits {} + {} i + {} j", in.view.offset, in.view.stride[0], in.view.stride[1]);
   }
+  for (size_t axis = 0; axis < 2; ++axis) {
+    const char name = axis == 0 ? 'i' : 'j';
+    if (const ir::Lanes& lanes = in.view.lanes[axis]; lanes.count > 1) {
+      fmt::format_to(out, ", {} in lanes", name);
+      for (int32_t l = 0; l < lanes.count; ++l) fmt::format_to(out, "{}{}", l == 0 ? " " : ",", lanes.bit[static_cast<size_t>(l)]);
+    }
+    if (in.view.words[axis] != 0) fmt::format_to(out, ", {} over words {} bits apart", name, in.view.words[axis]);
+  }
+  if (in.view.offset_binary) s += ", offset binary";
   if (in.rows_per == 0) s += ", whole";
   if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
 }
@@ -66,8 +75,14 @@ struct PrintOp {
   }
   void operator()(const Dequantize& op) const {
     result(1);
-    fmt::format_to(std::back_inserter(s), "dequantize {} %{} {} %{}", ir::to_string(op.type), op.code, sign(op.scale_form), op.scale);
+    fmt::format_to(std::back_inserter(s), "dequantize {} ", ir::to_string(op.type));
+    if (op.zero != -1)
+      fmt::format_to(std::back_inserter(s), "(%{} - %{})", op.code, op.zero);
+    else
+      fmt::format_to(std::back_inserter(s), "%{}", op.code);
+    fmt::format_to(std::back_inserter(s), " {} %{}", sign(op.scale_form), op.scale);
     if (op.global != -1) fmt::format_to(std::back_inserter(s), " {} %{}", sign(op.global_form), op.global);
+    if (op.order != -1) fmt::format_to(std::back_inserter(s), ", groups by %{}", op.order);
     s += '\n';
   }
   void operator()(const Quantize& op) const {
@@ -79,6 +94,10 @@ struct PrintOp {
   void operator()(const Pack& op) const {
     result(1);
     line("pack %{} as {}", op.src, ir::to_string(op.layout));
+  }
+  void operator()(const PackWords& op) const {
+    result(1);
+    line("pack %{} as words of {} bits a code", op.src, op.bits);
   }
 };
 

@@ -1,5 +1,7 @@
 #include "prog/program.h"
 
+#include <algorithm>
+
 #include "prog/typing.h"
 
 namespace qb::prog {
@@ -14,9 +16,19 @@ Input input_of(const ir::Stored& stored, int64_t rows_per) {
   return Input{stored.tensor, stored.file, stored.offset, stored.bytes, stored.elem, stored.view, rows_per};
 }
 
+bool is_packed(const ir::View& view, Elem elem) {
+  return is_integer_code(elem) && (elem != Elem::i8 || view.offset_binary || view.lanes != std::array<ir::Lanes, 2>{} || view.words[0] + view.words[1] != 0);
+}
+
+int64_t last_lane(const ir::View& view, size_t axis) {
+  int64_t last = 0;
+  for (int32_t i = 0; i < view.lanes[axis].count; ++i) last = std::max<int64_t>(last, view.lanes[axis].bit[static_cast<size_t>(i)]);
+  return last;
+}
+
 bool is_dense(const ir::View& view, Elem elem) {
   const int64_t width = bits(elem);
-  if (view.offset % 8 != 0) return false;
+  if (view.offset % 8 != 0 || is_packed(view, elem)) return false;
   if (view.dims[0] == 0 || view.dims[1] == 0) return true;
   if (view.dims[1] > 1 && view.stride[1] != width) return false;
   return view.dims[0] == 1 || view.stride[0] == view.dims[1] * width;

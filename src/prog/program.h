@@ -2,7 +2,7 @@
 //
 // A program makes the tensors of one group (a quantized weight is two or three tensors) from its inputs, one block of rows after the other. Values are
 // numbered: the inputs first, then the results of each op in order. A value with rows_per = r has one row for every r rows of the program; r = 0 marks a value
-// that does not depend on the row (a scalar), delivered with the first block.
+// that does not depend on the row (a scalar), delivered with the first block. Integer codes of any width lie one to a byte once they are read (i8).
 // Non-goals: control flow, general expressions. Rejected: closures as ops (not printable, not comparable, not serialisable to another machine).
 #pragma once
 
@@ -59,12 +59,14 @@ struct Rescale {
   ValueId src;
   friend bool operator==(const Rescale&, const Rescale&) = default;
 };
-// The exact product code * scale * global (or / global where global_form is divide), rounded once to float32.
+// The exact product (code - zero) * scale * global (or / global where global_form is divide), rounded once to float32.
 struct Dequantize {
   ir::QuantType type;
   ValueId code, scale;
   ValueId global = -1;
   ir::ScaleForm scale_form = ir::ScaleForm::multiply, global_form = ir::ScaleForm::multiply;
+  ValueId zero = -1;   // a number for each scale, where the type has zero points
+  ValueId order = -1;  // i32 for each column: the group whose scale and zero it has; -1 everywhere: groups follow each other
   friend bool operator==(const Dequantize&, const Dequantize&) = default;
 };
 // Makes codes, scales and, for two-level types, the global scale by a named recipe. Results in this order: code, scale[, global].
@@ -84,7 +86,14 @@ struct Pack {
   friend bool operator==(const Pack&, const Pack&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize, Pack>;
+// Integer codes as 32-bit words, row by row: a stream of `bits` for each code in offset binary, the last word filled with zeros.
+struct PackWords {
+  ValueId src;
+  int32_t bits;
+  friend bool operator==(const PackWords&, const PackWords&) = default;
+};
+
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize, Pack, PackWords>;
 
 struct Output {
   std::string name;

@@ -18,12 +18,38 @@ bool countable(int64_t rows, int64_t cols, int64_t width) {
   return rows >= 0 && cols >= 0 && !__builtin_mul_overflow(rows, cols, &all) && !__builtin_mul_overflow(all, width, &all) && all < largest_bits;
 }
 
+// How far the last element of an axis starts behind the first; false on overflow. A word is counted to its end.
+bool axis_end(const ir::View& v, size_t axis, int64_t width, int64_t& end) {
+  if (__builtin_mul_overflow((v.dims[axis] - 1) / v.lanes[axis].count, v.stride[axis], &end) || __builtin_add_overflow(end, last_lane(v, axis), &end))
+    return false;
+  if (v.words[axis] == 0) return true;
+  return !__builtin_add_overflow(end, width - 1, &end) && !__builtin_mul_overflow(end / 32, v.words[axis], &end) &&
+         !__builtin_add_overflow(end, 32 - width, &end);
+}
+
 // The bit behind the last element; false on overflow. Strides and offset are known not to be negative.
 bool view_end(const ir::View& v, int64_t width, int64_t& end) {
   int64_t down = 0, right = 0;
   if (v.dims[0] == 0 || v.dims[1] == 0) return end = 0, true;
-  return !__builtin_mul_overflow(v.dims[0] - 1, v.stride[0], &down) && !__builtin_mul_overflow(v.dims[1] - 1, v.stride[1], &right) &&
-         !__builtin_add_overflow(down, right, &end) && !__builtin_add_overflow(end, v.offset, &end) && !__builtin_add_overflow(end, width, &end);
+  return axis_end(v, 0, width, down) && axis_end(v, 1, width, right) && !__builtin_add_overflow(down, right, &end) &&
+         !__builtin_add_overflow(end, v.offset, &end) && !__builtin_add_overflow(end, width, &end);
+}
+
+bool sound_lanes(const ir::View& v, Elem elem) {
+  for (size_t axis = 0; axis < 2; ++axis) {
+    const ir::Lanes& l = v.lanes[axis];
+    if (l.count < 1 || l.count > static_cast<int32_t>(l.bit.size()) || v.words[axis] < 0 || v.words[axis] % 32 != 0) return false;
+    if ((l.count > 1 || last_lane(v, axis) != 0 || v.words[axis] != 0) && !is_integer_code(elem)) return false;
+  }
+  // Words are read as lines along the other axis.
+  if (v.words[0] != 0 && (v.words[1] != 0 || v.stride[1] % 32 != 0)) return false;
+  if (v.words[1] != 0 && v.stride[0] % 32 != 0) return false;
+  return (v.words[0] + v.words[1] == 0 || v.offset % 32 == 0) && (!v.offset_binary || is_integer_code(elem));
+}
+
+// One code to a byte, whatever it was on disk.
+Elem value_elem(Elem stored) {
+  return is_integer_code(stored) ? Elem::i8 : stored;
 }
 
 Result<void> check_input(const Input& in) {
@@ -33,7 +59,9 @@ Result<void> check_input(const Input& in) {
   if (!countable(v.dims[0], v.dims[1], width)) return malformed(fmt::format("input '{}' has the impossible size {} x {}", name, v.dims[0], v.dims[1]));
   if (v.stride[0] < 0 || v.stride[1] < 0 || v.offset < 0) return malformed(fmt::format("input '{}' has a negative stride or offset", name));
   if (in.rows_per < 0) return malformed(fmt::format("input '{}' has a negative rows_per", name));
-  if (v.dims[1] * width % 8 != 0) return malformed(fmt::format("input '{}': a row of {} {} numbers is not whole bytes", name, v.dims[1], info(in.elem).name));
+  if (!sound_lanes(v, in.elem)) return malformed(fmt::format("input '{}' has lanes or words that no integer codes have", name));
+  if (v.dims[1] * bits(value_elem(in.elem)) % 8 != 0)
+    return malformed(fmt::format("input '{}': a row of {} {} numbers is not whole bytes", name, v.dims[1], info(in.elem).name));
   int64_t end = 0;
   if (!view_end(v, width, end) || in.bytes > static_cast<uint64_t>(largest_bits) / 8 || end > static_cast<int64_t>(in.bytes * 8)) {
     return malformed(fmt::format("the view of input '{}' reaches beyond the tensor's {} bytes", name, in.bytes));
@@ -80,7 +108,7 @@ class Checker {
         return malformed(fmt::format("input '{}' has {} rows, but a program of {} rows with one for every {} needs {}", escape(in.tensor), in.view.dims[0],
                                      p_.rows, in.rows_per, value_rows(p_.rows, in.rows_per)));
       }
-      values_.push_back(ValueType{in.elem, in.view.dims[0], in.view.dims[1], in.rows_per});
+      values_.push_back(ValueType{value_elem(in.elem), in.view.dims[0], in.view.dims[1], in.rows_per});
     }
     for (const Reduction& r : p_.reductions) {
       if (r.over.empty()) return malformed("a reduction over nothing");
@@ -138,10 +166,8 @@ class Checker {
       if (!has(id)) return wrong("dequantize", fmt::format("there is no %{}", id));
     }
     const ValueType code = at(op.code), scale = at(op.scale);
-    if (op.type.plain() || op.type.zero != ir::Zero::none || op.type.block.rows < 0 || op.type.block.cols < 0) {
-      return wrong("dequantize", "plain numbers and zero points are not defined");
-    }
-    if (code.elem != op.type.code || code.rows_per != 1)
+    if (op.type.plain() || op.type.block.rows < 0 || op.type.block.cols < 0) return wrong("dequantize", "plain numbers are not defined");
+    if (code.elem != value_elem(op.type.code) || code.rows_per != 1)
       return wrong("dequantize", fmt::format("the codes are {}, not {}", info(code.elem).name, info(op.type.code).name));
     if (code.elem != Elem::e4m3 && code.elem != Elem::e5m2 && code.elem != Elem::e2m1 && code.elem != Elem::i8) {
       return wrong("dequantize", fmt::format("of {} codes is not defined", info(code.elem).name));
@@ -162,6 +188,16 @@ class Checker {
         return wrong("dequantize", "the global scale must be one floating-point number of a two-level type");
       }
     }
+    if ((op.zero != -1) != (op.type.zero != ir::Zero::none)) return wrong("dequantize", "zero points belong to types that have them");
+    if (op.zero != -1 && (!has(op.zero) || code.elem != Elem::i8 || at(op.zero).elem != Elem::i8 || !same_grid(at(op.zero), want))) {
+      return wrong("dequantize", "zero points are integers, one for each scale");
+    }
+    if (op.order != -1) {
+      const bool grouped = op.type.block.rows == 1 && op.type.block.cols > 0 && code.elem == Elem::i8;
+      if (!grouped || !has(op.order) || at(op.order).elem != Elem::i32 || at(op.order).rows_per != 0 || at(op.order).cols != code.cols) {
+        return wrong("dequantize", "an order is one i32 for each column of grouped integers");
+      }
+    }
     return push("dequantize", ValueType{Elem::f32, code.rows, code.cols, 1});
   }
 
@@ -177,7 +213,7 @@ class Checker {
       return wrong("quantize", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, op.type.block.rows));
     }
     const Elem elem = scale_elem(op, src.elem, static_cast<ValueId>(values_.size()) + 1);
-    QB_TRY(push("quantize", ValueType{op.type.code, src.rows, src.cols, 1}));
+    QB_TRY(push("quantize", ValueType{value_elem(op.type.code), src.rows, src.cols, 1}));
     QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, elem)));
     if (op.type.two_level()) QB_TRY(push("quantize", ValueType{Elem::f32, 1, 1, 0}));
     return {};
@@ -195,6 +231,13 @@ class Checker {
     // Padding enlarges a panel by less than 16 columns' worth of rows.
     if (src.cols > largest_bits / 1024) return wrong("pack", fmt::format("{} columns are too many", src.cols));
     return push("pack", ValueType{Elem::u8, value_rows(src.rows, ir::panel_rows), ir::panel_bytes(op.layout, src.cols, bits(src.elem)), ir::panel_rows});
+  }
+
+  Result<void> check(const PackWords& op) {
+    if (!has(op.src)) return wrong("pack", fmt::format("there is no %{}", op.src));
+    const ValueType src = at(op.src);
+    if (src.elem != Elem::i8 || op.bits < 2 || op.bits > 8) return wrong("pack", fmt::format("{} bits of {} are no words", op.bits, info(src.elem).name));
+    return push("pack", ValueType{Elem::i32, src.rows, ir::dense_words(src.cols, op.bits), src.rows_per});
   }
 
   static bool packs(ir::Layout layout, Elem elem) {

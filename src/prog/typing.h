@@ -22,7 +22,13 @@ inline int64_t value_rows(int64_t rows, int64_t rows_per) {
   return rows_per == 0 ? 1 : rows / rows_per + (rows % rows_per != 0 ? 1 : 0);
 }
 
-// The view's elements lie one behind the other in row order, starting at a whole byte.
+// Of integer codes: they do not lie one to a byte in two's complement, so that reading has to unpack them.
+bool is_packed(const ir::View&, Elem);
+
+// The highest bit at which an element of this axis starts within its unit.
+int64_t last_lane(const ir::View&, size_t axis);
+
+// The view's elements lie one behind the other in row order, starting at a whole byte, as values do.
 bool is_dense(const ir::View&, Elem);
 
 // How many results an op has: a Quantize has two or three, every other op one.
