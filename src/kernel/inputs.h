@@ -4,7 +4,11 @@
 //   fp8, a scale taken here  s = max(amax / 448, 1e-12) over the tensor, the token or a group of it; e4m3(x / s) * s
 //   nvfp4, fixed scale g     b = e4m3(amax / 6 / g) over 16; d = b * g; e2m1(x / d) * d, and 0 where d is 0
 //
-// e4m3 and e2m1 round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own schemes.
+//   int<b>, fixed scale s    (clamp(round(x / s + z)) - z) * s in numbers of b bits, z the fixed zero point or 0
+//   int<b>, taken here       s = max(amax / (2^(b-1)-1), 1e-12); with zero points s = (max - min) / (2^b-1) over numbers that 0 is among,
+//                            z = round(clamp(-2^(b-1) - min / s)); (clamp(round(x / s + z)) - z) * s
+//
+// e4m3, e2m1 and round() round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own schemes.
 // The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b) are exact in bfloat16, `outer` scales come last.
 // Everything here is inlined always, so that it may be compiled for a wider instruction set.
 #pragma once
@@ -41,6 +45,20 @@ QB_INLINE float signed_like(float magnitude, float x) {
 }
 // The nearest number of a format with Mant bits of fraction, at most `limit`: adding and taking away 2^23 steps of the format rounds to whole steps. As
 // round_magnitude, but the number and not its code: no branch, so that loops become vector code. NaN counts as the limit.
+// Integer activations, which the reference kernel alone knows.
+struct IntegerInputs {
+  int bits = 8;
+  bool fixed = false, zeros = false;
+  int64_t columns = 0;  // that share a scale; 0: the whole input does
+};
+inline std::optional<IntegerInputs> integer_inputs(const Problem& p) {
+  if (p.inputs != Inputs::as_scheme || !p.scheme.input) return std::nullopt;
+  const ir::QuantType& t = p.scheme.input->type;
+  const bool fixed = p.scheme.input->when == ir::When::fixed, tensor = t.block == ir::Block{0, 0};
+  if (!is_integer_code(t.code) || t.scale != ir::ScaleValues::any || (fixed && !tensor) || t.block.rows > 1) return std::nullopt;
+  return IntegerInputs{qb::bits(t.code), fixed, t.zero != ir::Zero::none, tensor ? 0 : t.block.cols == 0 ? p.k : int64_t{t.block.cols}};
+}
+
 template <int Mant, int Bias>
 QB_INLINE float nearest(uint32_t magnitude, float limit) {
   constexpr uint32_t min_normal = uint32_t{128 - Bias} << 23;

@@ -30,6 +30,11 @@ struct Problem {
 };
 std::string to_string(const Problem&);
 
+// Bits of a code in layout `rows`: integers lie one to a byte.
+inline int row_bits(const ir::QuantType& weight) {
+  return is_integer_code(weight.code) ? 8 : bits(weight.code);
+}
+
 // What a scale grid in layout `rows` holds: the stored E4M3 bytes of two-level types (a float32 for each 16 weights would be half of the codes again), float32
 // multipliers otherwise.
 inline Elem grid_elem(const ir::QuantType& weight) {
@@ -48,6 +53,9 @@ struct Weight {
   float global = 1;                   // second-level scale as a multiplier; 1 without one
   const float* bias = nullptr;        // [n] or null
   float input_scale = 0;              // static activation scale as a multiplier; 0 without one
+  const std::byte* zeros = nullptr;   // rows: an int8 for each scale, where the type has zero points
+  const int32_t* order = nullptr;     // [k]: the group of each column, all below the number of groups; null: groups follow each other
+  int input_zero = 0;                 // beside a static activation scale
 };
 
 struct RunArgs {

@@ -1,10 +1,11 @@
-// The reference: every scheme of plain, FP8 and NVFP4 weights, with activations by the formulas of inputs.h, read as they are stored.
+// The reference: every scheme of plain, integer, FP8 and NVFP4 weights, with activations by the formulas of inputs.h, read as they are stored.
 //
 // Weights are dequantized a piece of a row at a time (code * scale * global, rounded once to float32) and multiplied in double, 16 sums side by side that are
 // added in pairs: the same bits on every machine, for every number of tokens and threads. Goals: to be read, and to be checked against; it decodes a row once
 // for eight tokens, so that small models still run. Non-goal: the speed of memory.
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "exec/numbers.h"
 #include "host/host.h"
@@ -18,18 +19,20 @@ constexpr int64_t tokens = 8;    // that share a dequantized piece
 constexpr int64_t lanes = 16;
 
 bool decodable(Elem e) {
-  return e == Elem::e4m3 || e == Elem::e5m2 || e == Elem::i8 || e == Elem::e2m1;
+  return e == Elem::e4m3 || e == Elem::e5m2 || e == Elem::e2m1 || is_integer_code(e);
 }
 
 Verdict accepts(const Problem& p) {
   const ir::QuantType& w = p.scheme.weight;
   const auto no = [](std::string why) { return Verdict{false, std::move(why)}; };
-  if (p.scheme.features != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
-  if (w.zero != ir::Zero::none) return no("knows no zero points");
+  ir::Features beyond = p.scheme.features;
+  if (is_integer_code(w.code)) beyond.actorder = false;
+  if (beyond != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
+  if (w.zero != ir::Zero::none && !is_integer_code(w.code)) return no("knows zero points of integers only");
   if (w.plain() ? w.code != Elem::bf16 && w.code != Elem::f16 && w.code != Elem::f32 : !decodable(w.code))
     return no("knows no " + ir::to_string(w) + " weights");
   if (w.code == Elem::e2m1 && p.k % 2 != 0) return no("needs an even number of columns for packed codes");
-  if (!quantization_of(p)) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
+  if (!quantization_of(p) && !integer_inputs(p)) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
   return {true, ""};
 }
 
@@ -53,11 +56,43 @@ void fp8(const float* x, int64_t count, float scale, float* out) {
   for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
 }
 
+float rounded(float x, float low, float high) {
+  return std::clamp(std::nearbyint(x), low, high);  // NaN stays
+}
+
+// With a scale and zero point of the checkpoint, or those of these numbers alone.
+void integers(const IntegerInputs& in, const float* x, int64_t count, float scale, float zero, float* out) {
+  const float low = -static_cast<float>(1 << (in.bits - 1)), high = -low - 1;
+  if (!in.fixed && in.zeros) {
+    float least = 0, most = 0;
+    for (int64_t j = 0; j < count; ++j) {
+      least = x[j] >= least || least != least ? least : x[j];  // NaN is taken and stays
+      most = x[j] <= most || most != most ? most : x[j];
+    }
+    scale = (most - least) / (high - low);
+    scale = scale == 0 ? 1.0F : scale;
+    zero = rounded(low - least / scale, low, high);
+  } else if (!in.fixed) {
+    scale = inputs::amax(x, count) / high;
+    scale = scale < 1e-12F ? 1e-12F : scale;
+  }
+  for (int64_t j = 0; j < count; ++j) out[j] = (rounded(x[j] / scale + zero, low, high) - zero) * scale;
+}
+
 void prepare(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
   float* out = quantized(a);
   const int64_t all = p.m * p.k;
-  switch (*quantization_of(p)) {
+  if (const std::optional<IntegerInputs> in = integer_inputs(p); in) {
+    const int64_t row = in->columns == 0 ? all : p.k, columns = in->columns == 0 ? all : in->columns;
+    for (int64_t i = 0; i < all; i += row) {
+      for (int64_t j = 0; j < row; j += columns)
+        integers(*in, a.x + i + j, std::min(columns, row - j), a.weight->input_scale, static_cast<float>(a.weight->input_zero), out + i + j);
+    }
+    return;
+  }
+  const Quantization q = *quantization_of(p);
+  switch (q) {
     case Quantization::f32:
       std::copy_n(a.x, all, out);
       return;
@@ -112,21 +147,29 @@ class Row {
  public:
   Row(const RunArgs& a, int64_t row, const Products* products)
       : type_(a.problem->scheme.weight), k_(a.problem->k), global_(static_cast<double>(a.weight->global)), products_(products) {
-    codes_ = a.weight->codes + row * ir::panel_bytes(ir::Layout::rows, k_, bits(type_.code));
+    codes_ = a.weight->codes + row * ir::panel_bytes(ir::Layout::rows, k_, row_bits(type_));
     if (type_.plain()) return;
     group_ = type_.block.cols == 0 ? k_ : type_.block.cols;
     const int64_t groups = (k_ + group_ - 1) / group_, scale_row = type_.block.rows == 0 ? 0 : row / type_.block.rows;
     elem_ = grid_elem(type_);
     scales_ = a.weight->scales + scale_row * groups * bits(elem_) / 8;
   }
+    if (a.weight->zeros != nullptr) zeros_ = a.weight->zeros + scale_row * groups;
+    order_ = a.weight->order;
 
   void dequantize(int64_t first, int64_t count, float* out) const {
     if (type_.code == Elem::f32 && type_.plain()) return std::memcpy(out, codes_ + first * 4, static_cast<size_t>(count) * 4), void();
     if (type_.code == Elem::bf16) return widen<recipe::Bf16>(first, count, out);
     if (type_.code == Elem::f16) return widen<recipe::F16>(first, count, out);
     for (int64_t j = first; j < first + count;) {
+    if (order_ != nullptr) {
+      for (int64_t j = first; j < first + count; ++j) integers(j, j + 1, order_[j], out + (j - first));
+      return;
+    }
       const int64_t end = std::min(first + count, (j / group_ + 1) * group_);
-      if (type_.code == Elem::e2m1) {
+      if (is_integer_code(type_.code)) {
+        integers(j, end, j / group_, out + (j - first));
+      } else if (type_.code == Elem::e2m1) {
         nibbles(j, end, j / group_, out + (j - first));
       } else {
         bytes(j, end, static_cast<double>(ops::number_at(scales_, elem_, j / group_)), out + (j - first));
@@ -162,6 +205,12 @@ class Row {
     if (j < end) *out = products[std::to_integer<unsigned>(codes_[j / 2]) & 15U];
   }
   void bytes(int64_t first, int64_t end, double scale, float* out) const {
+  // (code - zero) * scale: two float32 numbers, rounded once.
+  void integers(int64_t first, int64_t end, int64_t group, float* out) const {
+    const float scale = ops::load<float>(scales_, group);
+    const int zero = zeros_ == nullptr ? 0 : int{ops::load<int8_t>(zeros_, group)};
+    for (int64_t j = first; j < end; ++j) *out++ = static_cast<float>(ops::load<int8_t>(codes_, j) - zero) * scale;
+  }
     const ops::Table& values = ops::table_of(type_.code);
     const auto one = static_cast<float>(scale);
     if (global_ == 1) {
@@ -176,7 +225,8 @@ class Row {
   double global_;
   const Products* products_;  // of two-level types
   Elem elem_ = Elem::f32;
-  const std::byte *codes_ = nullptr, *scales_ = nullptr;
+  const std::byte *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
+  const int32_t* order_ = nullptr;
 };
 
 struct Dot {

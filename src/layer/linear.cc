@@ -49,6 +49,14 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
   const ir::Stored* scale = m.scheme ? m.part(Role::scale) : nullptr;
   const int32_t block_rows = m.scheme ? m.scheme->weight.block.rows : 1;
   if (scale != nullptr) p.inputs.push_back(prog::input_of(*scale, block_rows));
+  const auto first_other = static_cast<prog::ValueId>(p.inputs.size());
+  std::vector<const ir::Stored*> others;
+  for (const Role role : {Role::zero, Role::order}) {
+    const ir::Stored* s = scale != nullptr ? m.part(role) : nullptr;
+    if (s == nullptr) continue;
+    others.push_back(s);
+    p.inputs.push_back(prog::input_of(*s, role == Role::zero ? block_rows : 0));
+  }
   auto next = static_cast<prog::ValueId>(p.inputs.size());
   const bool panels = plan.code_layout != ir::Layout::rows;
   if (panels) {
@@ -63,7 +71,8 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
     p.outputs.push_back(
         {.name = code.tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.code_layout, m.k, static_cast<int>(bits_each))}, .value = codes});
   } else {
-    p.outputs.push_back({.name = code.tensor, .dtype = code.elem, .shape = {m.n, m.k}, .value = codes});
+    const Elem elem = is_integer_code(code.elem) ? Elem::i8 : code.elem;
+    p.outputs.push_back({.name = code.tensor, .dtype = elem, .shape = {m.n, m.k}, .value = codes});
   }
   p.row_multiple = std::lcm<int64_t>(ir::panel_rows, std::max(block_rows, 1));
   if (scale == nullptr) return p;
@@ -89,7 +98,26 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
   if (scale->form == ir::ScaleForm::divide) then(prog::Rescale{v});
   if (v == 1) then(prog::Copy{v});
   p.outputs.push_back({.name = scale->tensor, .dtype = grid, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
+  for (size_t i = 0; i < others.size(); ++i) {
+    const ir::Stored& s = *others[i];
+    p.outputs.push_back({.name = s.tensor,
+                         .dtype = s.role == Role::zero ? Elem::i8 : s.elem,
+                         .shape = {s.view.dims[0], s.view.dims[1]},
+                         .value = first_other + static_cast<prog::ValueId>(i)});
+  }
   return p;
+}
+
+// The group of each column, where the checkpoint says it; -1 everywhere says nothing. An index that names no group would be read out of bounds.
+Result<const int32_t*> checked_order(const ir::Module& m, std::span<std::byte> bytes) {
+  auto* order = reinterpret_cast<int32_t*>(bytes.data());
+  const int64_t group = m.scheme->weight.block.cols, groups = (m.k + group - 1) / group;
+  for (int64_t j = 0; j < m.k; ++j) {
+    if (order[j] == -1) order[j] = static_cast<int32_t>(j / group);
+    if (order[j] < 0 || order[j] >= groups)
+      return cannot_load(m, fmt::format("{} names group {} for column {}, there are {}", m.part(Role::order)->tensor, order[j], j, groups));
+  }
+  return order;
 }
 
 // A bias (or a norm's weight) as float32.
@@ -180,6 +208,11 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   QB_TRY(run_into(program, source, l.parts_, options.pool, context));
   l.weight_.codes = l.parts_[0].data();
   if (l.parts_.size() > 1) l.weight_.scales = l.parts_[1].data();
+  size_t next = 2;
+  if (m.part(Role::zero) != nullptr) l.weight_.zeros = l.parts_[next++].data();
+  if (m.part(Role::order) != nullptr) {
+    QB_ASSIGN(l.weight_.order, checked_order(m, l.parts_[next]));
+  }
 
   if (const ir::Stored* global = m.part(Role::global); global != nullptr) {
     QB_ASSIGN(l.weight_.global, multiplier(m, *global));
@@ -191,6 +224,7 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   } else if (options.inputs == kernel::Inputs::as_scheme && scheme.input && scheme.input->when == ir::When::fixed) {
     return cannot_load(m, "its activations are quantized with a stored scale, which the checkpoint does not have");
   }
+  if (const ir::Stored* zero = m.part(Role::input_zero); zero != nullptr) l.weight_.input_zero = static_cast<int>(zero->value.value_or(0));
   if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) {
     QB_ASSIGN(l.weight_.bias, load_bias(m, *bias, source, arena, context));
     l.bytes_ += static_cast<size_t>(m.n) * sizeof(float);
