@@ -15,8 +15,12 @@
 namespace qb::suite {
 namespace {
 
-// Presets that search for scales or rewrite them afterwards, by the last word of the producer's case name: documents do not tell them apart.
-bool calibrated(const std::string& name) {
+// Presets that search for scales or rewrite them afterwards: llm-compressor's recipe says so, of ModelOpt's the last word of the producer's case name.
+bool calibrated(const Fixture& f) {
+  const std::string& name = f.name;
+  const std::string recipe = read_bytes(f.path / "recipe.yaml");
+  for (const char* word : {"GPTQModifier", "AWQModifier", "SmoothQuantModifier"})
+    if (recipe.find(word) != recipe.npos) return true;
   for (const char* word : {"static", "four_over_six", "awq_clip", "-compressed"})
     if (name.starts_with("modelopt/") && name.ends_with(word)) return true;
   return false;
@@ -51,6 +55,12 @@ std::vector<Group> groups_of(const Session& s) {
     if (!m.scheme || m.kind != arch::Kind::linear || m.path == "lm_head") continue;
     ir::Scheme scheme = *m.scheme;
     if (scheme.input && scheme.input->when == ir::When::fixed) scheme.input.reset();
+    // Integers are packed where activations stay as they are, and else lie in bytes, unless the producer was told otherwise: the codes are the same.
+    if (is_integer_code(scheme.weight.code)) {
+      scheme.input.reset();
+      if (m.part(ir::Role::code)->container == Elem::i8) scheme.input = *ir::parse_activation("int8_token");
+    }
+    if (scheme.weight.zero != ir::Zero::none) continue;  // no recipe makes them
     auto it = std::find_if(out.begin(), out.end(), [&](const Group& g) { return g.scheme == scheme; });
     if (it == out.end()) it = out.insert(out.end(), {scheme, {}});
     it->modules.insert(m.path);
@@ -96,7 +106,7 @@ void quantize_real(const Weights& base, const std::set<std::string>& modules, st
 }
 
 bool is_weight_part(const std::string& last) {
-  for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_scale_2", "weight_global_scale"})
+  for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_scale_2", "weight_global_scale", "weight_shape"})
     if (last == part) return true;
   return false;
 }
@@ -109,7 +119,7 @@ TEST(ProducerBytes, EveryFixture) {
   int compared = 0, tensors = 0;
   for (const char* folder : {"modelopt", "compressed_tensors"})
     for (const Fixture& f : fixtures(folder)) {
-      if (!scope_of(f).in || calibrated(f.name)) continue;
+      if (!scope_of(f).in || calibrated(f)) continue;
       const Weights weights = f.weights();
       const Fixture* base = base_of(bases, base_weights, f, weights);
       if (base == nullptr) {
@@ -148,9 +158,12 @@ TEST(ProducerBytes, EveryFixture) {
       }
     }
   std::printf("%d quantizations, %d tensors\n", compared, tensors);
-  for (const char* made :
-       {"modelopt fp8_tensor", "modelopt fp8_channel", "modelopt fp8_128x128", "modelopt nvfp4", "modelopt nvfp4_g32", "llm-compressor fp8_tensor",
-        "llm-compressor fp8_channel", "llm-compressor fp8_128x128", "llm-compressor fp8_64x32", "llm-compressor fp8_g64", "llm-compressor nvfp4"})
+  for (const char* made : {"modelopt fp8_tensor",         "modelopt fp8_channel",      "modelopt fp8_128x128",        "modelopt nvfp4",
+                           "modelopt nvfp4_g32",          "llm-compressor fp8_tensor", "llm-compressor fp8_channel",  "llm-compressor fp8_128x128",
+                           "llm-compressor fp8_64x32",    "llm-compressor fp8_g64",    "llm-compressor nvfp4",        "llm-compressor int8_tensor",
+                           "llm-compressor int8_channel", "llm-compressor int8_g128",  "llm-compressor int4_tensor",  "llm-compressor int4_channel",
+                           "llm-compressor int4_g128",    "llm-compressor int3_g128",  "llm-compressor int3_channel", "llm-compressor int2_g128",
+                           "llm-compressor int7_g128"})
     EXPECT_TRUE(seen.contains(made)) << "no fixture for " << made;
 }
 

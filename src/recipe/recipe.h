@@ -25,7 +25,7 @@ struct Args {
   int64_t n;            // rows of the whole matrix
   float amax;           // over the whole tensor or its fused group; 0: the recipe takes each block's own
   ir::QuantType type;
-  std::byte* codes;   // [rows, k] of type.code, packed low bits first, every row from a whole byte on
+  std::byte* codes;   // [rows, k] of type.code, packed low bits first, every row from a whole byte on; integers lie one to a byte
   std::byte* scales;  // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
   std::byte* global;  // one float32, for two-level types; may be null
   Isa isa = Isa::generic;

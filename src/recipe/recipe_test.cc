@@ -50,9 +50,13 @@ TEST(Recipe, FoundByType) {
   EXPECT_EQ(made_by(fp8(64, 32), lc), "fp8_block.llm_compressor");
   EXPECT_EQ(made_by(nvfp4(16), lc), "nvfp4.llm_compressor");
   EXPECT_EQ(made_by(nvfp4(32), lc), "none");
+  EXPECT_EQ(made_by({Elem::i8, ir::ScaleValues::any, {0, 0}, ir::Zero::none}, lc), "int_tensor.llm_compressor");
+  EXPECT_EQ(made_by({Elem::i8, ir::ScaleValues::any, {1, 0}, ir::Zero::none}, lc), "int_rows.llm_compressor");
+  EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::none}, lc), "int_rows.llm_compressor");
   for (const Numerics n : {mo, lc}) {
     EXPECT_EQ(made_by(fp8(0, 128), n), "none");
-    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::none}, n), "none");
+    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::code}, n), "none");
+    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {16, 16}, ir::Zero::none}, n), "none");
     EXPECT_EQ(made_by({}, n), "none");
   }
 }
@@ -138,6 +142,22 @@ TEST(Recipe, Nvfp4GoldenVector) {
     std::memcpy(&g, global, sizeof g);
     EXPECT_EQ(g, r->global_divides ? 448.0F : std::bit_cast<float>(0x3B124925U));
   }
+}
+
+TEST(Recipe, IntegerGoldenVectors) {
+  const Recipe* r = find_recipe("int_rows.llm_compressor");
+  const ir::QuantType type{Elem::int4, ir::ScaleValues::any, {1, 8}, ir::Zero::none};
+  // The scale is 7.5 / 7.5: the largest is clamped, the smallest is not; halves go to even numbers; NaN has no code.
+  const float w[24] = {7.5F, -7.5F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, 0, 0, -0.0F, 0, 0, 0, 0, 0, 0, 1, std::numeric_limits<float>::quiet_NaN(),
+                       0,    0,     0,    0,    0,    0};
+  const int8_t want[24] = {7, -8, 0, 2, 2, 0, -2};
+  std::byte codes[24];
+  float scales[3];
+  r->run({w, Elem::f32, 1, 24, 1, 0, type, codes, reinterpret_cast<std::byte*>(scales), nullptr, Isa::generic});
+  EXPECT_EQ(std::memcmp(codes, want, 24), 0);
+  EXPECT_EQ(scales[0], 1.0F);
+  EXPECT_EQ(scales[1], std::numeric_limits<float>::epsilon());
+  EXPECT_NE(scales[2], scales[2]);
 }
 
 // An all-zero matrix never gives NaN, whoever's numerics: the codes are zeros and the scales are positive.

@@ -1,0 +1,78 @@
+// Integer weights of two to eight bits, symmetric, with one scale for a tensor, a row or a group of columns.
+//
+// Sources: llm-compressor 0.14 with compressed-tensors 0.19, with PyTorch 2.14 on the CPU; their output is compared byte for byte in the tests. Everything is
+// computed in the dtype of the model: scale = amax / ((2^b - 1) / 2), so that the largest weight falls half a step outside and is clamped.
+// A NaN has no code: it makes its scale NaN, and the codes zero.
+#include "recipe/loops.h"
+#include "recipe/recipe.h"
+
+namespace qb::recipe {
+namespace {
+
+template <class S>
+struct Integers {
+  static QB_INLINE void run(const Args* args) {
+    const Args& a = *args;
+    const std::byte* weights = static_cast<const std::byte*>(a.weights);
+    const int width = bits(a.type.code);
+    const float low = -static_cast<float>(1 << (width - 1)), half = static_cast<float>((1 << width) - 1) / 2;
+    const int64_t wide = a.type.block.cols == 0 ? a.k : a.type.block.cols;
+    int64_t block = 0;
+    for (int64_t row = 0; row < a.rows; ++row) {
+      for (int64_t col = 0; col < a.k; col += wide) {
+        const int64_t count = col + wide < a.k ? wide : a.k - col, at = row * a.k + col;
+        const std::byte* from = weights + at * size;
+        const float amax = a.type.block.rows == 0 ? a.amax : S::value(max_magnitude<S>(from, count, 0));
+        float scale = round_scale<S>(amax / half);
+        scale = scale == 0 ? S::eps : scale;
+        codes(from, count, scale, low, -low - 1, a.codes + at);
+        if (a.type.block.rows != 0 || row == 0) store(a.scales, block++, S::narrow(scale));
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t size = sizeof(typename S::Bits);
+  static constexpr float magic = 0x1.8p23F;  // adding and taking it away rounds to whole numbers, ties to even
+
+  static QB_INLINE void codes(const std::byte* __restrict weights, int64_t count, float scale, float low, float high, std::byte* __restrict to) {
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t quotient = std::bit_cast<uint32_t>(S::value(load<S>(weights, i)) / scale), magnitude = quotient & f32_abs_mask;
+      const uint32_t narrow = magnitude > f32_inf_bits ? 0U : S::round(magnitude) | (quotient & ~f32_abs_mask);
+      float q = std::bit_cast<float>(narrow);
+      q = q < low ? low : q;
+      q = q > high ? high : q;
+      to[i] = static_cast<std::byte>(static_cast<int>((q + magic) - magic));
+    }
+  }
+};
+
+void run(const Args& a) noexcept {
+  if (a.source == Elem::bf16) return run_at<Integers<Bf16>>(a.isa, &a);
+  if (a.source == Elem::f16) return run_at<Integers<F16>>(a.isa, &a);
+  run_at<Integers<F32>>(a.isa, &a);
+}
+
+bool integer(const ir::QuantType& t) {
+  return is_integer_code(t.code) && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none;
+}
+bool makes_tensor(const ir::QuantType& t) noexcept {
+  return integer(t) && t.block == ir::Block{0, 0};
+}
+bool makes_rows(const ir::QuantType& t) noexcept {
+  return integer(t) && t.block.rows == 1;
+}
+Elem scale_as_source(Elem source) noexcept {
+  return source;
+}
+
+constexpr std::string_view compressed_source = "llm-compressor 0.14, compressed-tensors 0.19, PyTorch on the CPU";
+
+}  // namespace
+
+QB_RECIPE(int_tensor_llm_compressor) = {
+    "int_tensor.llm_compressor", compressed_source, Numerics::llm_compressor, makes_tensor, true, Share::own, scale_as_source, false, 1, run};
+QB_RECIPE(int_rows_llm_compressor) = {
+    "int_rows.llm_compressor", compressed_source, Numerics::llm_compressor, makes_rows, false, Share::own, scale_as_source, false, 1, run};
+
+}  // namespace qb::recipe
