@@ -9,6 +9,8 @@
 #include "num/codec.h"
 #include "recipe/loops.h"
 
+#define QB_UNROLL _Pragma("GCC unroll 16")
+
 namespace qb::layer {
 namespace {
 
@@ -64,6 +66,58 @@ QB_INLINE float sum_of(const float* s) {
   return t[0];
 }
 
+// Eight numbers; sums in arrays of these stay in registers where every loop over them is unrolled by pragma. More than six independent sums hide the latency of
+// an addition.
+using Eight = float __attribute__((vector_size(32)));
+constexpr int64_t lanes = 8;
+
+// Not by value: what a vector is passed in depends on the instruction set.
+QB_INLINE void load_eight(const float* p, Eight& v) {
+  std::memcpy(&v, p, sizeof v);
+}
+
+// Scores of 32 tokens with Q queries, each summed in order of the dimension.
+template <int Q>
+QB_INLINE void dot_keys(const Query* queries, const float* keys, int64_t dim, float* scores) {
+  constexpr int64_t parts = tokens / lanes;
+  Eight sums[Q][parts];
+  QB_UNROLL for (int q = 0; q < Q; ++q) {
+    QB_UNROLL for (int64_t i = 0; i < parts; ++i) sums[q][i] = Eight{};
+  }
+  for (int64_t d = 0; d < dim; ++d, keys += tokens) {
+    QB_UNROLL for (int q = 0; q < Q; ++q) {
+      const float x = queries[q].q[d];
+      QB_UNROLL for (int64_t i = 0; i < parts; ++i) {
+        Eight key;
+        load_eight(keys + i * lanes, key);
+        sums[q][i] += x * key;
+      }
+    }
+  }
+  QB_UNROLL for (int q = 0; q < Q; ++q) {
+    QB_UNROLL for (int64_t i = 0; i < parts; ++i) std::memcpy(scores + q * tokens + i * lanes, &sums[q][i], sizeof(Eight));
+  }
+}
+
+// sums = sums * keep + the values of tokens [begin, end) by weight, each summed in order of the tokens: N * lanes dimensions.
+template <int N>
+QB_INLINE void add_values(const float* weights, int64_t begin, int64_t end, const float* values, int64_t dim, float keep, float* sums) {
+  Eight t[N];
+  QB_UNROLL for (int i = 0; i < N; ++i) {
+    load_eight(sums + i * lanes, t[i]);
+    t[i] *= keep;
+  }
+  for (int64_t j = begin; j < end; ++j) {
+    const float weight = weights[j];
+    QB_UNROLL for (int i = 0; i < N; ++i) {
+      Eight value;
+      load_eight(values + j * dim + i * lanes, value);
+      t[i] += weight * value;
+    }
+  }
+  QB_UNROLL for (int i = 0; i < N; ++i) std::memcpy(sums + i * lanes, &t[i], sizeof(Eight));
+}
+
 struct Sweep {
   static QB_INLINE void run(const Pass* p) {
     const KvLayer& kv = *p->kv;
@@ -82,9 +136,16 @@ struct Sweep {
       widen(kv.keys + at, kv.elem, dim * tokens, p->keys);
       widen(kv.values + at, kv.elem, dim * tokens, p->values);
       for (int64_t i = 0; i < p->count; ++i) {
-        const int64_t begin = std::max(p->queries[i].low - b * tokens, int64_t{0}), end = std::min(p->queries[i].high - b * tokens + 1, tokens);
-        if (begin >= end) continue;
-        step(p, i, begin, end, most[i], total[i]);
+        alignas(64) float scores[2 * tokens];
+        const bool two = i + 1 < p->count;
+        if (two) {
+          dot_keys<2>(p->queries + i, p->keys, dim, scores);
+          step(p, i, b, scores, most[i], total[i]);
+          ++i;
+        } else {
+          dot_keys<1>(p->queries + i, p->keys, dim, scores);
+        }
+        step(p, i, b, scores + (two ? tokens : 0), most[i], total[i]);
       }
     }
     for (int64_t i = 0; i < p->count; ++i) {
@@ -93,13 +154,10 @@ struct Sweep {
     }
   }
 
-  // Adds tokens [begin, end) of the block to query i.
-  static QB_INLINE void step(const Pass* p, int64_t i, int64_t begin, int64_t end, float& most, float& total) {
-    const int64_t dim = p->kv->head_dim;
-    const float* q = p->queries[i].q;
-    float scores[tokens] = {};
-    for (int64_t d = 0; d < dim; ++d)
-      for (int64_t j = 0; j < tokens; ++j) scores[j] += q[d] * p->keys[d * tokens + j];
+  // Adds the tokens of block b that query i sees, with their scores.
+  static QB_INLINE void step(const Pass* p, int64_t i, int64_t b, float* scores, float& most, float& total) {
+    const int64_t begin = std::max(p->queries[i].low - b * tokens, int64_t{0}), end = std::min(p->queries[i].high - b * tokens + 1, tokens);
+    if (begin >= end) return;
     // What lies outside the visible range may be anything, NaN included.
     for (int64_t j = 0; j < tokens; ++j) scores[j] = j >= begin && j < end ? scores[j] * p->scale : nothing;
     const float top = most_of(scores);
@@ -108,12 +166,15 @@ struct Sweep {
     for (int64_t j = 0; j < tokens; ++j) scores[j] = exp_f32(scores[j] - now);
     total = total * keep + sum_of(scores);
     most = now;
-    float* __restrict sums = p->sums + i * dim;
-    for (int64_t d = 0; d < dim; ++d) sums[d] *= keep;
-    for (int64_t j = begin; j < end; ++j) {
-      const float weight = scores[j];
-      const float* __restrict value = p->values + j * dim;
-      for (int64_t d = 0; d < dim; ++d) sums[d] += weight * value[d];
+    const int64_t dim = p->kv->head_dim;
+    float* const sums = p->sums + i * dim;
+    int64_t d = 0;
+    for (; d + 8 * lanes <= dim; d += 8 * lanes) add_values<8>(scores, begin, end, p->values + d, dim, keep, sums + d);
+    for (; d + lanes <= dim; d += lanes) add_values<1>(scores, begin, end, p->values + d, dim, keep, sums + d);
+    for (; d < dim; ++d) {
+      float sum = sums[d] * keep;
+      for (int64_t j = begin; j < end; ++j) sum += scores[j] * p->values[j * dim + d];
+      sums[d] = sum;
     }
   }
 };
