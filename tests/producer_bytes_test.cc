@@ -158,12 +158,11 @@ TEST(ProducerBytes, EveryFixture) {
       }
     }
   std::printf("%d quantizations, %d tensors\n", compared, tensors);
-  for (const char* made : {"modelopt fp8_tensor",         "modelopt fp8_channel",      "modelopt fp8_128x128",        "modelopt nvfp4",
-                           "modelopt nvfp4_g32",          "llm-compressor fp8_tensor", "llm-compressor fp8_channel",  "llm-compressor fp8_128x128",
-                           "llm-compressor fp8_64x32",    "llm-compressor fp8_g64",    "llm-compressor nvfp4",        "llm-compressor int8_tensor",
-                           "llm-compressor int8_channel", "llm-compressor int8_g128",  "llm-compressor int4_tensor",  "llm-compressor int4_channel",
-                           "llm-compressor int4_g128",    "llm-compressor int3_g128",  "llm-compressor int3_channel", "llm-compressor int2_g128",
-                           "llm-compressor int7_g128"})
+  for (const char* made :
+       {"modelopt fp8_tensor", "modelopt fp8_channel", "modelopt fp8_128x128", "modelopt nvfp4", "modelopt nvfp4_g32", "llm-compressor fp8_tensor",
+        "llm-compressor fp8_channel", "llm-compressor fp8_128x128", "llm-compressor fp8_64x32", "llm-compressor fp8_g64", "llm-compressor nvfp4",
+        "llm-compressor int8_channel", "llm-compressor int8_g128", "llm-compressor int4_tensor", "llm-compressor int4_channel", "llm-compressor int4_g128",
+        "llm-compressor int3_g128", "llm-compressor int2_g128"})
     EXPECT_TRUE(seen.contains(made)) << "no fixture for " << made;
 }
 

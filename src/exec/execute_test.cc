@@ -253,7 +253,7 @@ TEST(Views, AnyStrideGivesTheSameMatrix) {
       {Elem::e2m1, {{9, 10}, {80, 8}, 0}},                                                                                // the low nibbles of bytes
       {Elem::e4m3, {{9, 10}, {0, 8}, 0}},                                                                                 // one row for all
       {Elem::e4m3, {{9, 10}, {8, 0}, 8}},                                                                                 // one column for all
-      {Elem::int3, {{8, 16}, {51, 3}, 5}},                                                                                // three bits across bytes
+      {Elem::e2m3, {{8, 16}, {99, 6}, 5}},                                                                                // six bits across bytes
   };
   for (size_t i = 0; i < views.size(); ++i) {
     SCOPED_TRACE(i);

@@ -1,0 +1,213 @@
+// Packed integer codes, against bits that are set one by one; zero points and orders of groups; words.
+#include <fmt/format.h>
+
+#include <array>
+#include <functional>
+
+#include "exec/test_support.h"
+#include "prog/typing.h"
+
+namespace qb {
+namespace {
+
+using namespace test;
+
+constexpr std::array widths{Elem::int2, Elem::int3, Elem::int4, Elem::int5, Elem::int6, Elem::int7, Elem::i8};
+
+std::vector<int8_t> random_codes(int64_t count, int bits, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_int_distribution<int> code(-(1 << (bits - 1)), (1 << (bits - 1)) - 1);
+  std::vector<int8_t> v(static_cast<size_t>(count));
+  for (int8_t& x : v) x = static_cast<int8_t>(code(random));
+  return v;
+}
+
+// Where bit `b` of the code at (i, j) lies.
+using Place = std::function<int64_t(int64_t i, int64_t j, int b)>;
+
+struct Layout {
+  std::string name;
+  Elem elem;
+  int64_t rows, cols, bytes;
+  ir::View view;
+  Place place;
+};
+
+void reads(const Layout& l) {
+  SCOPED_TRACE(l.name);
+  const int width = bits(l.elem);
+  const std::vector<int8_t> codes = random_codes(l.rows * l.cols, width, 7);
+  Bytes stored(static_cast<size_t>(l.bytes));
+  for (int64_t i = 0; i < l.rows; ++i) {
+    for (int64_t j = 0; j < l.cols; ++j) {
+      const unsigned number = static_cast<unsigned>(codes[static_cast<size_t>(i * l.cols + j)]) + (l.view.offset_binary ? 1U << (width - 1) : 0U);
+      for (int b = 0; b < width; ++b) {
+        const int64_t at = l.place(i, j, b);
+        if ((number >> b & 1U) != 0) stored.at(static_cast<size_t>(at / 8)) |= std::byte{1} << static_cast<int>(at % 8);
+      }
+    }
+  }
+  Memory source;
+  source.add("before", Elem::u8, 1, 3, Bytes(3));  // at an odd address
+  prog::Program p;
+  p.rows = l.rows;
+  p.inputs = {source.add("codes", l.elem, l.rows, l.cols, stored)};
+  p.inputs[0].view = l.view;
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs = {{"out", Elem::i8, {l.rows, l.cols}, 1}};
+  Context context;
+  EXPECT_EQ(as<int8_t>(run_whole(p, source, context)[0]), codes);
+  for (int64_t height : {1, 3, 16}) EXPECT_EQ(as<int8_t>(run_rows(p, height, 1, source, context)[0]), codes) << height;
+  p.inputs[0].bytes -= 4;
+  EXPECT_FALSE(prog::type_check(p).ok()) << "reaches beyond the tensor";
+}
+
+TEST(Codes, InWordsAlongColumns) {
+  for (const Elem e : widths) {
+    const int w = bits(e);
+    const int64_t rows = 5, cols = 37;
+    for (const int64_t words : {ir::dense_words(cols, w), int64_t{(cols + 32 / w - 1) / (32 / w)}}) {
+      const bool dense = words == ir::dense_words(cols, w);
+      const auto view = ir::packed_words(rows, cols, w, 1, words);
+      ASSERT_TRUE(view);
+      const auto place = [=](int64_t i, int64_t j, int b) { return i * words * 32 + (dense ? j * w + b : j / (32 / w) * 32 + j % (32 / w) * w + b); };
+      reads({fmt::format("{} bits, {} words", w, words), e, rows, cols, rows * words * 4, *view, place});
+    }
+  }
+  EXPECT_FALSE(ir::packed_words(5, 37, 3, 1, 9));
+}
+
+TEST(Codes, InWordsAlongRows) {
+  for (const Elem e : widths) {
+    const int w = bits(e);
+    for (const int64_t cols : {1, 3}) {
+      const int64_t rows = 37;
+      for (const int64_t words : {ir::dense_words(rows, w), int64_t{(rows + 32 / w - 1) / (32 / w)}}) {
+        const bool dense = words == ir::dense_words(rows, w);
+        const auto view = ir::packed_words(rows, cols, w, 0, words);
+        ASSERT_TRUE(view);
+        const auto place = [=](int64_t i, int64_t j, int b) {
+          const int64_t bit = dense ? i * w + b : i / (32 / w) * 32 + i % (32 / w) * w + b;
+          return bit / 32 * cols * 32 + j * 32 + bit % 32;
+        };
+        reads({fmt::format("{} bits, {} columns, {} words", w, cols, words), e, rows, cols, cols * words * 4, *view, place});
+      }
+    }
+  }
+}
+
+// Orders that other producers use: nibbles interleaved within a word of columns, streams down the columns of the transposed matrix, two rows in a byte.
+TEST(Codes, InLanes) {
+  const int64_t n = 24, k = 10;
+  ir::View interleaved{.dims = {n, k}, .stride = {32, n * 4}};
+  interleaved.lanes[0] = {8, {0, 16, 4, 20, 8, 24, 12, 28}};
+  interleaved.offset_binary = true;
+  reads({"interleaved", Elem::int4, n, k, n * k / 2, interleaved, [=](int64_t i, int64_t j, int b) {
+           constexpr std::array order{0, 16, 4, 20, 8, 24, 12, 28};
+           return j * n * 4 + i / 8 * 32 + order[static_cast<size_t>(i % 8)] + b;
+         }});
+  for (const Elem e : {Elem::int3, Elem::int4, Elem::i8}) {
+    const int w = bits(e);
+    ir::View down{.dims = {n, 64}, .stride = {32, w}};
+    down.words[1] = n * 32;
+    down.offset_binary = true;
+    reads({fmt::format("down, {} bits", w), e, n, 64, n * 64 * w / 8, down,
+           [=](int64_t i, int64_t j, int b) { return (j * w + b) / 32 * n * 32 + i * 32 + (j * w + b) % 32; }});
+  }
+  ir::View pairs{.dims = {n, k}, .stride = {k * 8, 8}};
+  pairs.lanes[0] = {2, {0, 4}};
+  reads({"pairs of rows", Elem::int4, n, k, n / 2 * k, pairs, [=](int64_t i, int64_t j, int b) { return i / 2 * k * 8 + j * 8 + i % 2 * 4 + b; }});
+}
+
+TEST(Codes, LanesBelongToIntegers) {
+  Memory source;
+  prog::Program p;
+  p.rows = 4;
+  p.inputs = {source.add("x", Elem::bf16, 4, 4, Bytes(32))};
+  p.inputs[0].view.words[1] = 128;
+  EXPECT_FALSE(prog::type_check(p).ok());
+  p.inputs[0].view.words[1] = 0;
+  p.inputs[0].view.offset_binary = true;
+  EXPECT_FALSE(prog::type_check(p).ok());
+}
+
+TEST(Dequantize, IntegersWithZeroPointsAndAnOrder) {
+  constexpr int64_t n = 6, k = 10, g = 4, groups = 3;
+  const std::vector<int8_t> codes = random_codes(n * k, 4, 1), zeros = random_codes(n * groups, 4, 2);
+  const std::vector<float> scales = random_floats(n * groups, 3, 0.001F, 2.0F);
+  std::vector<int32_t> order{2, 0, 1, 1, 0, 2, 2, 0, 1, 0};
+  const ir::QuantType type{Elem::int4, ir::ScaleValues::any, {1, g}, ir::Zero::code};
+  for (const bool ordered : {false, true}) {
+    Memory source;
+    prog::Program p;
+    p.rows = n;
+    p.inputs = {source.add("w", Elem::i8, n, k, bytes_of(codes)), source.add("s", Elem::f32, n, groups, bytes_of(scales)),
+                source.add("z", Elem::i8, n, groups, bytes_of(zeros)), source.add("o", Elem::i32, 1, k, bytes_of(order), 0)};
+    prog::Dequantize op{.type = type, .code = 0, .scale = 1, .zero = 2};
+    if (ordered) op.order = 3;
+    p.ops.emplace_back(op);
+    p.outputs = {{"out", Elem::f32, {n, k}, 4}};
+    std::vector<float> want;
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j < k; ++j) {
+        const int64_t at = i * groups + (ordered ? order[static_cast<size_t>(j)] : j / g);
+        const double number = codes[static_cast<size_t>(i * k + j)] - zeros[static_cast<size_t>(at)];
+        want.push_back(static_cast<float>(number * static_cast<double>(scales[static_cast<size_t>(at)])));
+      }
+    }
+    Context context;
+    EXPECT_EQ(as<float>(run_whole(p, source, context)[0]), want);
+    EXPECT_EQ(as<float>(run_rows(p, 2, 4, source, context)[0]), want);
+    EXPECT_NE(prog::to_text(p).find(ordered ? "(%0 - %2) * %1, groups by %3\n" : "(%0 - %2) * %1\n"), std::string::npos) << prog::to_text(p);
+    std::get<prog::Dequantize>(p.ops[0]).zero = -1;
+    EXPECT_FALSE(prog::type_check(p).ok());
+  }
+  // A group that does not exist is an error, not a read out of bounds.
+  order[3] = groups;
+  Memory source;
+  prog::Program p;
+  p.rows = n;
+  p.inputs = {source.add("w", Elem::i8, n, k, bytes_of(codes)), source.add("s", Elem::f32, n, groups, bytes_of(scales)),
+              source.add("o", Elem::i32, 1, k, bytes_of(order), 0)};
+  ir::QuantType symmetric = type;
+  symmetric.zero = ir::Zero::none;
+  p.ops.emplace_back(prog::Dequantize{.type = symmetric, .code = 0, .scale = 1, .order = 2});
+  p.outputs = {{"out", Elem::f32, {n, k}, 3}};
+  Bytes out(n * k * 4);
+  Context context;
+  const auto done = execute(p, source, out, context);
+  ASSERT_FALSE(done.ok());
+  EXPECT_NE(done.error().what.find("group 3 for column 3"), std::string::npos) << done.error().what;
+}
+
+TEST(PackWords, GoldenVectorsAndTheWayBack) {
+  const auto packed = [](const std::vector<int8_t>& codes, int64_t rows, int width) {
+    Memory source;
+    prog::Program p;
+    p.rows = rows;
+    const int64_t cols = static_cast<int64_t>(codes.size()) / rows;
+    p.inputs = {source.add("codes", Elem::i8, rows, cols, bytes_of(codes))};
+    p.ops.emplace_back(prog::PackWords{0, width});
+    p.outputs = {{"out", Elem::i32, {rows, ir::dense_words(cols, width)}, 1}};
+    Context context;
+    return as<uint32_t>(run_whole(p, source, context)[0]);
+  };
+  EXPECT_EQ(packed({-8, -7, -1, 0, 1, 2, 6, 7}, 1, 4), std::vector<uint32_t>{0xFEA98710});
+  EXPECT_EQ(packed({-4, -3, -2, -1, 0, 1, 2, 3, -4, 0, 3}, 1, 3), (std::vector<uint32_t>{0xE0FAC688, 1}));
+  for (const Elem e : widths) {
+    const int w = bits(e);
+    const std::vector<int8_t> codes = random_codes(3 * 45, w, 9);
+    Memory source;
+    prog::Program p;
+    p.rows = 3;
+    p.inputs = {source.add("words", e, 3, 45, bytes_of(packed(codes, 3, w)))};
+    p.inputs[0].view = *ir::packed_words(3, 45, w, 1, ir::dense_words(45, w));
+    p.ops.emplace_back(prog::Copy{0});
+    p.outputs = {{"out", Elem::i8, {3, 45}, 1}};
+    Context context;
+    EXPECT_EQ(as<int8_t>(run_whole(p, source, context)[0]), codes);
+  }
+}
+
+}  // namespace
+}  // namespace qb

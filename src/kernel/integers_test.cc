@@ -1,0 +1,115 @@
+// The reference kernel on integers, against the formulas written out in double and float32 (inputs.h).
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "kernel/inputs.h"
+#include "kernel/kernel.h"
+
+namespace qb::kernel {
+namespace {
+
+const Kernel& reference() {
+  for (const Kernel* k : kernels())
+    if (k->name == "linear_ref") return *k;
+  return *kernels().front();
+}
+
+Problem problem(std::string_view scheme, int64_t m, int64_t n, int64_t k) {
+  auto s = ir::parse_scheme(scheme);
+  EXPECT_TRUE(s.ok()) << scheme;
+  return {.m = m, .n = n, .k = k, .scheme = *s};
+}
+
+std::vector<float> run(const Problem& p, const Weight& w, const std::vector<float>& x) {
+  const Kernel& kernel = reference();
+  const Verdict v = kernel.accepts(p);
+  EXPECT_TRUE(v.ok) << v.why;
+  std::vector<float> y(static_cast<size_t>(p.m * p.n));
+  std::vector<std::byte> workspace(kernel.workspace_bytes(p));
+  const RunArgs a{.problem = &p, .weight = &w, .x = x.data(), .y = y.data(), .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
+  kernel.prepare(a);
+  kernel.run(a);
+  return y;
+}
+
+TEST(Integers, WeightsWithZeroPointsAndAnOrder) {
+  constexpr int64_t m = 9, n = 5, k = 40, g = 16, groups = 3;
+  std::mt19937 random(5);
+  std::vector<int8_t> codes(n * k), zeros(n * groups);
+  std::vector<float> scales(n * groups), x(m * k);
+  std::vector<int32_t> order(k);
+  for (int8_t& c : codes) c = static_cast<int8_t>(static_cast<int>(random() % 16) - 8);
+  for (int8_t& z : zeros) z = static_cast<int8_t>(static_cast<int>(random() % 16) - 8);
+  for (float& s : scales) s = 0.001F * static_cast<float>(random() % 1000 + 1);
+  for (float& v : x) v = static_cast<float>(static_cast<int>(random() % 2001) - 1000) / 256;
+  for (int32_t& o : order) o = static_cast<int32_t>(random() % groups);
+  for (const bool asymmetric : {false, true}) {
+    for (const bool ordered : {false, true}) {
+      Problem p = problem(std::string("int4_g16") + (asymmetric ? "_asym" : "") + (ordered ? "+actorder" : ""), m, n, k);
+      p.inputs = Inputs::f32;
+      Weight w{.codes = reinterpret_cast<const std::byte*>(codes.data()), .scales = reinterpret_cast<const std::byte*>(scales.data())};
+      if (asymmetric) w.zeros = reinterpret_cast<const std::byte*>(zeros.data());
+      if (ordered) w.order = order.data();
+      const std::vector<float> y = run(p, w, x);
+      for (int64_t i = 0; i < m; ++i) {
+        for (int64_t r = 0; r < n; ++r) {
+          double sum = 0, size = 0;
+          for (int64_t j = 0; j < k; ++j) {
+            const int64_t at = r * groups + (ordered ? order[static_cast<size_t>(j)] : j / g);
+            const int number = codes[static_cast<size_t>(r * k + j)] - (asymmetric ? zeros[static_cast<size_t>(at)] : 0);
+            const double term =
+                static_cast<double>(x[static_cast<size_t>(i * k + j)]) * static_cast<double>(static_cast<float>(number) * scales[static_cast<size_t>(at)]);
+            sum += term;
+            size += std::abs(term);
+          }
+          EXPECT_LE(std::abs(static_cast<double>(y[static_cast<size_t>(i * n + r)]) - sum), (k + 8) * 0x1p-24 * size) << i << " " << r;
+        }
+      }
+    }
+  }
+}
+
+// One output that takes one input each: y is the quantized activation.
+std::vector<float> quantized(std::string_view activation, const std::vector<float>& x, int64_t m, float scale = 0, int zero = 0) {
+  const auto k = static_cast<int64_t>(x.size()) / m;
+  std::vector<int8_t> codes(static_cast<size_t>(k * k));
+  std::vector<float> scales(static_cast<size_t>(k), 1.0F);
+  for (int64_t j = 0; j < k; ++j) codes[static_cast<size_t>(j * k + j)] = 1;
+  Weight w{.codes = reinterpret_cast<const std::byte*>(codes.data()), .scales = reinterpret_cast<const std::byte*>(scales.data())};
+  w.input_scale = scale;
+  w.input_zero = zero;
+  return run(problem("int8_channel:" + std::string(activation), m, k, k), w, x);
+}
+
+TEST(Integers, Activations) {
+  const std::vector<float> x{1.27F, -0.5F, 0.02F, 0, 254, -253, 1, 3};
+  EXPECT_EQ(quantized("int8_token", x, 2), (std::vector<float>{127 * (1.27F / 127), -50 * (1.27F / 127), 2 * (1.27F / 127), 0, 254, -252, 0, 4}));
+  EXPECT_EQ(quantized("int4_token", {7, -7, 2.5F, 3.5F}, 1), (std::vector<float>{7, -7, 2, 4}));
+  EXPECT_EQ(quantized("int8_tensor_dyn", {127, 1.5F, 2.5F, 0}, 2), (std::vector<float>{127, 2, 2, 0}));
+  EXPECT_EQ(quantized("int8_g2", {127, 1.5F, 254, 3}, 1), (std::vector<float>{127, 2, 254, 4}));
+  EXPECT_EQ(quantized("int8_tensor_static", {300, -300, 1, 5}, 1, 2.0F), (std::vector<float>{254, -256, 0, 4}));
+  EXPECT_EQ(quantized("int8_tensor_asym_static", {300, -300, 1, 5}, 1, 2.0F, -100), (std::vector<float>{300, -56, 0, 4}));
+  // min -1, max 254: a step of 1 and a zero point of -127.
+  EXPECT_EQ(quantized("int8_token_asym", {-1, 254, 100.25F, 0}, 1), (std::vector<float>{-1, 254, 100, 0}));
+  for (const char* kind : {"int8_token", "int8_token_asym", "int8_tensor_dyn"}) {
+    EXPECT_EQ(quantized(kind, {0, 0, 0, 0}, 1), (std::vector<float>{0, 0, 0, 0})) << kind;
+    const float y = quantized(kind, {1, std::numeric_limits<float>::quiet_NaN(), 2, 3}, 1)[0];
+    EXPECT_TRUE(std::isnan(y)) << kind;
+  }
+}
+
+TEST(Integers, OnlyTheReferenceTakesThem) {
+  for (const Kernel* k : kernels()) {
+    const bool expected = k->name == "linear_ref";
+    for (const char* scheme : {"int4_g128", "int4_g128_asym", "int8_channel:int8_token", "int4_g128:fp8_token", "int4_g128+actorder"})
+      EXPECT_EQ(k->accepts(problem(scheme, 1, 64, 256)).ok, expected) << k->name << " " << scheme;
+    EXPECT_FALSE(k->accepts(problem("fp8_channel+actorder", 1, 64, 256)).ok) << k->name;
+  }
+}
+
+}  // namespace
+}  // namespace qb::kernel
