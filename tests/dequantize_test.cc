@@ -63,7 +63,7 @@ void dequantize(const Fixture& f) {
 void refuse(const Fixture& f, const std::string& why) {
   SCOPED_TRACE(f.name + ": " + why);
   Scratch scratch;
-  for (const char* dialect : {"dense", "modelopt", "compressed_tensors"}) {
+  for (const char* dialect : {"dense", "modelopt", "compressed_tensors", "hf_fp8"}) {
     const Outcome outcome = convert(f.path, scratch / "out", to_dialect(dialect));
     EXPECT_FALSE(outcome.written) << "to " << dialect;
     const std::set<std::string> codes = outcome.codes();
@@ -89,9 +89,26 @@ TEST(Dequantize, EveryFixture) {
       }
     }
   std::printf("%d dequantized, %d refused\n", dequantized, refused);
-  for (const char* kind :
-       {"FP8", "FP8 kv", "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo", "fp8_pb_real", "NVFP4", "NVFP4 kv", "W4A16_NVFP4", " kv", "float-quantized",
-        "float-quantized kv", "naive-quantized", "nvfp4-pack-quantized", "nvfp4-pack-quantized kv", "mixed-precision", "dense kv"})
+  for (const char* kind : {"FP8",
+                           "FP8 kv",
+                           "FP8_PER_CHANNEL_PER_TOKEN",
+                           "fp8_pb_wo",
+                           "fp8_pb_real",
+                           "NVFP4",
+                           "NVFP4 kv",
+                           "W4A16_NVFP4",
+                           " kv",
+                           "float-quantized",
+                           "float-quantized kv",
+                           "naive-quantized",
+                           "nvfp4-pack-quantized",
+                           "nvfp4-pack-quantized kv",
+                           "mixed-precision",
+                           "dense kv",
+                           "int-quantized",
+                           "pack-quantized",
+                           "fp8 tiles",
+                           "fp8 tensor"})
     EXPECT_TRUE(kinds.contains(kind)) << "no fixture of " << kind;
   EXPECT_GT(refused, 5);
 }

@@ -266,6 +266,7 @@ Scope scope_of(const Fixture& f) {
   const std::string method(q.is_object() ? string_at(q, "quant_method") : "");
   if (method == "compressed-tensors") return compressed_scope(q);
   if (method == "modelopt" || (method.empty() && f.quant.is_object())) return modelopt_scope(f);
+  if (method == "fp8") return {true, empty(q, "weight_block_size") ? "fp8 tensor" : "fp8 tiles"};
   if (q.is_null()) return {true, "dense"};
   return {false, "quant_method " + method};
 }
@@ -308,6 +309,17 @@ std::string canonical(const Json& args) {
 }
 
 }  // namespace
+
+std::string hf_fp8_meaning(const Fixture& f, const Weights& w) {
+  const Json q = quantization_config(f);
+  std::string text = fmt::format("{} {} {}", string_at(q, "activation_scheme"), string_at(q, "scale_fmt", "float"),
+                                 q.contains("weight_block_size") ? dump_json(q["weight_block_size"], -1) : "null");
+  for (const std::string& path : linears(w)) {
+    const auto it = w.tensors.find(path + ".weight");
+    if (it != w.tensors.end() && it->second.dtype == "F8_E4M3") text += " " + path;
+  }
+  return text;
+}
 
 ModelOptMeaning modelopt_file_meaning(const Fixture& f, const Weights& w) {
   if (!f.quant.is_object()) return {"absent", "", {}};

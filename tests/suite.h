@@ -72,6 +72,8 @@ struct ModelOptMeaning {
   std::set<std::string> excluded;  // linears
   friend bool operator==(const ModelOptMeaning&, const ModelOptMeaning&) = default;
 };
+// How activations and blocks are said, and which linears have codes.
+std::string hf_fp8_meaning(const Fixture&, const Weights&);
 ModelOptMeaning modelopt_file_meaning(const Fixture&, const Weights&);      // hf_quant_config.json
 ModelOptMeaning modelopt_embedded_meaning(const Fixture&, const Weights&);  // quantization_config
 // What compressed-tensors' config says about the linears of a file.

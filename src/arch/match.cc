@@ -95,8 +95,20 @@ Result<NameRule> NameRule::compressed_tensors(std::string pattern, RegexCompiler
   return r;
 }
 
+NameRule NameRule::component(std::string name) {
+  NameRule r;
+  r.component_ = true;
+  r.text_ = std::move(name);
+  return r;
+}
+
 NameRule::How NameRule::match(std::string_view path, arch::Kind kind) const {
   if (path == text_) return How::exact;
+  if (component_) {
+    const bool longer = path.size() > text_.size() && !text_.empty();
+    const bool subtree = longer && path.starts_with(text_) && path[text_.size()] == '.';
+    return subtree || (longer && path.ends_with(text_) && path[path.size() - text_.size() - 1] == '.') ? How::pattern : How::no;
+  }
   if (shell_) {
     if (text_.size() == path.size() + 2 && text_.starts_with(path) && text_.ends_with(".*")) return How::pattern;
     return !literal_ && shell_match(text_, path) ? How::pattern : How::no;

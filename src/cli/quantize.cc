@@ -81,7 +81,7 @@ std::function<int()> setup(CLI::App& app) {
   add_job_options(app, *o);
   o->to = "modelopt";
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
-  app.add_option("--to", o->to, "modelopt, compressed_tensors")->capture_default_str()->type_name("DIALECT");
+  app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8")->capture_default_str()->type_name("DIALECT");
   app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --to)")->check(CLI::IsMember({"modelopt", "llm-compressor"}));
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
   app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, and what can be made");

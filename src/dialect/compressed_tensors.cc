@@ -330,10 +330,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
                   "zero points packed as the library does");
   }
   if (!diag.ok()) return false;
-  if (c.dialect == "modelopt") {
-    out.origin.document["label"] = c.quant_algo;
-    out.origin.document["producer_version"] = c.producer.version;
-  }
+  note_producer(c, out);
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
       write_row(*written_row(m), m, context, out);

@@ -11,4 +11,9 @@ Json plain_config(const Package& p) {
   return config;
 }
 
+void note_producer(const ir::Checkpoint& c, Export& out) {
+  if (!c.quant_algo.empty()) out.origin.document["label"] = c.quant_algo;
+  if (!c.producer.version.empty()) out.origin.document["producer_version"] = c.producer.version;
+}
+
 }  // namespace qb

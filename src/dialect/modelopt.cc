@@ -279,6 +279,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   }
   if (c.kv && !(c.kv->scheme == static_tensor)) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "kv:fp8_tensor_static");
   if (!diag.ok()) return false;
+  note_producer(c, out);
   for (const auto& [before, modules] : changed) {
     out.scheme_changes.push_back(
         {modules, before, to_string(*express(*ir::parse_scheme(before))), "ModelOpt's block FP8 label does not say how activations are quantized"});

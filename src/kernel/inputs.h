@@ -2,6 +2,7 @@
 //
 //   fp8, fixed scale s       e4m3(x / s) * s
 //   fp8, a scale taken here  s = max(amax / 448, 1e-12) over the tensor, the token or a group of it; e4m3(x / s) * s
+//   fp8, a group @e8m0       s rounded up to a power of two
 //   nvfp4, fixed scale g     b = e4m3(amax / 6 / g) over 16; d = b * g; e2m1(x / d) * d, and 0 where d is 0
 //
 //   int<b>, fixed scale s    (clamp(round(x / s + z)) - z) * s in numbers of b bits, z the fixed zero point or 0
@@ -21,7 +22,11 @@
 
 namespace qb::kernel {
 
-enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, nvfp4 };
+enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, fp8_group_e8m0, nvfp4 };
+
+inline bool is_group(Quantization q) {
+  return q == Quantization::fp8_group || q == Quantization::fp8_group_e8m0;
+}
 
 // Nothing where no kernel knows the scheme's activations.
 inline std::optional<Quantization> quantization_of(const Problem& p) {
@@ -32,19 +37,14 @@ inline std::optional<Quantization> quantization_of(const Problem& p) {
   if (t.zero != ir::Zero::none) return std::nullopt;
   if (t.plain()) return t.code == Elem::bf16 ? std::optional(Quantization::bf16) : std::nullopt;
   if (t.code == Elem::e2m1 && t.two_level() && t.block == ir::Block{1, 16} && fixed && p.k % 16 == 0) return Quantization::nvfp4;
+  // Groups of 32 are MX blocks, whose scales follow another rule.
+  if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::e8m0 && !fixed && t.block.rows == 1 && t.block.cols > 32) return Quantization::fp8_group_e8m0;
   if (t.code != Elem::e4m3 || t.scale != ir::ScaleValues::any) return std::nullopt;
   if (t.block == ir::Block{0, 0}) return fixed ? Quantization::fp8_fixed : Quantization::fp8_tensor;
   if (fixed || t.block.rows != 1) return std::nullopt;
   return t.block.cols == 0 ? Quantization::fp8_token : Quantization::fp8_group;
 }
 
-namespace inputs {
-
-QB_INLINE float signed_like(float magnitude, float x) {
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | (std::bit_cast<uint32_t>(x) & 0x80000000U));
-}
-// The nearest number of a format with Mant bits of fraction, at most `limit`: adding and taking away 2^23 steps of the format rounds to whole steps. As
-// round_magnitude, but the number and not its code: no branch, so that loops become vector code. NaN counts as the limit.
 // Integer activations, which the reference kernel alone knows.
 struct IntegerInputs {
   int bits = 8;
@@ -59,6 +59,13 @@ inline std::optional<IntegerInputs> integer_inputs(const Problem& p) {
   return IntegerInputs{qb::bits(t.code), fixed, t.zero != ir::Zero::none, tensor ? 0 : t.block.cols == 0 ? p.k : int64_t{t.block.cols}};
 }
 
+namespace inputs {
+
+QB_INLINE float signed_like(float magnitude, float x) {
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | (std::bit_cast<uint32_t>(x) & 0x80000000U));
+}
+// The nearest number of a format with Mant bits of fraction, at most `limit`: adding and taking away 2^23 steps of the format rounds to whole steps. As
+// round_magnitude, but the number and not its code: no branch, so that loops become vector code. NaN counts as the limit.
 template <int Mant, int Bias>
 QB_INLINE float nearest(uint32_t magnitude, float limit) {
   constexpr uint32_t min_normal = uint32_t{128 - Bias} << 23;
@@ -89,6 +96,14 @@ QB_INLINE float amax(const float* x, int64_t count) {
 QB_INLINE float fp8_scale(float a) {
   const float s = a / 448.0F;
   return s < 1e-12F ? 1e-12F : s;
+}
+// The least power of two that is not below fp8_scale(a).
+QB_INLINE float fp8_scale_e8m0(float a) {
+  const uint32_t bits = std::bit_cast<uint32_t>(fp8_scale(a));
+  return std::bit_cast<float>(bits > f32_inf_bits ? bits : (bits + 0x7FFFFFU) & f32_inf_bits);
+}
+QB_INLINE float group_scale(Quantization q, float a) {
+  return q == Quantization::fp8_group_e8m0 ? fp8_scale_e8m0(a) : fp8_scale(a);
 }
 
 // The number that a store keeps: as it is, or as bfloat16, which all codes are exactly.

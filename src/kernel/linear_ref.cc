@@ -104,12 +104,13 @@ void prepare(const RunArgs& a) noexcept {
     case Quantization::fp8_tensor:
       return fp8(a.x, all, inputs::fp8_scale(inputs::amax(a.x, all)), out);
     case Quantization::fp8_token:
-    case Quantization::fp8_group: {
+    case Quantization::fp8_group:
+    case Quantization::fp8_group_e8m0: {
       const int64_t columns = p.scheme.input->type.block.cols, group = columns == 0 ? p.k : columns;
       for (int64_t row = 0; row < all; row += p.k) {
         for (int64_t j = 0; j < p.k; j += group) {
           const int64_t count = std::min(group, p.k - j);
-          fp8(a.x + row + j, count, inputs::fp8_scale(inputs::amax(a.x + row + j, count)), out + row + j);
+          fp8(a.x + row + j, count, inputs::group_scale(q, inputs::amax(a.x + row + j, count)), out + row + j);
         }
       }
       return;
@@ -153,19 +154,19 @@ class Row {
     const int64_t groups = (k_ + group_ - 1) / group_, scale_row = type_.block.rows == 0 ? 0 : row / type_.block.rows;
     elem_ = grid_elem(type_);
     scales_ = a.weight->scales + scale_row * groups * bits(elem_) / 8;
-  }
     if (a.weight->zeros != nullptr) zeros_ = a.weight->zeros + scale_row * groups;
     order_ = a.weight->order;
+  }
 
   void dequantize(int64_t first, int64_t count, float* out) const {
     if (type_.code == Elem::f32 && type_.plain()) return std::memcpy(out, codes_ + first * 4, static_cast<size_t>(count) * 4), void();
     if (type_.code == Elem::bf16) return widen<recipe::Bf16>(first, count, out);
     if (type_.code == Elem::f16) return widen<recipe::F16>(first, count, out);
-    for (int64_t j = first; j < first + count;) {
     if (order_ != nullptr) {
       for (int64_t j = first; j < first + count; ++j) integers(j, j + 1, order_[j], out + (j - first));
       return;
     }
+    for (int64_t j = first; j < first + count;) {
       const int64_t end = std::min(first + count, (j / group_ + 1) * group_);
       if (is_integer_code(type_.code)) {
         integers(j, end, j / group_, out + (j - first));
@@ -204,13 +205,13 @@ class Row {
     }
     if (j < end) *out = products[std::to_integer<unsigned>(codes_[j / 2]) & 15U];
   }
-  void bytes(int64_t first, int64_t end, double scale, float* out) const {
   // (code - zero) * scale: two float32 numbers, rounded once.
   void integers(int64_t first, int64_t end, int64_t group, float* out) const {
     const float scale = ops::load<float>(scales_, group);
     const int zero = zeros_ == nullptr ? 0 : int{ops::load<int8_t>(zeros_, group)};
     for (int64_t j = first; j < end; ++j) *out++ = static_cast<float>(ops::load<int8_t>(codes_, j) - zero) * scale;
   }
+  void bytes(int64_t first, int64_t end, double scale, float* out) const {
     const ops::Table& values = ops::table_of(type_.code);
     const auto one = static_cast<float>(scale);
     if (global_ == 1) {

@@ -113,6 +113,7 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
       a = std::isnan(x[i]) || std::isnan(a) ? std::numeric_limits<float>::quiet_NaN() : std::max(a, std::fabs(x[i]));
     return a;
   };
+  const bool powers = quantization_of(p) == Quantization::fp8_group_e8m0;
   const auto dynamic = [&](size_t begin, size_t count) {
     float s = amax(begin, count) / 448.0F;
     if (s < 1e-12F) s = 1e-12F;
@@ -139,7 +140,8 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
     case Quantization::fp8_token:
       for (size_t i = 0; i < x.size(); i += k) dynamic(i, k);
       break;
-    case Quantization::fp8_group: {
+    case Quantization::fp8_group:
+    case Quantization::fp8_group_e8m0: {
       const auto g = static_cast<size_t>(p.scheme.input->type.block.cols);
       for (size_t i = 0; i < x.size(); i += k) {
         for (size_t j = 0; j < k; j += g) dynamic(i + j, std::min(g, k - j));
@@ -243,6 +245,7 @@ constexpr std::string_view schemes[] = {"bf16",
                                         "fp8_channel:fp8_token",
                                         "fp8_channel:fp8_tensor_static",
                                         "fp8_128x128:fp8_g128",
+                                        "fp8_128x128:fp8_g128@e8m0",
                                         "fp8_128x128:fp8_token",
                                         "fp8_g128:fp8_token",
                                         "fp8_channel:fp8_g128",

@@ -47,9 +47,10 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
       inputs::fp8_codes(x, p.k, scale = inputs::fp8_scale(inputs::amax(x, p.k)), out);
       break;
     case Quantization::fp8_group:
+    case Quantization::fp8_group_e8m0:
       for (int64_t g = 0; g < to.groups; ++g) {
         const int64_t first = g * tile, count = std::min(tile, p.k - first);
-        const float s = inputs::fp8_scale(inputs::amax(x + first, count));
+        const float s = inputs::group_scale(q, inputs::amax(x + first, count));
         to.group_scale[m * to.groups + g] = s;
         inputs::fp8_codes(x + first, count, s, out + first);
       }

@@ -38,7 +38,7 @@ struct Prepared {
     const int64_t unit = kind == Weights::bf16 ? 2 : kind == Weights::fp8 ? 4 : 16;
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
-    groups = quantization_of(p) == Quantization::fp8_group ? (p.k + tile - 1) / tile : 0;
+    groups = is_group(*quantization_of(p)) ? (p.k + tile - 1) / tile : 0;
   }
   Prepared(Weights kind, const Problem& p, std::byte* workspace) : Prepared(kind, p) {
     const auto address = reinterpret_cast<uintptr_t>(workspace);
