@@ -103,7 +103,9 @@ uint64_t Runtime::kv_bytes(int64_t tokens) const {
 Result<text::Tokenizer> load_tokenizer(const Session& s) {
   Result<std::string> json = read_file(s.path / "tokenizer.json");
   if (!json) return Error{Errc::bad_input, fmt::format("{} has no tokenizer.json; give token ids with --ids", s.path.string())};
-  return text::Tokenizer::load(*json, host::compile_regex);
+  Result<text::Tokenizer> tokenizer = text::Tokenizer::load(*json, host::compile_regex);
+  if (!tokenizer) return Error{Errc::bad_input, tokenizer.error().what};
+  return tokenizer;
 }
 
 Result<std::string> chat_prompt(const Session& s, std::span<const ChatMessage> messages) {
@@ -113,14 +115,17 @@ Result<std::string> chat_prompt(const Session& s, std::span<const ChatMessage> m
     if (!parse_json(*text, config, error)) return Error{Errc::bad_input, fmt::format("tokenizer_config.json: {}", error.what)};
   }
   QB_ASSIGN(const std::string source, template_source(s, config));
-  QB_ASSIGN(const text::ChatTemplate chat, text::ChatTemplate::parse(source));
+  const Result<text::ChatTemplate> chat = text::ChatTemplate::parse(source);
+  if (!chat) return Error{Errc::bad_input, chat.error().what};
   Json list = Json::array();
   for (const ChatMessage& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
   const Json variables = {{"messages", std::move(list)},
                           {"add_generation_prompt", true},
                           {"bos_token", token_text(config, "bos_token")},
                           {"eos_token", token_text(config, "eos_token")}};
-  return chat.render(variables);
+  Result<std::string> prompt = chat->render(variables);
+  if (!prompt) return Error{Errc::bad_input, prompt.error().what};
+  return prompt;
 }
 
 }  // namespace qb

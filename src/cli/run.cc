@@ -17,7 +17,7 @@ namespace qb::cli {
 namespace {
 
 struct Options : ModelOptions {
-  std::string prompt, ids;
+  std::optional<std::string> prompt, ids;
   bool chat = false;
   int64_t n = 256, context = 0;
   engine::Sampling sampling;
@@ -38,11 +38,11 @@ bool parse_ids(const std::string& text, std::vector<int32_t>& out) {
 // The prompt's tokens; the tokenizer is needed for text either way.
 Result<std::vector<int32_t>> prompt_ids(const Options& o, const Session& s, const std::optional<text::Tokenizer>& tokenizer) {
   std::vector<int32_t> ids;
-  if (!o.ids.empty()) {
-    if (!parse_ids(o.ids, ids)) return Error{Errc::invalid_argument, fmt::format("--ids '{}' is no list of token ids: write 1,2,3", o.ids)};
+  if (o.ids) {
+    if (!parse_ids(*o.ids, ids)) return Error{Errc::invalid_argument, fmt::format("--ids '{}' is no list of token ids: write 1,2,3", *o.ids)};
     return ids;
   }
-  std::string prompt = o.prompt;
+  std::string prompt = *o.prompt;
   if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   if (prompt.empty()) return Error{Errc::invalid_argument, "the prompt is empty"};
   if (o.chat) {
@@ -54,7 +54,7 @@ Result<std::vector<int32_t>> prompt_ids(const Options& o, const Session& s, cons
 
 int run(const Options& o) {
   const auto begin = std::chrono::steady_clock::now();
-  if (o.prompt.empty() == o.ids.empty()) {
+  if (o.prompt.has_value() == o.ids.has_value()) {
     print_err("quantbridge run: give --prompt TEXT or --ids 1,2,3\n");
     return exit_usage;
   }
@@ -65,7 +65,7 @@ int run(const Options& o) {
   std::optional<text::Tokenizer> tokenizer;
   if (Result<text::Tokenizer> t = load_tokenizer(r->session); t)
     tokenizer = std::move(*t);
-  else if (o.ids.empty())
+  else if (!o.ids)
     return fail("run", t.error(), o.common);
   if (tokenizer && tokenizer->size() > r->model->vocab())
     return fail("run",
