@@ -230,8 +230,9 @@ def compare_groups(ours, theirs):
     return [d for d in checkpoints.differing_keys(a, b, prefix="quantization_config ") if "observer" not in d]
 
 
-# Relative Frobenius error of rounding to nearest: E4M3 about 0.026, E2M1 in groups of 16 about 0.09 on weights with outliers.
-WORST_ERROR = {"fp8": 0.035, "nvfp4": 0.12}
+# Relative Frobenius error of rounding to nearest: E4M3 about 0.026, E2M1 in groups of 16 about 0.09 on weights with outliers; integers are evenly spaced, so that one
+# outlier spreads the steps of its whole group: up to 0.21 for four bits in groups of 128.
+WORST_ERROR = {"fp8": 0.035, "nvfp4": 0.12, "int8": 0.02, "int4": 0.25}
 
 
 def check_loads(out, base, scheme):
