@@ -121,6 +121,8 @@ constexpr ProblemKind kinds[] = {
      "Fetch the checkpoint again, or quantize the original model anew."},
     {"scale-shape", damaged, none, "A scale's shape does not fit its weight.", "They fail, or broadcast it wrongly.",
      "Fetch the checkpoint again, or quantize the original model anew."},
+    {"group-order-invalid", damaged, none, "The stored order of groups (g_idx) names a group that has no scale.", "They read beyond the scales, or fail.",
+     "Fetch the checkpoint again, or quantize the original model anew."},
     {"bias-shape", damaged, none, "A bias does not have one float for each output.", "They fail.", "Fetch the checkpoint again."},
     {"prescale-unexpected", inconsistent, none, "A pre_quant_scale beside an algorithm that has none.",
      "They drop it: the layer's inputs are then scaled wrongly.", "Ask the producer which algorithm was meant."},

@@ -85,8 +85,9 @@ std::string deviation(const PartRow& row, const TensorInfo& t, const std::vector
   return to_text(e);
 }
 
-// Dtype and element count of a scale against the block grid. Group sizes that contradict the config are told apart from damaged shapes.
-bool check_scale(Reading& r, const PartRow& row, const ir::Module& m, const TensorInfo& t) {
+// Dtype and element count of a scale against the block grid. A group size that contradicts the config is told apart from a damaged shape: the scheme then takes
+// that of the scales, where the row holds it.
+bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m, const TensorInfo& t) {
   const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
   const ir::QuantType& type = m.scheme->weight;
   const bool scale_bytes = row.container == Elem::e4m3;
@@ -109,10 +110,16 @@ bool check_scale(Reading& r, const PartRow& row, const ir::Module& m, const Tens
       fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
   const int64_t columns = t.shape.empty() ? 1 : t.shape.back();
   if (grid && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 && m.k % columns == 0 &&
-      (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128))
-    r.diag.report("group-size-mismatch", place, fmt::format("{}: groups of {}", describe(t), m.k / columns), expected);
-  else
-    r.diag.report("scale-shape", place, describe(t), expected);
+      (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128)) {
+    ir::Scheme stored = *m.scheme;
+    stored.weight.block.cols = static_cast<int32_t>(m.k / columns);
+    if (whole.holds(stored)) {
+      r.diag.report("group-size-mismatch", place, fmt::format("{}: groups of {}", describe(t), m.k / columns), expected);
+      m.scheme = stored;
+      return true;
+    }
+  }
+  r.diag.report("scale-shape", place, describe(t), expected);
   return false;
 }
 
@@ -196,7 +203,7 @@ std::vector<int64_t> part_shape(const PartRow& row, const ir::QuantType& t, int6
 }
 
 bool read_row(Reading& r, const Row& row, ir::Module& m) {
-  const ir::Scheme& scheme = *m.scheme;
+  const ir::Scheme& scheme = *m.scheme;  // a scale may correct its group
   bool ok = true;
   // The code comes first: the other shapes follow from it.
   for (const PartRow& part : row.parts) {
@@ -243,7 +250,7 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
       std::optional<ir::Stored> s = read_integers(r, part, m, *t);
       ok &= s.has_value();
       if (s) m.parts.push_back(std::move(*s));
-    } else if (check_scale(r, part, m, *t)) {
+    } else if (check_scale(r, row, part, m, *t)) {
       const bool grid = part.role == ir::Role::scale;
       ir::Stored s = r.stored(*t, part.role, t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1, grid ? blocks(m.k, scheme.weight.block.cols) : 1);
       s.form = part.form;
