@@ -119,6 +119,8 @@ constexpr ProblemKind kinds[] = {
      "Check which tool wrote the checkpoint, and whether its labels are right."},
     {"weight-shape", damaged, none, "A weight's shape does not fit its scales and the config.", "They fail, or read across rows.",
      "Fetch the checkpoint again, or quantize the original model anew."},
+    {"packed-shape-mismatch", inconsistent, exact, "The stored shape of packed codes is not the one that the codes, their scales and config.json have.",
+     "They cut the weight, or fail.", "Convert: the output has the shape of the codes."},
     {"scale-shape", damaged, none, "A scale's shape does not fit its weight.", "They fail, or broadcast it wrongly.",
      "Fetch the checkpoint again, or quantize the original model anew."},
     {"group-order-invalid", damaged, none, "The stored order of groups (g_idx) names a group that has no scale.", "They read beyond the scales, or fail.",

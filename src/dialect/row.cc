@@ -54,17 +54,20 @@ int64_t number_at(const std::string& bytes, size_t i) {
   return x;
 }
 
-// The size of a packed matrix: rows as the tensor has them, columns as the tensor beside it says, else as config.json does.
+// The size of a packed matrix: rows as the tensor has them, columns as the tensor beside it says, or as config.json does where its words do not hold those.
 std::optional<ir::View> packed_size(const Reading& r, const ir::Module& m, const TensorInfo& t, int bits, int64_t& n, int64_t& k) {
   if (t.shape.size() != 2 || t.shape[0] < 1 || t.shape[1] < 1 || t.shape[1] > (int64_t{1} << 40)) return std::nullopt;
-  const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];
   n = t.shape[0];
-  k = config.k;
+  std::vector<int64_t> candidates{r.out.topology.modules[static_cast<size_t>(m.topology)].k};
   const TensorInfo* shape = r.find(m, "weight_shape");
   const Facts::Scalar* fact = shape != nullptr ? r.context.facts.find(shape->name) : nullptr;
-  if (fact != nullptr && fact->bits.size() == 16) k = number_at(fact->bits, 1);
-  if (k < 1 || k > t.shape[1] * 32) return std::nullopt;
-  return ir::packed_words(n, k, bits, 1, t.shape[1]);
+  if (fact != nullptr && fact->bits.size() == 16) candidates.insert(candidates.begin(), number_at(fact->bits, 1));
+  for (const int64_t columns : candidates) {
+    k = columns;
+    if (k < 1 || k > t.shape[1] * 32) continue;
+    if (std::optional<ir::View> view = ir::packed_words(n, k, bits, 1, t.shape[1]); view) return view;
+  }
+  return std::nullopt;
 }
 
 // Rows and columns that the code tensor holds; false when its shape is no matrix of whole elements.
@@ -158,11 +161,9 @@ std::optional<ir::Stored> read_integers(const Reading& r, const PartRow& row, co
   }
   if (row.role != ir::Role::shape) return s;
   const Facts::Scalar* fact = r.context.facts.find(t.name);
-  if (fact == nullptr || fact->bits.size() != 16 || number_at(fact->bits, 0) != m.n) {
-    r.diag.report("weight-shape", place, fact == nullptr ? "unread" : fmt::format("[{}, {}]", number_at(fact->bits, 0), number_at(fact->bits, 1)),
+  if (fact != nullptr && fact->bits.size() == 16 && (number_at(fact->bits, 0) != m.n || number_at(fact->bits, 1) != m.k))
+    r.diag.report("packed-shape-mismatch", place, fmt::format("[{}, {}]", number_at(fact->bits, 0), number_at(fact->bits, 1)),
                   fmt::format("[{}, {}], as the codes have", m.n, m.k));
-    return std::nullopt;
-  }
   return s;
 }
 
@@ -230,7 +231,7 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
       }
       std::optional<ir::View> view;
       if (packed && !(view = packed_size(r, m, *t, bits(elem), m.n, m.k))) {
-        r.diag.report("weight-shape", place, describe(*t), fmt::format("[n, words] with the {} columns of weight_shape in words of 32 bits", m.k));
+        r.diag.report("weight-shape", place, describe(*t), fmt::format("[n, words]: words of 32 bits that hold {} columns of {}", m.k, info(elem).name));
         return false;
       }
       const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];

@@ -52,7 +52,7 @@ const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme);
 std::vector<int64_t> part_shape(const PartRow&, const ir::QuantType&, int64_t n, int64_t k);
 
 // Claims the row's tensors for a module whose scheme is set and fills its parts, n and k. Problems: weight-missing, scale-missing, input-scale-missing,
-// dtype-unexpected, weight-shape, scale-shape, group-size-mismatch, config-invalid. False when the module cannot be used.
+// dtype-unexpected, weight-shape, scale-shape, group-size-mismatch, packed-shape-mismatch. False when the module cannot be used.
 bool read_row(Reading&, const Row&, ir::Module&);
 
 // Whether the row holds the module's tensors as they are: what it writes for them are their bytes. (Of integer codes; all others are stored in one way only.)
