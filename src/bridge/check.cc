@@ -49,6 +49,11 @@ void judge(const Session& s, const ir::Module& m, const ir::Stored& part, const 
     if (r.nan > 0) diag.report("scale-nan", place, fmt::format("{} of {} scales are NaN{}", r.nan, r.count, at), "positive numbers");
     if (r.inf > 0) diag.report("scale-inf", place, fmt::format("{} of {} scales are infinite{}", r.inf, r.count, at), "positive finite numbers");
     if (r.negative > 0) diag.report("scale-negative", place, fmt::format("{} of {} scales are negative{}", r.negative, r.count, at), "positive numbers");
+    constexpr double implausible = 1e4;  // weights of trained models stay below 1000
+    const bool e4m3 = m.scheme && m.scheme->weight.code == Elem::e4m3 && part.form == ir::ScaleForm::multiply;
+    if (e4m3 && r.nan + r.inf == 0 && r.largest * 448 > implausible)
+      diag.report("scale-implausible", place, fmt::format("a scale of {}: weights up to {}", r.largest, r.largest * 448),
+                  "scales that give weights as trained models have");
     return;
   }
   if (r.nan == 0 && r.inf == 0) return;

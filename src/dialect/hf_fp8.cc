@@ -58,6 +58,12 @@ constexpr Row rows[] = {
     {"fp8", is_block, block_parts},
     {"fp8", is_tensor, tensor_parts},
 };
+// Tiles whose scales have the name of tensor-wide ones: both are multiplied.
+constexpr PartRow renamed_parts[] = {
+    code,
+    {.role = Role::scale, .suffix = "weight_scale", .container = Elem::f32, .rank = Rank::grid, .any_float = true},
+};
+constexpr Row renamed{"fp8", is_block, renamed_parts};
 constexpr Row autofp8{"fp8 (weight_scale)", is_tensor, autofp8_parts};
 
 // ---- reading --------------------------------------------------------------------------------------------------------------------------------------------
@@ -154,7 +160,12 @@ void read_weight(Reading& r, const Config& config, const Row& row, ir::Module& m
                     fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
       m.why += fmt::format(", although '{}' excludes it", rule->text());
     }
-    if (!read_row(r, row, m))
+    const TensorInfo* other = r.find(m, "weight_scale");
+    const bool misnamed = is_block(config.scheme) && other != nullptr && r.find(m, "weight_scale_inv") == nullptr;
+    if (misnamed)
+      r.diag.report("scale-name", {.file = r.context.package.file_name(other->file), .tensor = other->name, .module = m.path}, "weight_scale",
+                    "weight_scale_inv; both are multiplied");
+    if (!read_row(r, misnamed ? renamed : row, m))
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
       r.diag.report("tied-embedding-quantized", {.file = file, .tensor = weight != nullptr ? weight->name : "", .module = m.path},

@@ -107,7 +107,10 @@ bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m
     std::vector<int64_t> want;
     for (int64_t d : {rows, cols})
       if (d != 1) want.push_back(d);
-    if (lean == want) return true;
+    if (lean == want) {
+      if (row.rank == Rank::grid && t.shape.size() == 1 && t.shape[0] > 1) r.diag.report("scale-rank", place, describe(t), fmt::format("[{},{}]", rows, cols));
+      return true;
+    }
   }
   const std::string expected =
       fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));

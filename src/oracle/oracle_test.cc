@@ -90,10 +90,10 @@ TEST(Oracle, APolicyIsFollowedWhereItIsLegal) {
 }
 
 TEST(Oracle, RefusesWithEveryReason) {
-  auto r = choose(Problem{1, 64, 64, scheme("int4_g32")}, cpu("zen4"), kernel::kernels(), {});
+  auto r = choose(Problem{1, 64, 64, scheme("fp6e2m3_channel")}, cpu("zen4"), kernel::kernels(), {});
   ASSERT_FALSE(r.ok());
-  EXPECT_NE(r.error().what.find("linear_ref: knows no int4_g32 weights"), std::string::npos) << r.error().what;
-  EXPECT_NE(r.error().what.find("linear_nvfp4_bf16_avx2: reads nvfp4 weights, these are int4_g32"), std::string::npos) << r.error().what;
+  EXPECT_NE(r.error().what.find("linear_ref: knows no fp6e2m3_channel weights"), std::string::npos) << r.error().what;
+  EXPECT_NE(r.error().what.find("linear_nvfp4_bf16_avx2: reads nvfp4 weights, these are fp6e2m3_channel"), std::string::npos) << r.error().what;
 }
 
 TEST(Plan, OneLayoutServesAllBatchSizes) {
@@ -117,7 +117,7 @@ TEST(Plan, OneLayoutServesAllBatchSizes) {
   ASSERT_TRUE(r.ok()) << r.error().what;
   EXPECT_EQ(r->code_layout, ir::Layout::rows);
   EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("nvfp4")}, {}, cpu("zen4"), kernel::kernels(), {}).ok());
-  EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("int4_g32")}, ms, cpu("zen4"), kernel::kernels(), {}).ok());
+  EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("fp6e2m3_channel")}, ms, cpu("zen4"), kernel::kernels(), {}).ok());
 }
 
 }  // namespace
