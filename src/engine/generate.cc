@@ -30,7 +30,8 @@ class Sequence {
                    fmt::format("the prompt has {} tokens, the model has {} positions; shorten the prompt", count, model_.max_positions())};
     }
     if (count > room())
-      return Error{Errc::invalid_argument, fmt::format("the prompt has {} tokens, the KV cache holds {}; make the context larger or the prompt shorter", count, room())};
+      return Error{Errc::invalid_argument,
+                   fmt::format("the prompt has {} tokens, the KV cache holds {}; make the context larger or the prompt shorter", count, room())};
     for (const int32_t id : ids)
       if (id < 0 || id >= model_.vocab()) {
         return Error{Errc::invalid_argument, fmt::format("token id {} is not in the vocabulary of {}; the tokenizer is of another model", id, model_.vocab())};

@@ -9,8 +9,8 @@
 //   int<b>, taken here       s = max(amax / (2^(b-1)-1), 1e-12); with zero points s = (max - min) / (2^b-1) over numbers that 0 is among,
 //                            z = round(clamp(-2^(b-1) - min / s)); (clamp(round(x / s + z)) - z) * s
 //
-// e4m3, e2m1 and round() round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own schemes.
-// The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b) are exact in bfloat16, `outer` scales come last.
+// e4m3, e2m1 and round() round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own
+// schemes. The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b) are exact in bfloat16, `outer` scales come last.
 // Everything here is inlined always, so that it may be compiled for a wider instruction set.
 #pragma once
 
