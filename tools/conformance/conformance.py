@@ -2,7 +2,7 @@
 
   run --fixtures DIR --binary quantbridge [--case PATTERN] [--keep DIR] [--list]
 
-DIR has base/, modelopt/ and compressed_tensors/: source models, and what producers made of them (see docs/conformance.md). PATTERN is a shell pattern over case names.
+DIR has base/, modelopt/, compressed_tensors/ and hf_fp8/: source models, and what producers made of them (see docs/conformance.md). PATTERN is a shell pattern over case names.
 Verdicts: PASS; REFUSED (out of scope: exit code 1, a problem said, nothing left behind); SKIP (what is needed is not there); FAIL.
 """
 import argparse
@@ -140,6 +140,32 @@ def convert_and_check(tool, fixture, through):
     for dialect in through:
         out = tool.write("convert", out, "--to", dialect)
     return check_logits(out, fixture)
+
+
+def partial_blocks(checkpoint):
+    block = checkpoint.quantization().get("weight_block_size")
+    return bool(block) and any(dtype == "F8_E4M3" and any(s > b and s % b for s, b in zip(shape, block)) for dtype, shape, *_ in checkpoint.entries.values())
+
+
+def check_fp8(tool, fixture, through):
+    """transformers loads the Hugging Face fp8 that we wrote; its logits with the weights alone are the fixture's."""
+    import libraries
+
+    out = fixture
+    for dialect in through:
+        out = tool.write("convert", out, "--to", dialect)
+    want = libraries.expected_logits(fixture)
+    if want is None:
+        raise Skip("the fixture has no expected.logits")
+    if any(n.endswith(".weight_scale") for n in Checkpoint(out).entries):
+        raise Skip("back in the names of AutoFP8, which vLLM reads and transformers does not")
+    if partial_blocks(Checkpoint(out)):
+        raise Skip("transformers 5.17 takes the block size from shapes and misreads partial blocks, in anybody's checkpoint")
+    d = libraries.distance(libraries.run(libraries.load_fp8(out), want["input_ids"], False), want["logits_weight_only"])
+    figures = f"weight-only {d:.1e}"
+    if d > LOGITS_TOLERANCE:
+        raise Failure(figures)
+    return figures
 
 
 def check_dense(tool, fixture):
@@ -319,6 +345,16 @@ def all_cases(tool, fixtures, with_modelopt):
             out.append((f"quantize-ct/{p.name}", True, lambda p=p: check_quantize(tool, p, bases, "compressed_tensors")))
             if with_modelopt:
                 out.append((f"modelopt-values/compressed_tensors/{p.name}", True, lambda p=p: check_modelopt_values(tool, p, "compressed_tensors")))
+        out.append((f"ct-hf/{p.name}", False, lambda p=p: check_fp8(tool, p, ["hf_fp8"])))
+    for p in directories(fixtures / "hf_fp8"):
+        c = Checkpoint(p)
+        must = c.config["model_type"] in FAMILIES
+        plain_scales = c.quantization().get("scale_fmt", "float") == "float"  # compressed-tensors has no word for activation scales that are powers of two
+        out.append((f"hf-ct/{p.name}", must and plain_scales, lambda p=p: convert_and_check(tool, p, ["compressed_tensors"])))
+        out.append((f"hf-hf/{p.name}", must, lambda p=p: check_fp8(tool, p, ["hf_fp8"])))
+        out.append((f"hf-ct-hf/{p.name}", must and plain_scales, lambda p=p: check_fp8(tool, p, ["compressed_tensors", "hf_fp8"])))
+        if must:
+            out.append((f"dense/hf_fp8/{p.name}", True, lambda p=p: check_dense(tool, p)))
     for base in bases:
         if base.config.get("model_type") not in FAMILIES:
             continue

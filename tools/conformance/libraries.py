@@ -27,17 +27,24 @@ class LoadError(Exception):
     pass
 
 
-def load(directory):
+def load(directory, **options):
     """The model in float32, still compressed. Any key that did not find its place is an error."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **options)
     except Exception as e:  # whatever the library raises is the finding
         raise LoadError(f"{type(e).__name__}: {str(e)[:200]}") from e
     wrong = {k: sorted(map(str, v))[:3] for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")}
     if wrong:
         raise LoadError(json.dumps(wrong))
     return model.eval()
+
+
+def load_fp8(directory):
+    """A checkpoint of quant_method fp8, dequantized by transformers while it loads: its kernels need a GPU."""
+    quantization = json.loads((Path(directory) / "config.json").read_text())["quantization_config"]
+    keys = ("activation_scheme", "weight_block_size", "modules_to_not_convert")
+    return load(directory, quantization_config=transformers.FineGrainedFP8Config(dequantize=True, **{k: quantization[k] for k in keys}))
 
 
 def exact_nvfp4(module):
