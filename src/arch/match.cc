@@ -102,8 +102,16 @@ NameRule NameRule::component(std::string name) {
   return r;
 }
 
+NameRule NameRule::substring(std::string part) {
+  NameRule r;
+  r.substring_ = true;
+  r.text_ = std::move(part);
+  return r;
+}
+
 NameRule::How NameRule::match(std::string_view path, arch::Kind kind) const {
   if (path == text_) return How::exact;
+  if (substring_) return !text_.empty() && path.find(text_) != path.npos ? How::pattern : How::no;
   if (component_) {
     const bool longer = path.size() > text_.size() && !text_.empty();
     const bool subtree = longer && path.starts_with(text_) && path[text_.size()] == '.';

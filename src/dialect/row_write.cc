@@ -162,10 +162,22 @@ void copy_bytes(const ir::Stored& s, std::string name, Export& out) {
   out.programs.push_back(std::move(p));
 }
 
+// Whether a stored part lies as the row would write it: then its bytes can be copied. Shapes alone do not say it, since a square matrix packed along the other
+// axis has the same one.
+bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored& s) {
+  const Target target = target_of(part, m, s.container);
+  if (s.container != target.dtype || s.shape != target.shape) return false;
+  const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
+  if (part.packing == Packing::none) return s.view == ir::row_major(rows, cols, bits(s.elem));
+  const int axis = part.packing == Packing::words_along_rows ? 0 : 1;
+  const std::optional<ir::View> usual = ir::packed_words(rows, cols, bits(s.elem), axis, target.shape[static_cast<size_t>(axis)]);
+  return usual && s.view == *usual;
+}
+
 // Integer codes, repacked where the row stores them otherwise.
 void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, Export& out) {
   const Target target = target_of(part, m, s.container);
-  if (s.container == target.dtype && s.shape == target.shape) return copy_bytes(s, target.name, out);
+  if (lies_as_written(part, m, s)) return copy_bytes(s, target.name, out);
   Program p;
   p.rows = m.n;
   p.inputs.push_back(prog::input_of(s, 1));
@@ -183,8 +195,7 @@ bool keeps_bytes(const Row& row, const ir::Module& m) {
   for (const PartRow& part : row.parts) {
     const ir::Stored* s = m.part(part.role);
     if (s == nullptr || (part.role != ir::Role::code && part.role != ir::Role::zero)) continue;
-    const Target target = target_of(part, m, s->container);
-    if (s->container != target.dtype || s->shape != target.shape) return false;
+    if (!lies_as_written(part, m, *s)) return false;
   }
   return true;
 }
