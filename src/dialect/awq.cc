@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/json.h"
+#include "dialect/documents.h"
 #include "dialect/reading.h"
 #include "dialect/register.h"
 
@@ -20,16 +21,8 @@ constexpr const char* file = "config.json";
 constexpr std::string_view spec = "autoawq 0.2.9, gptqmodel 7.7";
 constexpr int64_t per_word = 8;
 
-const Json* quantization_config(const Package& p) {
-  const Json* config = p.document(file);
-  const Json* q = config != nullptr ? find(*config, "quantization_config") : nullptr;
-  return q != nullptr && q->is_object() ? q : nullptr;
-}
-
 Match match(const Package& p) {
-  const Json* q = quantization_config(p);
-  if (q != nullptr && string_at(*q, "quant_method") == "awq") return {Match::certain, "config.json: quant_method is awq"};
-  return {};
+  return match_quant_method(p, "awq");
 }
 
 struct Config {
@@ -154,14 +147,7 @@ void read_weight(Reading& r, const Config& config, ir::Module& m) {
   const NameRule* rule = r.excluded_by(m);
   const bool coded = r.find(m, "qweight") != nullptr || r.find(m, "scales") != nullptr;
   if (!coded && r.read_plain(m)) {
-    if (rule != nullptr)
-      m.why = fmt::format("{}: '{}'", file, rule->text());
-    else if (m.kind == arch::Kind::embedding)
-      m.why = "embeddings are not quantized";
-    else if (m.path == "lm_head")
-      m.why = "the head is left out by default";
-    else
-      m.why = r.report_unlisted(m);
+    m.why = r.why_plain(m, rule);
   } else {
     m.why = fmt::format("{}: quant_method awq", file);
     if (!Weight(r, config, m).read()) {

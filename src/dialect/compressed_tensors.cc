@@ -96,7 +96,7 @@ constexpr Row rows[] = {
     {"int-quantized", holds_integer_grid, byte_grid_parts},
 };
 
-const Json* quantization_config(const Package& p) {
+const Json* config_of(const Package& p) {
   const Json* config = p.document("config.json");
   if (config == nullptr) return nullptr;
   const Json* q = find(*config, "quantization_config");
@@ -105,7 +105,7 @@ const Json* quantization_config(const Package& p) {
 }
 
 Match match(const Package& p) {
-  const Json* q = quantization_config(p);
+  const Json* q = config_of(p);
   if (q == nullptr) return {};
   if (string_at(*q, "quant_method") == "compressed-tensors") return {Match::certain, "config.json: quant_method is compressed-tensors"};
   if (find(*p.document("config.json"), "compression_config") == q) return {Match::maybe, "config.json: compression_config is there"};
@@ -224,7 +224,7 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
 bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   CtConfig config;
-  const bool config_ok = read_ct_config(*quantization_config(context.package), context.regex, config, diag);
+  const bool config_ok = read_ct_config(*config_of(context.package), context.regex, config, diag);
   if (!config_ok || !r.begin()) return false;
   out.dialect = "compressed_tensors";
   out.producer = {"compressed-tensors", config.version};
@@ -312,9 +312,7 @@ void write_kv(const ir::Module& m, const WriteContext& context, Export& out) {
 bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
   ir::Checkpoint c = in;
   const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
-  std::optional<ir::Scheme> original;
-  if (auto it = origin.document.find("scheme"); it != origin.document.end())
-    if (Result<ir::Scheme> s = ir::parse_scheme(it->second)) original = *s;
+  const std::optional<ir::Scheme> original = noted_scheme(origin);
   for (ir::Module& m : c.modules) {
     if (!m.scheme) continue;
     // The middle dialect had no word for the activations; the weights must mean the same.

@@ -68,16 +68,8 @@ constexpr Row autofp8{"fp8 (weight_scale)", is_tensor, autofp8_parts};
 
 // ---- reading --------------------------------------------------------------------------------------------------------------------------------------------
 
-const Json* quantization_config(const Package& p) {
-  const Json* config = p.document(file);
-  const Json* q = config != nullptr ? find(*config, "quantization_config") : nullptr;
-  return q != nullptr && q->is_object() ? q : nullptr;
-}
-
 Match match(const Package& p) {
-  const Json* q = quantization_config(p);
-  if (q != nullptr && string_at(*q, "quant_method") == "fp8") return {Match::certain, "config.json: quant_method is fp8"};
-  return {};
+  return match_quant_method(p, "fp8");
 }
 
 struct Config {
@@ -144,14 +136,7 @@ void read_weight(Reading& r, const Config& config, const Row& row, ir::Module& m
   const NameRule* rule = r.excluded_by(m);
   const bool coded = weight != nullptr && weight->dtype == Elem::e4m3;
   if (weight != nullptr && !coded && r.find(m, row.parts[1].suffix) == nullptr && r.read_plain(m)) {
-    if (rule != nullptr)
-      m.why = fmt::format("{}: '{}'", file, rule->text());
-    else if (m.kind == arch::Kind::embedding)
-      m.why = "embeddings are not quantized unless they have scales";
-    else if (m.path == "lm_head")
-      m.why = "the head is left out by default";
-    else
-      m.why = r.report_unlisted(m);
+    m.why = r.why_plain(m, rule);
   } else {
     m.scheme = config.scheme;
     m.why = fmt::format("{}: quant_method fp8", file);
@@ -211,9 +196,7 @@ Json quantization_of(const ir::Scheme& s, std::vector<std::string> excludes) {
 bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
   ir::Checkpoint c = in;
   const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
-  std::optional<ir::Scheme> original;
-  if (auto it = origin.document.find("scheme"); it != origin.document.end())
-    if (Result<ir::Scheme> s = ir::parse_scheme(it->second)) original = *s;
+  const std::optional<ir::Scheme> original = noted_scheme(origin);
   std::map<std::string, std::vector<std::string>> by_scheme;
   for (ir::Module& m : c.modules) {
     if (!m.scheme) continue;

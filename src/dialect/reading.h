@@ -42,6 +42,8 @@ class Reading {
   // The rule that covers a module, or null; counts the hit.
   void set_rules(std::vector<NameRule> rules, std::string from);
   const NameRule* excluded_by(const ir::Module& module);
+  // Why a weight of a quantized model is plain, where lists need not name embeddings and the head: the rule that covers it, or what report_unlisted() says.
+  std::string why_plain(const ir::Module& module, const NameRule* rule);
   // A plain linear that no rule covers although the model is quantized: reports it and says why it has no scheme.
   std::string report_unlisted(const ir::Module& module);
   // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.

@@ -41,6 +41,13 @@ Reading::Meant Reading::meant_by(const NameRule& rule, const ir::Module& m) cons
   return m.path.starts_with(entry + ".") ? Meant::container : Meant::no;
 }
 
+std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
+  if (rule != nullptr) return fmt::format("{}: '{}'", rules_from_, rule->text());
+  if (m.kind == arch::Kind::embedding) return "embeddings are not quantized unless they have scales";
+  if (m.path == "lm_head") return "the head is left out by default";
+  return report_unlisted(m);
+}
+
 std::string Reading::report_unlisted(const ir::Module& m) {
   for (const NameRule& rule : rules_)
     if (meant_by(rule, m) != Meant::no) return fmt::format("{}: '{}', which means it", rules_from_, rule.text());  // check_rules() reports the entry
