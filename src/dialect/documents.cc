@@ -22,7 +22,7 @@ std::optional<ir::Scheme> noted_scheme(const Origin& origin) {
   const auto it = origin.document.find("scheme");
   if (it == origin.document.end()) return std::nullopt;
   Result<ir::Scheme> scheme = ir::parse_scheme(it->second);
-  return scheme ? std::optional(std::move(*scheme)) : std::nullopt;
+  return scheme ? std::optional(*scheme) : std::nullopt;
 }
 
 Json plain_config(const Package& p) {

@@ -182,11 +182,11 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
 
 // ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
 
-Json quantization_of(const ir::Scheme& s, std::vector<std::string> excludes) {
+Json quantization_of(const ir::Scheme& s, const std::vector<std::string>& excludes) {
   Json q = Json::object();
   q["activation_scheme"] = s.input->when == ir::When::fixed ? "static" : "dynamic";
   q["fmt"] = "e4m3";
-  q["modules_to_not_convert"] = std::move(excludes);
+  q["modules_to_not_convert"] = excludes;
   q["quant_method"] = "fp8";
   if (s.input->type.scale == ir::ScaleValues::e8m0) q["scale_fmt"] = "ue8m0";
   q["weight_block_size"] = is_block(s) ? Json::array({s.weight.block.rows, s.weight.block.cols}) : Json(nullptr);
@@ -230,7 +230,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     }
   }
   Json config = plain_config(context.package);
-  if (scheme) config["quantization_config"] = quantization_of(*scheme, std::move(excludes));
+  if (scheme) config["quantization_config"] = quantization_of(*scheme, excludes);
   out.documents.emplace_back(file, std::make_shared<Json>(std::move(config)));
   return true;
 }
