@@ -117,6 +117,7 @@ int run(const Options& o) {
     print_out(rest + "\n");
   else
     print_out(fmt::format("{}\n", fmt::join(g->ids, ",")));
+  std::fflush(stdout);  // the text ends before what is said about it
   if (!o.common.quiet)
     print_err(fmt::format(
         "load {:.2f} s; {} prompt tokens at {:.1f} tokens/s, {} new at {:.1f} tokens/s ({}); {} of packed weights, {} of KV cache, peak {} of anonymous "
