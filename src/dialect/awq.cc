@@ -166,11 +166,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   out.quant_algo = config.version;
   r.set_rules(std::move(config.excludes), file);
   r.read_kv_scales(Reading::KvNames::attention, false, file);
-  for (ir::Module& m : out.modules)
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !r.tensors_of(m).empty()) read_weight(r, config, m);
-  r.read_rest();
-  r.check_rules();
-  r.finish();
+  r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
   return true;
 }
 

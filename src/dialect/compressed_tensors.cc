@@ -97,10 +97,9 @@ constexpr Row rows[] = {
 };
 
 const Json* config_of(const Package& p) {
+  if (const Json* q = quantization_config(p); q != nullptr) return q;
   const Json* config = p.document("config.json");
-  if (config == nullptr) return nullptr;
-  const Json* q = find(*config, "quantization_config");
-  if (q == nullptr || !q->is_object()) q = find(*config, "compression_config");  // very old files
+  const Json* q = config != nullptr ? find(*config, "compression_config") : nullptr;  // very old files
   return q != nullptr && q->is_object() ? q : nullptr;
 }
 
@@ -231,11 +230,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   out.quant_algo = config.format;
   r.set_rules(config.ignore, "config.json");
   r.read_kv_scales(Reading::KvNames::attention, config.kv.has_value(), "config.json");
-  for (ir::Module& m : out.modules)
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !r.tensors_of(m).empty()) read_weight(r, config, m);
-  r.read_rest();
-  r.check_rules();
-  r.finish();
+  r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
   return true;
 }
 

@@ -23,14 +23,11 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   if (!r.begin()) return false;
   out.dialect = "dense";
-  for (ir::Module& m : out.modules) {
-    if ((m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding) || r.tensors_of(m).empty()) continue;
+  r.read_modules([&](ir::Module& m) {
     r.read_plain(m);
     m.why = "the model is not quantized";
     r.read_bias(m);
-  }
-  r.read_rest();
-  r.finish();
+  });
   return true;
 }
 

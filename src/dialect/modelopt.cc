@@ -235,11 +235,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   if (config.kv_disagrees)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
                 "the same in both: the scales decide");
-  for (ir::Module& m : out.modules)
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !r.tensors_of(m).empty()) read_weight(r, config, row, group, has_input, m);
-  r.read_rest();
-  r.check_rules();
-  r.finish();
+  r.read_modules([&](ir::Module& m) { read_weight(r, config, row, group, has_input, m); });
   return true;
 }
 

@@ -128,6 +128,14 @@ void Reading::read_rest() {
   }
 }
 
+void Reading::read_modules(const std::function<void(ir::Module&)>& read_weight) {
+  for (ir::Module& m : out.modules)
+    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !tensors_of(m).empty()) read_weight(m);
+  read_rest();
+  check_rules();
+  finish();
+}
+
 void Reading::finish() {
   const Package& p = context.package;
   int64_t mismatches = 0;

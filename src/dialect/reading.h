@@ -1,6 +1,7 @@
 // The common part of reading a package: modules from the family, tensors given to modules, each claimed exactly once.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -27,17 +28,15 @@ class Reading {
   // A Stored for a scalar, or for rows x cols elements behind each other; the value comes from the facts.
   ir::Stored stored(const TensorInfo& tensor, ir::Role role, Elem elem, int64_t rows, int64_t cols) const;
 
+  // Gives every linear and embedding that has tensors to `read_weight`, then reads the rest, checks the rules and finishes.
+  void read_modules(const std::function<void(ir::Module&)>& read_weight);
+
   // Claims `weight` (plain floats), checks its dtype and shape. False when there is none.
   bool read_plain(ir::Module& module);
   void read_bias(ir::Module& module);
-  // Norms, attention modules without weights, rotary buffers: everything that no scheme applies to.
-  void read_rest();
   // KV scales under every name that engines and producers use; `canonical` says which spelling is this dialect's own. Sets out.kv when there are any.
   enum class KvNames : uint8_t { projection, attention };  // k_proj.k_scale, or <attn>.k_scale
   void read_kv_scales(KvNames canonical, bool announced, std::string_view announced_by);
-
-  // Every tensor claimed, every module of the family present, sizes equal to the config's: the verifier's structural half.
-  void finish();
 
   // The rule that covers a module, or null; counts the hit.
   void set_rules(std::vector<NameRule> rules, std::string from);
@@ -46,8 +45,6 @@ class Reading {
   std::string why_plain(const ir::Module& module, const NameRule* rule);
   // A plain linear that no rule covers although the model is quantized: reports it and says why it has no scheme.
   std::string report_unlisted(const ir::Module& module);
-  // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.
-  void check_rules();
 
   ir::Module* module(std::string_view path);
 
@@ -57,6 +54,13 @@ class Reading {
   Origin origin;
 
  private:
+  // Norms, attention modules without weights, rotary buffers: everything that no scheme applies to.
+  void read_rest();
+  // Every tensor claimed, every module of the family present, sizes equal to the config's: the verifier's structural half.
+  void finish();
+  // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.
+  void check_rules();
+
   struct Owned {
     const TensorInfo* tensor;
     size_t suffix;
