@@ -1,8 +1,11 @@
-// Tokenizers: any tokenizer.json loads or is refused, any text is encoded or refused. Up to the first NUL byte: the file, or with nothing before it a small one
-// that has every byte, for which decoding gives the text back; after it: the text.
+// Tokenizers: any tokenizer.json loads or is refused, any text is encoded or refused. Up to the first NUL byte: the file, or with nothing before it two small
+// ones that have every byte, for which decoding gives the text back; after it: the text.
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/utf8.h"
 #include "host/host.h"
@@ -39,6 +42,42 @@ const Tokenizer& small() {
   return *made;
 }
 
+// SentencePiece's kind: all bytes to fall back to, few characters, and no pre-tokenizer.
+const Tokenizer& pieces() {
+  static const Tokenizer* const made = [] {
+    std::string vocab;
+    for (int b = 0; b < 256; ++b) vocab += fmt::format(R"("<0x{:02X}>": {}, )", b, b);
+    vocab += R"("▁": 256, "a": 257, "b": 258, "▁▁": 259, "▁a": 260, "ab": 261, "▁ab": 262, "é": 263, "aé": 264)";
+    const std::string json = R"({"model": {"type": "BPE", "byte_fallback": true, "vocab": {)" + vocab +
+                             R"(}, "merges": ["▁ ▁", "▁ a", "a b", "▁a b", "a é"]},
+            "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            "added_tokens": [{"id": 265, "content": "<s>", "special": true}, {"id": 266, "content": "<|x|>"}, {"id": 267, "content": "é b", "normalized": true}],
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]}})";
+    auto r = Tokenizer::load(json, qb::host::compile_regex);
+    if (!r) __builtin_trap();
+    return new Tokenizer(std::move(*r));
+  }();
+  return *made;
+}
+
+std::string spaced(std::string_view text) {
+  constexpr std::string_view mark = "\xE2\x96\x81";
+  std::string out(text);
+  for (size_t at = 0; (at = out.find(mark, at)) != std::string::npos; ++at) out.replace(at, mark.size(), " ");
+  return out;
+}
+
+std::string streamed(const Tokenizer& tokenizer, const std::vector<qb::text::TokenId>& ids) {
+  qb::text::TokenStream stream(tokenizer);
+  std::string out;
+  for (const auto id : ids) {
+    const auto piece = stream.push(id);
+    if (!piece || qb::find_invalid_utf8(*piece) != std::string_view::npos) __builtin_trap();
+    out += *piece;
+  }
+  return out + stream.finish();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -49,8 +88,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto ids = small().encode(text, true);
     if (ids.ok() != (qb::find_invalid_utf8(text) == std::string_view::npos)) __builtin_trap();
     if (ids && *small().decode(*ids, false) != text) __builtin_trap();
+    // The other one gives each "▁" back as a space. What it streams leaves "<s>" out.
+    const auto of_pieces = pieces().encode(text, true);
+    if (of_pieces.ok() != ids.ok()) __builtin_trap();
+    if (of_pieces && *pieces().decode(*of_pieces, false) != spaced(text)) __builtin_trap();
+    if (of_pieces && streamed(pieces(), *of_pieces) != *pieces().decode(*of_pieces, true)) __builtin_trap();
   } else if (auto made = Tokenizer::load(input.substr(0, cut), qb::host::compile_regex)) {
-    if (auto ids = made->encode(text, true)) (void)made->decode(*ids, true);
+    if (auto ids = made->encode(text, true)) (void)streamed(*made, *ids);
   }
   qb::text::Utf8Stream stream;
   std::string out;

@@ -75,17 +75,17 @@ int run(const Options& o) {
   if (!prompt) return fail("run", prompt.error(), o.common);
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
-  text::Utf8Stream stream;
+  std::optional<text::TokenStream> stream;
+  if (tokenizer) stream.emplace(*tokenizer);
   std::string text;
   engine::GenerateOptions options{.sampling = o.sampling, .max_new = o.n, .stop_ids = r->stop_ids};
   options.on_token = [&](int32_t id) {
     if (interrupted()) return false;
-    if (tokenizer && !tokenizer->is_special(id))
-      if (Result<std::string> bytes = tokenizer->token_bytes(id); bytes) {
-        const std::string piece = stream.push(*bytes);
-        text += piece;
+    if (stream)
+      if (const Result<std::string> piece = stream->push(id); piece) {
+        text += *piece;
         if (!o.common.json) {
-          print_out(piece);
+          print_out(*piece);
           std::fflush(stdout);
         }
       }
@@ -94,7 +94,7 @@ int run(const Options& o) {
   };
   Result<engine::Generated> g = engine::generate(*r->model, *r->cache, *prompt, options);
   if (!g) return fail("run", g.error(), o.common);
-  const std::string rest = stream.finish();
+  const std::string rest = stream ? stream->finish() : std::string();
   text += rest;
   const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0.0; };
   const double prefill = rate(static_cast<double>(prompt->size()), g->prefill_seconds), decode = rate(static_cast<double>(g->decode_steps), g->decode_seconds);

@@ -42,8 +42,8 @@ size_t spaces_at_end(std::string_view text) {
 
 }  // namespace
 
-void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
-  if (pattern.empty()) return;
+bool AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
+  if (pattern.empty()) return true;
   uint32_t node = 0;
   starts_[static_cast<unsigned char>(pattern.front())] = true;
   for (const char c : pattern) {
@@ -51,9 +51,10 @@ void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
     if (made) ends_.push_back(-1);
     node = at->second;
   }
-  if (ends_[node] >= 0) return;  // the first of equal patterns counts
+  if (ends_[node] >= 0) return false;
   ends_[node] = static_cast<int32_t>(tokens_.size());
   tokens_.push_back(token);
+  return true;
 }
 
 bool AddedTokenFinder::next(std::string_view text, size_t from, Match& out) const {
@@ -90,6 +91,8 @@ void AddedTokenFinder::split(std::string_view text, const Regex& word_character,
     }
     if (m.token->lstrip) begin = std::max(spaces_at_end(text.substr(0, begin)), done);
     if (m.token->rstrip) end += spaces_at_start(text.substr(end));
+    // A match within the spaces that the one before it took: nothing is left of it where it takes those before it too.
+    if (begin >= end) continue;
     if (done < begin) out.push_back({text.substr(done, begin - done)});
     out.push_back({text.substr(begin, end - begin), m.token->id});
     done = end;

@@ -17,6 +17,7 @@ namespace qb::text {
 
 struct AddedToken {
   std::string content;
+  std::string decoded;  // the content, normalized where that is looked for
   int32_t id = 0;
   bool special = false, normalized = false, single_word = false, lstrip = false, rstrip = false;
 };
@@ -29,8 +30,8 @@ struct Part {
 
 class AddedTokenFinder {
  public:
-  // `pattern` is what to look for: the token's content, normalized where the token says so.
-  void add(std::string_view pattern, const AddedToken& token);
+  // `pattern` is what to look for: the token's content, normalized where the token says so. False: it is that of a token before.
+  bool add(std::string_view pattern, const AddedToken& token);
   // Splits `text`; `word_character` matches one character of a word at the start of a text.
   void split(std::string_view text, const Regex& word_character, std::vector<Part>& out) const;
   bool empty() const { return tokens_.empty(); }

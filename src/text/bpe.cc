@@ -48,6 +48,16 @@ std::string spelled(uint8_t byte) {
   return {static_cast<char>(0xC0 | (point >> 6)), static_cast<char>(0x80 | (point & 0x3F))};
 }
 
+constexpr uint64_t pair_key(uint32_t left, uint32_t right) {
+  return (static_cast<uint64_t>(left) << 32) | right;
+}
+
+uint32_t last_point(std::string_view text) {
+  size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) --at;
+  return decode_utf8(text.substr(at)).point;
+}
+
 }  // namespace
 
 bool from_byte_alphabet(std::string_view token, std::string& bytes) {
@@ -65,7 +75,8 @@ bool from_byte_alphabet(std::string_view token, std::string& bytes) {
   return true;
 }
 
-Result<void> Bpe::load(const Json& model) {
+Result<void> Bpe::load(const Json& model, bool byte_level) {
+  byte_level_ = byte_level;
   if (!model.is_object()) return refuse("'model' is not an object");
   const Json* type = find(model, "type");
   // Old files leave the type out; merges tell what they are.
@@ -81,20 +92,21 @@ Result<void> Bpe::load(const Json& model) {
   if (const Json* v = find(model, "dropout"); v != nullptr && !v->is_null() && !(v->is_number() && v->get<double>() == 0)) {
     return refuse("'dropout' of the BPE model is not supported: the same text would give different tokens");
   }
-  if (bool_at(model, "byte_fallback", false)) return refuse("'byte_fallback' of the BPE model is not supported: it belongs to SentencePiece-like tokenizers");
   const Json* vocab = find(model, "vocab");
   const Json* merges = find(model, "merges");
   if (vocab == nullptr || !vocab->is_object()) return refuse("'model.vocab' is not an object");
   if (merges == nullptr || !merges->is_array()) return refuse("'model.merges' is not a list");
   QB_TRY(load_vocab(*vocab));
   QB_TRY(load_merges(*merges));
+  if (bool_at(model, "byte_fallback", false)) QB_TRY(load_byte_fallback());
   fuse_unk_ = bool_at(model, "fuse_unk", false);
   if (const Json* v = find(model, "unk_token"); v != nullptr && !v->is_null()) {
     if (!v->is_string()) return refuse("'model.unk_token' is not a string");
     unk_ = id_of(v->get_ref<const std::string&>());
     if (unk_ < 0) return refuse(fmt::format("'model.unk_token' is '{}', which the vocabulary does not hold", escape(v->get_ref<const std::string&>())));
   }
-  if (bool_at(model, "ignore_merges", false)) {
+  ignore_merges_ = bool_at(model, "ignore_merges", false);
+  if (ignore_merges_ && byte_level_) {
     std::string bytes;
     for (const auto& [token, id] : ids_) {
       if (from_byte_alphabet(token, bytes)) whole_words_.emplace(bytes, id);
@@ -118,7 +130,25 @@ Result<void> Bpe::load_vocab(const Json& vocab) {
     tokens_[at] = token;
     ids_.emplace(token, static_cast<int32_t>(id));
   }
-  for (size_t b = 0; b < 256; ++b) byte_ids_[b] = id_of(spelled(static_cast<uint8_t>(b)));
+  for (size_t b = 0; b < 256; ++b) byte_ids_[b] = byte_level_ ? id_of(spelled(static_cast<uint8_t>(b))) : -1;
+  if (byte_level_) return {};
+  for (const auto& [token, id] : ids_) {
+    const Utf8Char c = decode_utf8(token);
+    if (c.bytes > 0 && c.bytes == token.size()) character_ids_.emplace(c.point, id);
+  }
+  return {};
+}
+
+Result<void> Bpe::load_byte_fallback() {
+  if (byte_level_) {
+    // With all bytes in the vocabulary nothing is left to fall back from.
+    for (const int32_t id : byte_ids_) {
+      if (id < 0) return refuse("'byte_fallback' with a byte-level vocabulary that lacks bytes is not supported");
+    }
+    return {};
+  }
+  byte_fallback_ = true;
+  for (size_t b = 0; b < 256; ++b) byte_ids_[b] = id_of(fmt::format("<0x{:02X}>", b));
   return {};
 }
 
@@ -145,8 +175,9 @@ Result<void> Bpe::load_merges(const Json& merges) {
     if (a < 0 || b < 0 || made < 0) {
       return refuse(fmt::format("merge {}: the vocabulary does not hold '{}'", rank, escape(a < 0 ? left : b < 0 ? right : std::string_view(joined))));
     }
-    merges_.insert_or_assign((static_cast<uint64_t>(static_cast<uint32_t>(a)) << 32) | static_cast<uint32_t>(b), Merge{rank, made});
+    merges_.insert_or_assign(pair_key(static_cast<uint32_t>(a), static_cast<uint32_t>(b)), Merge{rank, made});
     ++rank;
+    if (!byte_level_ && !left.empty() && !right.empty()) joints_.insert(pair_key(last_point(left), decode_utf8(right).point));
   }
   return {};
 }
@@ -163,30 +194,77 @@ const std::string* Bpe::token_of(int32_t id) const {
 }
 
 const Bpe::Merge* Bpe::merge_of(int32_t left, int32_t right) const {
-  const auto at = merges_.find((static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right));
+  const auto at = merges_.find(pair_key(static_cast<uint32_t>(left), static_cast<uint32_t>(right)));
   return at == merges_.end() ? nullptr : &at->second;
 }
 
+int32_t Bpe::id_of_character(uint32_t point) const {
+  const auto at = character_ids_.find(point);
+  return at == character_ids_.end() ? -1 : at->second;
+}
+
+size_t Bpe::part_end(std::string_view word, size_t from) const {
+  if (byte_level_ || ignore_merges_) return word.size();
+  // Only between two known characters: there a symbol's spelling is the text that it covers, and no unknown token waits to be fused.
+  Utf8Char before;
+  bool known_before = false;
+  for (size_t at = from; at < word.size();) {
+    const Utf8Char c = decode_utf8(word.substr(at));
+    const bool known = character_ids_.count(c.point) != 0;
+    if (known && known_before && joints_.count(pair_key(before.point, c.point)) == 0) return at;
+    before = c, known_before = known;
+    at += c.bytes;
+  }
+  return word.size();
+}
+
+template <class Put>
+void Bpe::first_symbols(std::string_view word, Put put) const {
+  // Of the library: what waits is an unknown token, and only a known character or another unknown one sends it, not bytes that one falls back to.
+  bool waiting = false;
+  const auto unknown = [&] {
+    // Without a token for it, it becomes nothing.
+    if (unk_ >= 0 && waiting && !fuse_unk_) put(unk_);
+    waiting = unk_ >= 0;
+  };
+  const auto known = [&](int32_t id) {
+    if (waiting) put(unk_);
+    waiting = false;
+    put(id);
+  };
+  if (byte_level_) {
+    for (const char c : word) {
+      const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
+      id >= 0 ? known(id) : unknown();
+    }
+  } else {
+    for (size_t at = 0; at < word.size();) {
+      const Utf8Char c = decode_utf8(word.substr(at));
+      const std::string_view bytes = word.substr(at, c.bytes);
+      at += c.bytes;
+      const auto has_token = [&](char b) { return byte_ids_[static_cast<unsigned char>(b)] >= 0; };
+      if (const int32_t id = id_of_character(c.point); id >= 0)
+        known(id);
+      else if (byte_fallback_ && std::all_of(bytes.begin(), bytes.end(), has_token))
+        for (const char b : bytes) put(byte_ids_[static_cast<unsigned char>(b)]);
+      else
+        unknown();
+    }
+  }
+  if (waiting) put(unk_);
+}
+
 void Bpe::encode(std::string_view word, std::vector<int32_t>& out) const {
-  if (!whole_words_.empty()) {
-    if (const auto at = whole_words_.find(word); at != whole_words_.end()) {
+  if (ignore_merges_) {
+    const auto& words = byte_level_ ? whole_words_ : ids_;
+    if (const auto at = words.find(word); at != words.end()) {
       out.push_back(at->second);
       return;
     }
   }
   std::vector<Symbol> symbols;
   symbols.reserve(word.size());
-  const auto add = [&](int32_t id) { symbols.push_back({id, static_cast<int32_t>(symbols.size()) - 1, static_cast<int32_t>(symbols.size()) + 1, false}); };
-  bool after_unk = false;
-  for (const char c : word) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
-    // A byte without a token becomes the unknown token, or nothing where there is none: so does the library.
-    if (id >= 0)
-      add(id);
-    else if (unk_ >= 0 && !(after_unk && fuse_unk_))
-      add(unk_);
-    after_unk = id < 0;
-  }
+  first_symbols(word, [&](int32_t id) { symbols.push_back({id, static_cast<int32_t>(symbols.size()) - 1, static_cast<int32_t>(symbols.size()) + 1, false}); });
   if (symbols.empty()) return;
   symbols.back().next = -1;
 

@@ -269,6 +269,15 @@ Result<std::string> translate_oniguruma(std::string_view pattern) {
   return Translator(pattern).run();
 }
 
+Result<std::shared_ptr<const Regex>> compile_oniguruma(std::string_view pattern, RegexCompiler compile) {
+  const auto in_file = [](const Error& e) { return Error{Errc::invalid_argument, "tokenizer.json: " + e.what}; };
+  auto translated = translate_oniguruma(pattern);
+  if (!translated) return in_file(translated.error());
+  auto made = compile(*translated);
+  if (!made) return in_file(made.error());
+  return made;
+}
+
 std::string escape_pattern(std::string_view literal) {
   std::string out;
   for (const char c : literal) {

@@ -18,20 +18,10 @@ Error refuse(std::string what) {
   return {Errc::invalid_argument, "tokenizer.json: " + std::move(what)};
 }
 
-Result<std::shared_ptr<const Regex>> compile_oniguruma(std::string_view pattern, RegexCompiler compile) {
-  auto translated = translate_oniguruma(pattern);
-  if (!translated) return refuse(translated.error().what);
-  auto made = compile(*translated);
-  if (!made) return refuse(made.error().what);
-  return made;
-}
-
 }  // namespace
 
 Result<void> PreTokenizer::load(const Json& config, RegexCompiler compile) {
-  QB_TRY(add(config, compile));
-  if (!byte_level_) return refuse("the pre-tokenizer has no ByteLevel part: only byte-level tokenizers are supported");
-  return {};
+  return add(config, compile);
 }
 
 Result<void> PreTokenizer::add(const Json& config, RegexCompiler compile) {
@@ -59,8 +49,10 @@ Result<void> PreTokenizer::add(const Json& config, RegexCompiler compile) {
     QB_ASSIGN(step.pattern, compile_oniguruma("\\s", compile));
   } else if (type == "Split") {
     return add_split(config, compile);
+  } else if (type == "Metaspace") {
+    return add_metaspace(config, compile);
   } else {
-    return refuse(fmt::format("the pre-tokenizer '{}' is not supported: ByteLevel, Split, Digits, WhitespaceSplit and Sequence are", escape(type)));
+    return refuse(fmt::format("the pre-tokenizer '{}' is not supported: ByteLevel, Metaspace, Split, Digits, WhitespaceSplit and Sequence are", escape(type)));
   }
   steps_.push_back(std::move(step));
   return {};
@@ -93,6 +85,36 @@ Result<void> PreTokenizer::add_split(const Json& config, RegexCompiler compile) 
   step.invert = bool_at(config, "invert", false);
   steps_.push_back(std::move(step));
   return {};
+}
+
+Result<void> PreTokenizer::add_metaspace(const Json& config, RegexCompiler compile) {
+  if (metaspace_) return refuse("more than one Metaspace among the pre-tokenizers is not supported");
+  metaspace_ = true;
+  QB_ASSIGN(Metaspace settings, read_metaspace(config));
+  wants_start_ = settings.prepend == Metaspace::Prepend::first;
+  Step step;
+  if (settings.split) {
+    QB_ASSIGN(step.pattern, compile(escape_pattern(settings.replacement)));
+    step.behavior = Behavior::merged_with_next;
+  }
+  step.metaspace = std::make_shared<const Metaspace>(std::move(settings));
+  steps_.push_back(std::move(step));
+  return {};
+}
+
+// `start`: where the user's text begins, null where it is not among the words.
+void PreTokenizer::mark_spaces(const Metaspace& settings, const char* start, std::vector<std::string_view>& words, std::deque<std::string>& storage) {
+  for (std::string_view& word : words) {
+    const bool starts = word.starts_with(' ') || word.starts_with(settings.replacement);
+    const bool here = settings.prepend == Metaspace::Prepend::always || (settings.prepend == Metaspace::Prepend::first && word.data() == start);
+    const bool prepend = here && !starts;
+    if (!prepend && word.find(' ') == std::string_view::npos) continue;
+    std::string made = prepend ? settings.replacement : std::string();
+    size_t done = 0;
+    for (size_t at; (at = word.find(' ', done)) != std::string_view::npos; done = at + 1) made.append(word.substr(done, at - done)) += settings.replacement;
+    made += word.substr(done);
+    word = storage.emplace_back(std::move(made));
+  }
 }
 
 Result<void> PreTokenizer::apply(const Step& step, std::string_view text, std::vector<std::string_view>& out) {
@@ -167,7 +189,7 @@ Result<void> PreTokenizer::apply(const Step& step, std::string_view text, std::v
   return {};
 }
 
-Result<void> PreTokenizer::split(std::string_view text, std::vector<std::string_view>& words, std::deque<std::string>& storage) const {
+Result<void> PreTokenizer::split(std::string_view text, bool at_start, std::vector<std::string_view>& words, std::deque<std::string>& storage) const {
   words.clear();
   if (text.empty()) return {};
   words.push_back(text);
@@ -178,6 +200,7 @@ Result<void> PreTokenizer::split(std::string_view text, std::vector<std::string_
         if (!word.starts_with(' ')) word = storage.emplace_back(" " + std::string(word));
       }
     }
+    if (step.metaspace != nullptr) mark_spaces(*step.metaspace, at_start ? text.data() : nullptr, words, storage);
     if (step.pattern == nullptr) continue;
     next.clear();
     for (const std::string_view word : words) QB_TRY(apply(step, word, next));

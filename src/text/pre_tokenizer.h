@@ -1,6 +1,7 @@
 // Cuts a text into the words that byte-pair encoding works on.
 //
-// Source of truth: pre_tokenizers of the `tokenizers` library. ByteLevel must stand last: what follows it would see its alphabet instead of the text.
+// Source of truth: pre_tokenizers of the `tokenizers` library. ByteLevel must stand last: what follows it would see its alphabet instead of the text. A
+// tokenizer without a pre-tokenizer has one word: the whole text.
 #pragma once
 
 #include <deque>
@@ -12,6 +13,7 @@
 #include "base/json_fwd.h"
 #include "base/regex.h"
 #include "base/result.h"
+#include "text/metaspace.h"
 
 namespace qb::text {
 
@@ -19,8 +21,12 @@ class PreTokenizer {
  public:
   // `config` is the value of "pre_tokenizer".
   Result<void> load(const Json& config, RegexCompiler compile);
-  // Replaces `words`, which is scratch space too. Views point into `text` or `storage`.
-  Result<void> split(std::string_view text, std::vector<std::string_view>& words, std::deque<std::string>& storage) const;
+  // Words are bytes in ByteLevel's alphabet, else characters.
+  bool byte_level() const { return byte_level_; }
+  // What is prepended depends on where a word was in the text that the user gave.
+  bool wants_start() const { return wants_start_; }
+  // Replaces `words`, which is scratch space too. Views point into `text` or `storage`. `at_start`: `text` is the beginning of what the user gave.
+  Result<void> split(std::string_view text, bool at_start, std::vector<std::string_view>& words, std::deque<std::string>& storage) const;
 
  private:
   enum class Behavior : uint8_t { removed, isolated, merged_with_previous, merged_with_next, contiguous };
@@ -29,13 +35,16 @@ class PreTokenizer {
     Behavior behavior = Behavior::isolated;
     bool invert = false;
     bool prefix_space = false;  // before splitting
+    std::shared_ptr<const Metaspace> metaspace;
   };
   Result<void> add(const Json& config, RegexCompiler compile);
   Result<void> add_split(const Json& config, RegexCompiler compile);
+  Result<void> add_metaspace(const Json& config, RegexCompiler compile);
+  static void mark_spaces(const Metaspace& settings, const char* start, std::vector<std::string_view>& words, std::deque<std::string>& storage);
   static Result<void> apply(const Step& step, std::string_view text, std::vector<std::string_view>& out);
 
   std::vector<Step> steps_;
-  bool byte_level_ = false;
+  bool byte_level_ = false, metaspace_ = false, wants_start_ = false;
 };
 
 }  // namespace qb::text

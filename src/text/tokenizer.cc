@@ -6,14 +6,14 @@
 #include <deque>
 #include <limits>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "base/diagnostics.h"
 #include "base/json.h"
 #include "base/utf8.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
-#include "text/nfc.h"
+#include "text/decoder.h"
+#include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 
 namespace qb::text {
@@ -32,30 +32,6 @@ const Json* present(const Json& object, std::string_view key) {
   return v == nullptr || v->is_null() ? nullptr : v;
 }
 
-Result<void> load_normalizer(const Json& config, bool& nfc) {
-  const std::string_view type = config.is_object() ? string_at(config, "type") : std::string_view();
-  if (type == "NFC") {
-    nfc = true;
-    return {};
-  }
-  const Json* parts = type == "Sequence" ? find(config, "normalizers") : nullptr;
-  if (parts == nullptr || !parts->is_array()) return refuse(fmt::format("the normalizer '{}' is not supported: NFC, or none, is", escape(type)));
-  for (const Json& part : *parts) QB_TRY(load_normalizer(part, nfc));
-  return {};
-}
-
-Result<void> load_decoder(const Json& config, int& byte_levels) {
-  const std::string_view type = config.is_object() ? string_at(config, "type") : std::string_view();
-  if (type == "ByteLevel") {
-    ++byte_levels;
-    return {};
-  }
-  const Json* parts = type == "Sequence" ? find(config, "decoders") : nullptr;
-  if (parts == nullptr || !parts->is_array()) return refuse(fmt::format("the decoder '{}' is not supported: ByteLevel is", escape(type)));
-  for (const Json& part : *parts) QB_TRY(load_decoder(part, byte_levels));
-  return {};
-}
-
 }  // namespace
 
 struct Tokenizer::Impl {
@@ -63,10 +39,10 @@ struct Tokenizer::Impl {
   std::vector<AddedToken> added;
   std::unordered_map<std::string, int32_t> added_ids;
   std::unordered_map<int32_t, size_t> added_at;  // id -> index into `added`
-  std::unordered_set<std::string> special;
-  AddedTokenFinder raw, normalized;  // found before and after the normalizer
-  bool nfc = false;
+  AddedTokenFinder raw, normalized;              // found before and after the normalizer
+  Normalizer normalizer;
   PreTokenizer pre;
+  Decoder decoder;
   std::vector<TokenId> before, after;  // of the post-processor
   std::shared_ptr<const Regex> word_character;
 
@@ -83,13 +59,14 @@ struct Tokenizer::Impl {
     std::vector<std::string_view> words;
     std::deque<std::string> storage;  // owns what is not in the caller's text
   };
-  Result<void> encode_plain(std::string_view text, Run& run) const;
+  Result<void> encode_plain(std::string_view text, bool at_start, Run& run) const;
+  void encode_word(std::string_view word, Run& run) const;
 };
 
 Result<void> Tokenizer::Impl::load_added(const Json& tokens) {
   if (!tokens.is_array()) return refuse("'added_tokens' is not a list");
-  int64_t largest = -1;
-  const auto vocab = static_cast<int64_t>(bpe.tokens().size());
+  // The library numbers what the vocabulary lacks by itself; another number in the file would be ignored there.
+  auto next = static_cast<int64_t>(bpe.vocab_size());
   for (const Json& entry : tokens) {
     const Json* content = entry.is_object() ? find(entry, "content") : nullptr;
     const Json* id = entry.is_object() ? find(entry, "id") : nullptr;
@@ -109,10 +86,8 @@ Result<void> Tokenizer::Impl::load_added(const Json& tokens) {
       return refuse(
           fmt::format("the added token '{}' has the id {}, which is '{}' in the vocabulary", escape(token.content), wanted, escape(*bpe.token_of(token.id))));
     }
-    // The library numbers what the vocabulary lacks by itself; another number in the file would be ignored there.
-    if (known < 0 && wanted != std::max(largest + 1, vocab)) {
-      return refuse(
-          fmt::format("the added token '{}' has the id {}, expected {}: the next free one", escape(token.content), wanted, std::max(largest + 1, vocab)));
+    if (known < 0 && wanted != next++) {
+      return refuse(fmt::format("the added token '{}' has the id {}, expected {}: the next free one", escape(token.content), wanted, next - 1));
     }
     token.special = bool_at(entry, "special", false);
     token.normalized = bool_at(entry, "normalized", !token.special);
@@ -120,14 +95,17 @@ Result<void> Tokenizer::Impl::load_added(const Json& tokens) {
     token.lstrip = bool_at(entry, "lstrip", false);
     token.rstrip = bool_at(entry, "rstrip", false);
     if (!added_ids.emplace(token.content, token.id).second) return refuse(fmt::format("the added token '{}' stands there twice", escape(token.content)));
-    largest = std::max<int64_t>(largest, token.id);
-    if (token.special) special.insert(token.content);
     added_at.emplace(token.id, added.size());
-    std::string pattern = token.content;
-    if (token.normalized && nfc) {
-      QB_ASSIGN(pattern, to_nfc(token.content));
+    std::deque<std::string> storage;
+    std::string_view pattern = token.content;
+    if (token.normalized) {
+      QB_ASSIGN(pattern, normalizer.apply(token.content, storage));
     }
-    (token.normalized ? normalized : raw).add(pattern, token);
+    token.decoded = pattern;
+    // Which of the two it finds is chance in the library.
+    if (!(token.normalized ? normalized : raw).add(token.decoded, token)) {
+      return refuse(fmt::format("the added token '{}' is another one once it is normalized, which is not supported", escape(token.content)));
+    }
     added.push_back(std::move(token));
   }
   return {};
@@ -175,30 +153,38 @@ Result<void> Tokenizer::Impl::load_template(const Json& config) {
 }
 
 const std::string* Tokenizer::Impl::token_of(TokenId id) const {
-  if (const auto at = added_at.find(id); at != added_at.end()) return &added[at->second].content;
+  if (const auto at = added_at.find(id); at != added_at.end()) return &added[at->second].decoded;
   return bpe.token_of(id);
 }
 
-Result<void> Tokenizer::Impl::encode_plain(std::string_view text, Run& run) const {
-  QB_TRY(pre.split(text, run.words, run.storage));
+Result<void> Tokenizer::Impl::encode_plain(std::string_view text, bool at_start, Run& run) const {
+  QB_TRY(pre.split(text, at_start, run.words, run.storage));
   for (const std::string_view word : run.words) {
-    const bool cached = word.size() <= longest_cached;
-    if (cached) {
-      if (const auto at = run.cache.find(word); at != run.cache.end()) {
-        for (uint32_t i = 0; i < at->second.second; ++i) {
-          const TokenId id = run.out[at->second.first + i];
-          run.out.push_back(id);
-        }
-        continue;
-      }
-    }
-    const size_t first = run.out.size();
-    bpe.encode(word, run.out);
-    if (cached && run.cache.size() < most_cached) {
-      run.cache.emplace(word, std::pair(static_cast<uint32_t>(first), static_cast<uint32_t>(run.out.size() - first)));
+    for (size_t from = 0; from < word.size();) {
+      const size_t end = bpe.part_end(word, from);
+      encode_word(word.substr(from, end - from), run);
+      from = end;
     }
   }
   return {};
+}
+
+void Tokenizer::Impl::encode_word(std::string_view word, Run& run) const {
+  const bool cached = word.size() <= longest_cached;
+  if (cached) {
+    if (const auto at = run.cache.find(word); at != run.cache.end()) {
+      for (uint32_t i = 0; i < at->second.second; ++i) {
+        const TokenId id = run.out[at->second.first + i];
+        run.out.push_back(id);
+      }
+      return;
+    }
+  }
+  const size_t first = run.out.size();
+  bpe.encode(word, run.out);
+  if (cached && run.cache.size() < most_cached) {
+    run.cache.emplace(word, std::pair(static_cast<uint32_t>(first), static_cast<uint32_t>(run.out.size() - first)));
+  }
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -214,19 +200,23 @@ Result<Tokenizer> Tokenizer::load(std::string_view json, RegexCompiler regex) {
   auto impl = std::make_unique<Impl>();
   const Json* model = present(document, "model");
   if (model == nullptr) return refuse("no 'model'");
-  QB_TRY(impl->bpe.load(*model));
-  if (const Json* normalizer = present(document, "normalizer")) QB_TRY(load_normalizer(*normalizer, impl->nfc));
+  if (const Json* normalizer = present(document, "normalizer")) QB_TRY(impl->normalizer.load(*normalizer, regex));
+  if (const Json* pre = present(document, "pre_tokenizer")) QB_TRY(impl->pre.load(*pre, regex));
+  // The library asks where a word was before it was normalized, which is not kept here.
+  if (impl->pre.wants_start() && !impl->normalizer.keeps_start()) {
+    return refuse("a Metaspace with the prepend_scheme 'first' after a normalizer other than NFC and a Replace of one character by one is not supported");
+  }
+  QB_TRY(impl->bpe.load(*model, impl->pre.byte_level()));
   // \w of the library's own expressions.
   QB_ASSIGN(impl->word_character, regex("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d]"));
   if (const Json* tokens = present(document, "added_tokens")) QB_TRY(impl->load_added(*tokens));
-  const Json* pre = present(document, "pre_tokenizer");
-  if (pre == nullptr) return refuse("no pre-tokenizer: only byte-level tokenizers are supported");
-  QB_TRY(impl->pre.load(*pre, regex));
   if (const Json* post = present(document, "post_processor")) QB_TRY(impl->load_post_processor(*post));
   const Json* decoder = present(document, "decoder");
-  int byte_levels = 0;
-  if (decoder != nullptr) QB_TRY(load_decoder(*decoder, byte_levels));
-  if (byte_levels != 1) return refuse("the decoder must be one ByteLevel");
+  if (decoder == nullptr) return refuse("no decoder");
+  QB_TRY(impl->decoder.load(*decoder, regex));
+  if (impl->decoder.byte_level() != impl->pre.byte_level()) {
+    return refuse("of the pre-tokenizer and the decoder one is ByteLevel and the other is not, which is not supported");
+  }
   return Tokenizer(std::move(impl));
 }
 
@@ -245,18 +235,14 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_s
       out.push_back(part.id);
       continue;
     }
-    std::string_view plain = part.text;
-    if (impl_->nfc && !is_plainly_nfc(plain)) {
-      QB_ASSIGN(std::string made, to_nfc(plain));
-      plain = run.storage.emplace_back(std::move(made));
-    }
+    QB_ASSIGN(const std::string_view plain, impl_->normalizer.apply(part.text, run.storage));
     inner.clear();
     impl_->normalized.split(plain, *impl_->word_character, inner);
     for (const Part& p : inner) {
       if (p.id >= 0)
         out.push_back(p.id);
       else
-        QB_TRY(impl_->encode_plain(p.text, run));
+        QB_TRY(impl_->encode_plain(p.text, part.text.data() == text.data() && p.text.data() == plain.data(), run));
     }
   }
   if (add_special) out.insert(out.end(), impl_->after.begin(), impl_->after.end());
@@ -265,25 +251,22 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_s
 
 Result<std::string> Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
   std::string out;
+  DecodeState state;
   for (const TokenId id : ids) {
-    if (skip_special && is_special(id)) continue;
-    QB_ASSIGN(const std::string bytes, token_bytes(id));
-    out += bytes;
+    if (!skip_special || !is_special(id)) QB_TRY(decode_next(id, state, out));
   }
   return out;
 }
 
-Result<std::string> Tokenizer::token_bytes(TokenId id) const {
+Result<void> Tokenizer::decode_next(TokenId id, DecodeState& state, std::string& out) const {
   const std::string* token = impl_->token_of(id);
   if (token == nullptr) return Error{Errc::invalid_argument, fmt::format("no token has the id {}: ids are 0 to {}", id, size() - 1)};
-  std::string bytes;
-  from_byte_alphabet(*token, bytes);
-  return bytes;
+  return impl_->decoder.append(*token, state, out);
 }
 
 bool Tokenizer::is_special(TokenId id) const {
-  const std::string* token = impl_->token_of(id);
-  return token != nullptr && impl_->special.count(*token) != 0;
+  const auto at = impl_->added_at.find(id);
+  return at != impl_->added_at.end() && impl_->added[at->second].special;
 }
 
 TokenId Tokenizer::id_of(std::string_view token) const {
@@ -295,6 +278,12 @@ int64_t Tokenizer::size() const {
   auto n = static_cast<int64_t>(impl_->bpe.tokens().size());
   for (const AddedToken& token : impl_->added) n = std::max<int64_t>(n, token.id + 1);
   return n;
+}
+
+Result<std::string> TokenStream::push(TokenId id) {
+  std::string bytes;
+  if (!tokenizer_.is_special(id)) QB_TRY(tokenizer_.decode_next(id, state_, bytes));
+  return characters_.push(bytes);
 }
 
 }  // namespace qb::text

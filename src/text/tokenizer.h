@@ -1,4 +1,5 @@
-// Text to token ids and back, from a Hugging Face tokenizer.json. Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM).
+// Text to token ids and back, from a Hugging Face tokenizer.json. Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM), and SentencePiece's BPE (Llama 2, Mistral,
+// Phi-3, Gemma).
 //
 // Source of truth: what the `tokenizers` library does with the same file. Supported components are listed in docs/tokenizers.md; any other is an error that
 // names it, never a wrong token.
@@ -13,6 +14,7 @@
 
 #include "base/regex.h"
 #include "base/result.h"
+#include "text/decoder.h"
 
 namespace qb::text {
 
@@ -30,8 +32,8 @@ class Tokenizer {
   Result<std::vector<TokenId>> encode(std::string_view text, bool add_special) const;
   // The bytes of the tokens; special ones are left out when `skip_special`. Unknown ids are an error that names the id.
   Result<std::string> decode(std::span<const TokenId> ids, bool skip_special) const;
-  // Bytes of one token, as it is inside a sequence (streaming: bytes may end inside a character).
-  Result<std::string> token_bytes(TokenId id) const;
+  // Appends the bytes that the next token adds to a text; they may end inside a character. `state` is new for each text.
+  Result<void> decode_next(TokenId id, DecodeState& state, std::string& out) const;
   bool is_special(TokenId id) const;
   // Id of an added or vocabulary token by its content; -1 when there is none.
   TokenId id_of(std::string_view token) const;
@@ -51,6 +53,20 @@ class Utf8Stream {
 
  private:
   std::string pending_;
+};
+
+// The text of tokens that arrive one by one, special ones left out: what decode() makes of all of them, in whole characters as soon as they are whole.
+class TokenStream {
+ public:
+  // `tokenizer` must outlive the stream.
+  explicit TokenStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  Result<std::string> push(TokenId id);
+  std::string finish() { return characters_.finish(); }
+
+ private:
+  const Tokenizer& tokenizer_;
+  DecodeState state_;
+  Utf8Stream characters_;
 };
 
 }  // namespace qb::text
