@@ -51,6 +51,8 @@ def main(tmp):
     bare = changed(tmp, "bare", lambda m: (m / "tokenizer.json").unlink())
     refuses("no tokenizer", 1, ["tokenizer.json", "--ids"], "run", bare, "--prompt", "x")
     assert run("run", bare, "--ids", "5,6", "-n", "2").returncode == 0
+    pieces = changed(tmp, "pieces", lambda m: (m / "tokenizer.json").rename(m / "tokenizer.model"))
+    refuses("tokenizer.model alone", 1, ["tokenizer.model", "no tokenizer.json", "save_pretrained", "--ids"], "run", pieces, "--prompt", "x")
     refuses("no tokenizer for a text", 1, ["tokenizer.json"], "eval", bare, "--text", MODEL / "config.json", "--ctx", "32")
     broken = changed(tmp, "broken", lambda m: (m / "tokenizer.json").write_text("{"))
     refuses("broken tokenizer", 1, ["tokenizer.json"], "run", broken, "--prompt", "x")

@@ -102,6 +102,10 @@ uint64_t Runtime::kv_bytes(int64_t tokens) const {
 
 Result<text::Tokenizer> load_tokenizer(const Session& s) {
   Result<std::string> json = read_file(s.path / "tokenizer.json");
+  if (!json && read_file(s.path / "tokenizer.model"))
+    return Error{Errc::bad_input, fmt::format("{0} has tokenizer.model, which is not read, and no tokenizer.json: transformers writes one with "
+                                              "AutoTokenizer.from_pretrained('{0}').save_pretrained('{0}'); or give token ids with --ids",
+                                              s.path.string())};
   if (!json) return Error{Errc::bad_input, fmt::format("{} has no tokenizer.json; give token ids with --ids", s.path.string())};
   Result<text::Tokenizer> tokenizer = text::Tokenizer::load(*json, host::compile_regex);
   if (!tokenizer) return Error{Errc::bad_input, tokenizer.error().what};
