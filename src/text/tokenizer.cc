@@ -22,6 +22,8 @@ namespace {
 // Words that one call remembers, and how long they may be: most of a text is its few thousand most frequent words.
 constexpr size_t most_cached = 1 << 16, longest_cached = 64;
 constexpr size_t longest_text = std::numeric_limits<int32_t>::max();
+// Of one word, which takes about forty times as many bytes while it is merged.
+constexpr size_t longest_word = size_t{1} << 26;
 
 Error refuse(std::string what) {
   return {Errc::invalid_argument, "tokenizer.json: " + std::move(what)};
@@ -162,6 +164,9 @@ Result<void> Tokenizer::Impl::encode_plain(std::string_view text, bool at_start,
   for (const std::string_view word : run.words) {
     for (size_t from = 0; from < word.size();) {
       const size_t end = bpe.part_end(word, from);
+      if (end - from > longest_word) {
+        return Error{Errc::invalid_argument, fmt::format("a text with a word of {} bytes, which nothing cuts: at most {} are taken", end - from, longest_word)};
+      }
       encode_word(word.substr(from, end - from), run);
       from = end;
     }

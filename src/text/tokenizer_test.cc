@@ -118,6 +118,14 @@ TEST(tokenizer, a_word_of_any_length_takes_no_square_time) {
   }
 }
 
+TEST(tokenizer, words_beyond_a_limit_of_memory_are_refused) {
+  const auto t = load_with(parsed(R"({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}})"));
+  ASSERT_TRUE(t.ok()) << t.error().what;
+  const auto ids = t->encode(std::string((size_t{1} << 26) + 1, 'a'), false);
+  ASSERT_FALSE(ids.ok());
+  EXPECT_NE(ids.error().what.find("67108865"), std::string::npos) << ids.error().what;
+}
+
 TEST(tokenizer, texts_that_grow_out_of_proportion_are_refused) {
   Json step = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1000, 'a')}};
   const auto t = load_with({{"normalizer", step}}, "sentencepiece_llama.json");
