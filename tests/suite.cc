@@ -195,6 +195,11 @@ bool is_nvfp4(const Json& args) {
   return string_at(args, "type") == "float" && int_at(args, "num_bits", 0) == 4 && strategy_of(args) == "tensor_group" && int_at(args, "group_size", 0) == 16;
 }
 
+bool is_mx(const Json& args) {
+  return string_at(args, "type") == "float" && strategy_of(args) == "group" && int_at(args, "group_size", 0) == 32 &&
+         string_at(args, "scale_dtype") == "torch.uint8";
+}
+
 bool is_integer(const Json& args) {
   const int64_t bits = int_at(args, "num_bits", 8);
   return string_at(args, "type", "int") == "int" && bits >= 2 && bits <= 8;
@@ -207,12 +212,15 @@ bool one_of(std::string_view word, std::initializer_list<std::string_view> list)
 // Why a group of config_groups is out of scope; empty when it is in.
 std::string group_trouble(const Json& group, std::string format) {
   if (const std::string_view own = string_at(group, "format"); !own.empty()) format = own;
-  if (!one_of(format, {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "int-quantized", "pack-quantized"})) return "format " + format;
+  if (!one_of(format,
+              {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "int-quantized", "pack-quantized"}))
+    return "format " + format;
   if (!empty(group, "output_activations")) return "output activations";
   if (empty(group, "weights")) return "no weights";
   const Json& w = group["weights"];
   const Json input = empty(group, "input_activations") ? Json() : group["input_activations"];
   if (!bool_at(w, "symmetric", true) && !is_integer(w)) return "asymmetric";
+  if (is_mx(w)) return input.is_null() || (is_mx(input) && is_dynamic(input)) ? "" : "activations of MX";
   if (is_nvfp4(w)) return input.is_null() || (is_nvfp4(input) && is_local(input)) ? "" : "activations of NVFP4";
   if (!one_of(strategy_of(w), {"tensor", "channel", "group", "block"}) || !(is_fp8(w) || (is_integer(w) && strategy_of(w) != "block")))
     return "weights " + dump_json(w, -1);
@@ -230,7 +238,6 @@ Scope modelopt_scope(const Fixture& f) {
   };
   const std::string algo = word("quant_algo"), kv = word("kv_cache_quant_algo");
   if (!one_of(kv, {"", "FP8"})) return {false, "KV " + kv};
-  if (!one_of(algo, {"", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo", "fp8_pb_real", "NVFP4", "W4A16_NVFP4"})) return {false, algo};
   if (algo.empty() && kv.empty()) return {false, "no algorithm"};
   for (const auto& [name, tensor] : f.weights().tensors)
     if (name.ends_with("k_proj.k_bias") || name.ends_with("v_proj.v_bias")) return {false, "affine KV"};

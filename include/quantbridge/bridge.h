@@ -30,6 +30,7 @@ struct Budget {
 // What to make of the checkpoint.
 struct Target {
   std::string dialect = "compressed_tensors";  // modelopt, compressed_tensors, dense
+  bool stored = false;                         // the bare dequantized matrices, without what pre-scales and low-rank parts add. `dense` only
   std::string dense_dtype;                     // bf16, f16, f32; empty: the checkpoint's own. `dense` only
   std::string scheme;                          // quantize to this (docs/schemes.md); empty: convert what is there
   std::string numerics;                        // modelopt or llm-compressor; empty: the one of `dialect`

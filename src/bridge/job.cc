@@ -84,6 +84,7 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
                            .facts = s.facts,
                            .surveyor = surveyor,
                            .dense_dtype = options.dense_dtype,
+                           .stored = options.stored,
                            .restore_origin = read_origin(s.package).dialect == options.to};
   job.plan.origin.dialect = s.checkpoint.dialect;
   if (!target->write(checkpoint, write, job.plan, own)) return fail();

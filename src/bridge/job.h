@@ -13,6 +13,7 @@ namespace qb {
 struct JobOptions {
   std::string to;
   std::optional<Elem> dense_dtype;
+  bool stored = false;  // dense: the bare dequantized matrices
   std::optional<pass::QuantizeOptions> quantize;
   bool repair_exact = true;
   uint64_t max_shard = 5'000'000'000;

@@ -27,6 +27,7 @@ int run(const Options& o) {
     print_err("quantbridge convert: --stored goes with --to dense\n");
     return exit_usage;
   }
+  job.stored = o.stored;
   job.repair_exact = o.repair == "exact";
   return run_job("convert", o, job, limits);
 }
@@ -36,7 +37,7 @@ std::function<int()> setup(CLI::App& app) {
   add_job_options(app, *o);
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, dense")->required()->type_name("DIALECT");
   app.add_option("--dtype", o->dtype, "dense: format of the dequantized weights (default: the checkpoint's)")->check(CLI::IsMember({"bf16", "f16", "f32"}));
-  app.add_flag("--stored", o->stored, "dense: the bare dequantized matrices");
+  app.add_flag("--stored", o->stored, "dense: the bare dequantized matrices, without what pre-scales and low-rank parts add");
   app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; none: refuse what needs one")
       ->check(CLI::IsMember({"none", "exact"}))
       ->capture_default_str();

@@ -1,5 +1,5 @@
-// compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized, nvfp4-pack-quantized, int-quantized,
-// pack-quantized.
+// compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized, nvfp4-pack-quantized,
+// mxfp4-pack-quantized, mxfp8-quantized, int-quantized, pack-quantized.
 //
 // Source of truth: the library's own files. The group's `format` wins over the global one; targets are tried exact name, then regex, then class name, each in
 // lexicographic order; a module that any ignore entry matches is unquantized.
@@ -40,6 +40,13 @@ bool holds_nvfp4(const ir::Scheme& s) noexcept {
   return ct_format(s) == "nvfp4-pack-quantized";
 }
 
+bool holds_mxfp4(const ir::Scheme& s) noexcept {
+  return ct_format(s) == "mxfp4-pack-quantized";
+}
+bool holds_mxfp8(const ir::Scheme& s) noexcept {
+  return ct_format(s) == "mxfp8-quantized";
+}
+
 bool is_integer_format(const ir::Scheme& s) {
   return is_integer_code(s.weight.code) && !ct_format(s).empty();
 }
@@ -70,6 +77,9 @@ constexpr PartRow nvfp4_parts[] = {
     {.role = Role::global, .suffix = "weight_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
     {.role = Role::input_scale, .suffix = "input_global_scale", .container = Elem::f32, .rank = Rank::scalar1, .form = ScaleForm::divide},
 };
+constexpr PartRow exponent_part{.role = Role::scale, .suffix = "weight_scale", .container = Elem::u8, .rank = Rank::grid, .form = ScaleForm::exponent};
+constexpr PartRow mxfp4_parts[] = {{Role::code, "weight_packed", Elem::u8, Rank::matrix}, exponent_part};
+constexpr PartRow mxfp8_parts[] = {fp8_part, exponent_part};
 constexpr PartRow order_part{.role = Role::order, .suffix = "weight_g_idx", .container = Elem::i32, .rank = Rank::columns};
 constexpr PartRow input_zero_part{.role = Role::input_zero, .suffix = "input_zero_point", .container = Elem::i8, .rank = Rank::scalar1};
 constexpr PartRow byte_part{.role = Role::code, .suffix = "weight", .container = Elem::i8, .rank = Rank::matrix};
@@ -90,6 +100,8 @@ constexpr Row rows[] = {
     {"float-quantized", holds_channel, channel_parts},
     {"float-quantized", holds_grid, grid_parts},
     {"nvfp4-pack-quantized", holds_nvfp4, nvfp4_parts},
+    {"mxfp4-pack-quantized", holds_mxfp4, mxfp4_parts},
+    {"mxfp8-quantized", holds_mxfp8, mxfp8_parts},
     {"pack-quantized", holds_integer_tensor, word_tensor_parts},
     {"pack-quantized", holds_integer_grid, word_grid_parts},
     {"int-quantized", holds_integer_tensor, byte_tensor_parts},
@@ -147,9 +159,13 @@ bool has_codes(const Reading& r, const ir::Module& m) {
   return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && (w->dtype == Elem::e4m3 || w->dtype == Elem::i8));
 }
 
-// The row to write a module by: one that keeps its bytes, else as the library stores the scheme.
-const Row* written_row(const ir::Module& m) {
+// The row to write a module by: the one that the file was in before it went through another dialect (`noted`, a format), one that keeps its bytes, else as the
+// library stores the scheme.
+const Row* written_row(const ir::Module& m, std::string_view noted) {
   const Row* usual = nullptr;
+  if (noted == "naive-quantized") noted = "int-quantized";  // as it is called with activations
+  for (const Row& row : rows)
+    if (is_integer_code(m.scheme->weight.code) && row.label == noted && row.holds(*m.scheme)) return &row;
   for (const Row& row : rows) {
     if (!row.holds(*m.scheme)) continue;
     if (!m.make && is_integer_code(m.scheme->weight.code) && keeps_bytes(row, m)) return &row;
@@ -158,9 +174,9 @@ const Row* written_row(const ir::Module& m) {
   return usual;
 }
 
-std::string_view written_format(const ir::Module& m) {
+std::string_view written_format(const ir::Module& m, std::string_view noted) {
   if (!is_integer_code(m.scheme->weight.code)) return ct_format(*m.scheme);
-  const std::string_view label = written_row(m)->label;
+  const std::string_view label = written_row(m, noted)->label;
   return label == "int-quantized" && !m.scheme->input ? "naive-quantized" : label;
 }
 
@@ -247,13 +263,13 @@ Json group_of(const ir::Scheme& s, std::string_view format, std::vector<std::str
   return g;
 }
 
-void write_documents(const ir::Checkpoint& c, const WriteContext& context, Export& out) {
+void write_documents(const ir::Checkpoint& c, std::string_view noted, const WriteContext& context, Export& out) {
   std::map<std::pair<std::string, std::string>, std::vector<std::string>> by_scheme;  // scheme and format
   std::vector<std::string> ignore;
   bool class_only = true;  // every quantized module is a Linear
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      by_scheme[{to_string(*m.scheme), std::string(written_format(m))}].push_back(m.path);
+      by_scheme[{to_string(*m.scheme), std::string(written_format(m, noted))}].push_back(m.path);
       class_only &= m.kind == arch::Kind::linear;
     } else if (m.kind == arch::Kind::linear) {
       ignore.push_back(m.path);
@@ -307,33 +323,38 @@ void write_kv(const ir::Module& m, const WriteContext& context, Export& out) {
 bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
   ir::Checkpoint c = in;
   const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
-  const std::optional<ir::Scheme> original = noted_scheme(origin);
+  const std::vector<ir::Scheme> noted = noted_schemes(origin);
+  const auto label = origin.document.find("label");
+  const std::string_view format = label != origin.document.end() ? std::string_view(label->second) : std::string_view();
+  SchemeChanges changes;
   for (ir::Module& m : c.modules) {
     if (!m.scheme) continue;
-    // The middle dialect had no word for the activations; the weights must mean the same.
-    if (original && original->weight == m.scheme->weight && !m.scheme->input && !(original->input && original->input->when == ir::When::fixed))
-      m.scheme = original;
-    const Row* row = written_row(m);
+    m.scheme = as_noted(noted, *m.scheme);
+    const ir::Scheme before = *m.scheme;
+    if (m.scheme->input) m.scheme->input->up = false;
+    changes.add(m.path, before, *m.scheme, "compressed-tensors leaves the rounding of run-time scales to the engine");
+    const Row* row = written_row(m, format);
     // The library of today refuses configs with it.
     if (row == nullptr || m.scheme->features.actorder)
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme),
-                  "integers, FP8 or NVFP4 with groups of 16, the groups in the columns' order");
+                  "integers, FP8, MX or NVFP4 with groups of 16, the groups in the columns' order");
     else if (m.part(Role::zero) != nullptr && !keeps_bytes(*row, m))
       diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("zero points {}", m.part(Role::zero)->tensor),
                   "zero points packed as the library does");
   }
   if (!diag.ok()) return false;
   note_producer(c, out);
+  changes.write(out);
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      write_row(*written_row(m), m, context, out);
+      write_row(*written_row(m, format), m, context, out);
       continue;
     }
     for (const ir::Stored& s : m.parts)
       if (s.role != Role::k_scale && s.role != Role::v_scale) write_plain(s, out);
     if (c.kv && m.kind == arch::Kind::attention) write_kv(m, context, out);
   }
-  write_documents(c, context, out);
+  write_documents(c, format, context, out);
   return true;
 }
 

@@ -26,7 +26,7 @@ void invalid(Diagnostics& diag, const std::string& where, std::string_view key, 
 
 void unsupported(Diagnostics& diag, const std::string& where, std::string what) {
   diag.report("algorithm-unsupported", {.file = file}, fmt::format("{}: {}", where, what),
-              "integer or FP8 weights with integer or FP8 activations or none, or NVFP4");
+              "integer or FP8 weights with integer or FP8 activations or none, NVFP4, MXFP4 or MXFP8");
 }
 
 constexpr std::array<std::string_view, 13> arg_keys{"num_bits", "type",        "symmetric", "group_size", "strategy",        "block_structure", "dynamic",
@@ -88,6 +88,8 @@ bool read_args(const Json& a, const std::string& where, Args& out, Diagnostics& 
   if (type == "float" && num_bits == 4 && (strategy == "tensor_group" || (strategy == "group" && group == 16))) {
     if (group != 16) return unsupported(diag, where, fmt::format("{} of {}", what(), group)), false;
     t = {.code = Elem::e2m1, .scale = ir::ScaleValues::e4m3, .block = {1, 16}};
+  } else if (scale_dtype == "torch.uint8" && type == "float" && (num_bits == 4 || num_bits == 8) && strategy == "group" && group == 32) {
+    t = {.code = num_bits == 4 ? Elem::e2m1 : Elem::e4m3, .scale = ir::ScaleValues::e8m0, .block = {1, 32}};
   } else if (scale_dtype != "torch.uint8" && ((type == "float" && num_bits == 8) || (type == "int" && num_bits >= 2 && num_bits <= 8 && strategy != "block"))) {
     t = {.code = type == "float" ? Elem::e4m3 : integer_of(num_bits), .scale = ir::ScaleValues::any};
     t.zero = symmetric ? ir::Zero::none : ir::Zero::code;
@@ -168,7 +170,8 @@ bool read_group(const std::string& name, const Json& g, const CtConfig& config, 
   out.name = name;
   out.format = std::string(string_at(g, "format"));
   if (out.format.empty() && config.format != "mixed-precision") out.format = config.format;
-  constexpr std::array<std::string_view, 5> formats{"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "int-quantized", "pack-quantized"};
+  constexpr std::array<std::string_view, 7> formats{"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+                                                    "mxfp8-quantized", "int-quantized",   "pack-quantized"};
   if (!out.format.empty() && std::find(formats.begin(), formats.end(), out.format) == formats.end())
     return unsupported(diag, where, "format " + escape(out.format)), false;
   if (!read_scheme(g, where, out.scheme, diag) || !read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag)) return false;
@@ -227,7 +230,7 @@ Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {
   j["num_bits"] = bits(t.code);
   j["observer"] = nullptr;
   j["observer_kwargs"] = Json::object();
-  j["scale_dtype"] = nvfp4 ? Json("torch.float8_e4m3fn") : Json(nullptr);
+  j["scale_dtype"] = nvfp4 ? Json("torch.float8_e4m3fn") : t.scale == ir::ScaleValues::e8m0 ? Json("torch.uint8") : Json(nullptr);
   j["strategy"] = nvfp4                        ? "tensor_group"
                   : t.block == ir::Block{0, 0} ? "tensor"
                   : t.block.rows > 1           ? "block"
@@ -261,6 +264,10 @@ std::string_view ct_format(const ir::Scheme& s) {
   const auto fp8 = [](const ir::QuantType& t) { return t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none; };
   if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16})
     return !s.input || s.input->type == s.weight ? "nvfp4-pack-quantized" : "";
+  if (s.weight.scale == ir::ScaleValues::e8m0 && s.weight.block == ir::Block{1, 32}) {
+    if (s.input && (!(s.input->type == s.weight) || s.input->when == ir::When::fixed || s.input->up)) return "";
+    return s.weight.code == Elem::e2m1 ? "mxfp4-pack-quantized" : s.weight.code == Elem::e4m3 ? "mxfp8-quantized" : "";
+  }
   if (!fp8(s.weight)) return {};
   if (!s.input) return "naive-quantized";
   if (!fp8(s.input->type)) return {};

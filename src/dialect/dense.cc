@@ -53,7 +53,32 @@ void write_plain_float(const ir::Stored& s, Elem to, Export& out) {
   out.programs.push_back(std::move(p));
 }
 
-void write_dequantized(const ir::Module& m, Elem to, Export& out) {
+// The parts beside codes and scales that change what a weight does to its inputs.
+std::vector<const ir::Stored*> fold_inputs(const ir::Module& m) {
+  std::vector<const ir::Stored*> out;
+  for (const Role role : {Role::lowrank_a, Role::lowrank_b, Role::prescale})
+    if (const ir::Stored* s = m.part(role); s != nullptr) out.push_back(s);
+  return out;
+}
+
+// Appends what makes a dequantized matrix the one that acts on unscaled inputs; returns the result.
+prog::ValueId fold(prog::Program& p, const ir::Module& m, prog::ValueId matrix, prog::ValueId inputs) {
+  prog::Fold op{.src = matrix};
+  auto next = static_cast<prog::ValueId>(inputs + static_cast<prog::ValueId>(p.ops.size()));
+  prog::ValueId from = inputs - static_cast<prog::ValueId>(fold_inputs(m).size());
+  for (const ir::Stored* s : fold_inputs(m)) {
+    prog::ValueId value = from++;
+    if (s->elem != Elem::f32) {
+      p.ops.emplace_back(prog::Recode{value, Elem::f32});
+      value = next++;
+    }
+    (s->role == Role::prescale ? op.prescale : s->role == Role::lowrank_a ? op.a : op.b) = value;
+  }
+  p.ops.emplace_back(op);
+  return next;
+}
+
+void write_dequantized(const ir::Module& m, Elem to, bool stored, Export& out) {
   const ir::Stored& code = *m.part(Role::code);
   const ir::Stored& scale = *m.part(Role::scale);
   const ir::Stored* global = m.part(Role::global);
@@ -76,8 +101,15 @@ void write_dequantized(const ir::Module& m, Elem to, Export& out) {
   };
   also(Role::zero, type.block.rows, op.zero);
   also(Role::order, 0, op.order);
+  const bool folds = !stored && !fold_inputs(m).empty();
+  if (folds)
+    for (const ir::Stored* s : fold_inputs(m)) {
+      p.inputs.push_back(prog::input_of(*s, s->role == Role::lowrank_b ? 1 : 0));
+      if (s->role == Role::lowrank_a) p.inputs.back().view = ir::row_major(1, s->view.dims[0] * s->view.dims[1], bits(s->elem));
+    }
   p.ops.emplace_back(op);
-  auto value = static_cast<prog::ValueId>(p.inputs.size());
+  const auto inputs = static_cast<prog::ValueId>(p.inputs.size());
+  prog::ValueId value = folds ? fold(p, m, inputs, inputs) : inputs;
   if (to != Elem::f32) {
     p.ops.emplace_back(prog::Recode{value, to});
     ++value;
@@ -88,14 +120,15 @@ void write_dequantized(const ir::Module& m, Elem to, Export& out) {
 
 bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Diagnostics& diag) {
   const Elem to = context.dense_dtype.value_or(c.model_dtype);
-  bool kv = false, inputs = false;
+  bool kv = false, inputs = false, around = false;
   for (const ir::Module& m : c.modules) {
     if (m.make) {
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "plain numbers: dense holds nothing quantized");
       return false;
     }
     if (m.scheme) {
-      write_dequantized(m, to, out);
+      write_dequantized(m, to, context.stored, out);
+      around |= context.stored && !fold_inputs(m).empty();
       inputs |= m.part(Role::input_scale) != nullptr;
     }
     for (const ir::Stored& s : m.parts) {
@@ -104,6 +137,7 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
     }
   }
   if (inputs) out.lost.push_back({"static activation scales", "an unquantized model does not quantize activations"});
+  if (around) out.lost.push_back({"pre-scales and low-rank parts", "only the stored matrices were asked for"});
   if (kv) out.lost.push_back({"KV-cache scales", "an unquantized model has no scheme for its KV cache"});
   Json config = plain_config(context.package);
   const char* key = config.contains("dtype") ? "dtype" : "torch_dtype";

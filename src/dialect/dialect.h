@@ -74,6 +74,7 @@ struct WriteContext {
   const Facts& facts;
   Surveyor& surveyor;
   std::optional<Elem> dense_dtype = {};  // `dense` only; absent: the checkpoint's own
+  bool stored = false;                   // `dense` only: the bare dequantized matrices, without what pre-scales and low-rank parts add
   bool restore_origin = false;           // the source's quantbridge.origin is about the dialect that is written now
 };
 

@@ -18,11 +18,50 @@ Match match_quant_method(const Package& p, std::string_view method) {
   return {};
 }
 
-std::optional<ir::Scheme> noted_scheme(const Origin& origin) {
+std::vector<ir::Scheme> noted_schemes(const Origin& origin) {
+  std::vector<ir::Scheme> out;
   const auto it = origin.document.find("scheme");
-  if (it == origin.document.end()) return std::nullopt;
-  Result<ir::Scheme> scheme = ir::parse_scheme(it->second);
-  return scheme ? std::optional(*scheme) : std::nullopt;
+  if (it == origin.document.end()) return out;
+  std::string_view words = it->second;
+  while (!words.empty()) {
+    const size_t space = words.find(' ');
+    if (Result<ir::Scheme> scheme = ir::parse_scheme(words.substr(0, space)); scheme) out.push_back(*scheme);
+    words = space == words.npos ? std::string_view() : words.substr(space + 1);
+  }
+  return out;
+}
+
+ir::Scheme as_noted(std::span<const ir::Scheme> noted, const ir::Scheme& now) {
+  for (const ir::Scheme& s : noted) {
+    if (!(s.weight == now.weight && s.features == now.features) || !s.input || s.input->when == ir::When::fixed) continue;
+    if (!now.input || (now.input->type == s.input->type && now.input->when == s.input->when)) return s;
+  }
+  return now;
+}
+
+void SchemeChanges::add(const std::string& module, const ir::Scheme& from, const ir::Scheme& to, std::string_view reason) {
+  const std::string before = to_string(from);
+  if (from == to) {
+    kept_.insert(before);
+    return;
+  }
+  Export::SchemeChange& change = changes_[before];
+  change.from = before;
+  change.to = to_string(to);
+  change.reason = reason;
+  change.modules.push_back(module);
+}
+
+void SchemeChanges::write(Export& out) const {
+  std::map<std::string, int> sources;
+  for (const std::string& scheme : kept_) ++sources[scheme];
+  for (const auto& [before, change] : changes_) ++sources[change.to];
+  std::string note;
+  for (const auto& [before, change] : changes_) {
+    out.scheme_changes.push_back(change);
+    if (sources[change.to] == 1) note += (note.empty() ? "" : " ") + before;
+  }
+  if (!note.empty()) out.origin.document["scheme"] = note;
 }
 
 Json plain_config(const Package& p) {

@@ -192,11 +192,11 @@ Json quantization_of(const ir::Scheme& s, const std::vector<std::string>& exclud
 bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
   ir::Checkpoint c = in;
   const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
-  const std::optional<ir::Scheme> original = noted_scheme(origin);
+  const std::vector<ir::Scheme> noted = noted_schemes(origin);
   std::map<std::string, std::vector<std::string>> by_scheme;
   for (ir::Module& m : c.modules) {
     if (!m.scheme) continue;
-    if (original && original->weight == m.scheme->weight && !m.scheme->input) m.scheme = original;
+    m.scheme = as_noted(noted, *m.scheme);
     if (row_for(rows, *m.scheme) == nullptr || m.kind != arch::Kind::linear)
       diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{}{}", to_string(*m.scheme), m.kind == arch::Kind::linear ? "" : " on an embedding"),
                   "FP8 in tiles with activations in groups of a tile's width, or FP8 by tensor with static or per-token activations");

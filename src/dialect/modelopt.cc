@@ -1,8 +1,9 @@
-// NVIDIA ModelOpt's unified Hugging Face export (nvidia-modelopt 0.23 to 0.47).
+// NVIDIA ModelOpt's unified Hugging Face export (nvidia-modelopt 0.23 to 0.47): reading. Writing is in modelopt_write.cc.
 //
 // Source of truth: what export_hf_checkpoint of 0.47 writes, byte for byte. Two documents carry the
 // configuration: hf_quant_config.json, and quantization_config inside config.json since 0.31. The latter's config_groups look like compressed-tensors' but are
-// not (activation flags and strategies are wrong there); they are never parsed.
+// not (activation flags and strategies are wrong there); they are never parsed. Labels leave things open (whether activations have scales, which of two
+// packings integers have, which inputs are scaled first, whether groups are said at all); the tensors settle them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,106 +11,16 @@
 
 #include "base/json.h"
 #include "dialect/modelopt_config.h"
+#include "dialect/modelopt_write.h"
 #include "dialect/register.h"
-#include "dialect/row.h"
 
 namespace qb {
 namespace {
 
 using ir::Role;
-using ir::ScaleForm;
+using modelopt::Algorithm;
 
 constexpr std::string_view spec = "nvidia-modelopt 0.47, modelopt.torch.export.export_hf_checkpoint";
-
-// ---- schemes and how they are stored --------------------------------------------------------------------------------------------------------------------
-
-constexpr ir::QuantType fp8(ir::Block block) {
-  return {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = block};
-}
-bool is_nvfp4(const ir::QuantType& t) {
-  return t.code == Elem::e2m1 && t.two_level() && t.block.rows == 1 && t.block.cols > 0 && t.zero == ir::Zero::none;
-}
-bool bare(const ir::Scheme& s) {
-  return s.features == ir::Features{};
-}
-const ir::Activation static_tensor{fp8({0, 0}), ir::When::fixed};
-const ir::Activation token{fp8({1, 0}), ir::When::per_call};
-
-bool holds_fp8(const ir::Scheme& s) noexcept {
-  return bare(s) && s.weight == fp8({0, 0}) && (!s.input || *s.input == static_tensor);
-}
-bool holds_channel(const ir::Scheme& s) noexcept {
-  return bare(s) && s.weight == fp8({1, 0}) && s.input == token;
-}
-bool holds_block(const ir::Scheme& s) noexcept {
-  return bare(s) && s.weight == fp8({128, 128}) && !s.input;
-}
-bool holds_nvfp4(const ir::Scheme& s) noexcept {
-  return bare(s) && is_nvfp4(s.weight) && s.input && is_nvfp4(s.input->type) && s.input->type.block == s.weight.block && s.input->when == ir::When::fixed;
-}
-bool holds_w4a16(const ir::Scheme& s) noexcept {
-  return bare(s) && is_nvfp4(s.weight) && !s.input;
-}
-
-constexpr PartRow fp8_parts[] = {
-    {Role::code, "weight", Elem::e4m3, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::f32, Rank::scalar0},
-    {Role::input_scale, "input_scale", Elem::f32, Rank::scalar0},
-};
-constexpr PartRow channel_parts[] = {
-    {Role::code, "weight", Elem::e4m3, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::f32, Rank::vector},
-};
-constexpr PartRow block_parts[] = {
-    {Role::code, "weight", Elem::e4m3, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::f32, Rank::grid4},
-};
-constexpr PartRow block_real_parts[] = {
-    {Role::code, "weight", Elem::e4m3, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::f32, Rank::grid},
-};
-constexpr PartRow nvfp4_parts[] = {
-    {Role::code, "weight", Elem::u8, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::e4m3, Rank::grid},
-    {Role::global, "weight_scale_2", Elem::f32, Rank::scalar0},
-    {Role::input_scale, "input_scale", Elem::f32, Rank::scalar0},
-};
-constexpr PartRow w4a16_parts[] = {
-    {Role::code, "weight", Elem::u8, Rank::matrix},
-    {Role::scale, "weight_scale", Elem::e4m3, Rank::grid},
-    {Role::global, "weight_scale_2", Elem::f32, Rank::scalar0},
-};
-// The label of a scheme is the first row that holds it.
-constexpr Row rows[] = {
-    {"FP8", holds_fp8, fp8_parts},           {"FP8_PER_CHANNEL_PER_TOKEN", holds_channel, channel_parts},
-    {"fp8_pb_wo", holds_block, block_parts}, {"fp8_pb_real", holds_block, block_real_parts},
-    {"NVFP4", holds_nvfp4, nvfp4_parts},     {"W4A16_NVFP4", holds_w4a16, w4a16_parts},
-};
-
-std::string upper(std::string_view s) {
-  std::string out(s);
-  for (char& c : out)
-    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-  return out;
-}
-
-const Row* row_by_label(std::string_view label) {
-  for (const Row& r : rows)
-    if (upper(r.label) == upper(label)) return &r;
-  return nullptr;
-}
-
-// What a label means for one linear. `group` is the group size of NVFP4, `has_input` whether the model has static activation scales.
-ir::Scheme scheme_of(const Row& row, int32_t group, bool has_input) {
-  const ir::QuantType nvfp4{.code = Elem::e2m1, .scale = ir::ScaleValues::e4m3, .block = {1, group}};
-  if (row.label == "FP8") return {.weight = fp8({0, 0}), .input = has_input ? std::optional(static_tensor) : std::nullopt};
-  if (row.label == "FP8_PER_CHANNEL_PER_TOKEN") return {.weight = fp8({1, 0}), .input = token};
-  if (row.label == "NVFP4") return {.weight = nvfp4, .input = ir::Activation{nvfp4, ir::When::fixed}};
-  if (row.label == "W4A16_NVFP4") return {.weight = nvfp4};
-  return {.weight = fp8({128, 128})};
-}
-
-// ---- reading --------------------------------------------------------------------------------------------------------------------------------------------
 
 Match match(const Package& p) {
   const Json* config = p.document("config.json");
@@ -120,86 +31,266 @@ Match match(const Package& p) {
   return {};
 }
 
-// The label among those that the documents give which fits the stored weights; the first where the weights say nothing.
-const Row* settle_label(Reading& r, const ModelOptConfig& config) {
-  std::vector<const Row*> named;
-  for (const std::string& algo : config.algos) {
-    const Row* row = row_by_label(algo);
-    if (row != nullptr) {
-      named.push_back(row);
-      continue;
+bool has_codes(const Reading& r, const ir::Module& m) {
+  return r.find(m, "weight_scale") != nullptr || r.find(m, "weight_scale_inv") != nullptr;
+}
+
+// Whether the module's tensors are stored as the row says, as far as dtypes and packing show.
+bool fits(const Reading& r, const Row& row, const ir::Module& m) {
+  const TensorInfo* code = r.find(m, "weight");
+  const PartRow& scale_row = row.parts[1];
+  const TensorInfo* scale = r.find(m, scale_row.suffix);
+  if (code == nullptr || code->dtype != row.parts[0].container) return false;
+  if (scale == nullptr) return true;  // reported later
+  const bool bytes = scale->dtype == Elem::u8 || scale->dtype == Elem::e8m0;
+  if (bytes != (scale_row.form == ir::ScaleForm::exponent)) return false;
+  if ((scale->dtype == Elem::e4m3) != (scale_row.container == Elem::e4m3)) return false;
+  const bool pairs = row.parts[0].packing == Packing::row_pairs, nibbles = pairs || row.parts[0].packing == Packing::high_first;
+  return !nibbles || code->shape.empty() || scale->shape.empty() || scale->shape[0] == (pairs ? 2 : 1) * code->shape[0];
+}
+
+// Columns that the row's codes have.
+int64_t columns_of(const Row& row, const TensorInfo& code) {
+  if (code.shape.size() != 2) return 0;
+  const Elem elem = modelopt::meaning_of(row).weight.code;
+  return row.parts[0].packing == Packing::row_pairs ? code.shape[1] : code.shape[1] * bits(code.dtype) / bits(elem);
+}
+
+// Whether the number of scales is also the row's.
+bool fits_grid(const Reading& r, const Row& row, const ir::Module& m) {
+  const TensorInfo* code = r.find(m, "weight");
+  const TensorInfo* scale = r.find(m, row.parts[1].suffix);
+  if (!fits(r, row, m) || scale == nullptr || code->shape.size() != 2) return false;
+  const ir::Block block = modelopt::meaning_of(row).weight.block;
+  const int64_t n = code->shape[0] * (row.parts[0].packing == Packing::row_pairs ? 2 : 1), k = columns_of(row, *code);
+  if (block.rows == 0) return scale->elements() == 1;
+  if (block.rows > 1) return scale->elements() == (n + block.rows - 1) / block.rows * ((k + block.cols - 1) / block.cols);
+  return block.cols == 0 ? scale->elements() == n : scale->shape.size() == 2 && scale->shape[0] == n;
+}
+
+// One label of the documents, with the group size that stands beside it.
+struct Label {
+  std::string_view name;
+  std::vector<int64_t> declared;  // group sizes; empty: not said
+  std::string why;
+  bool has_input = false;  // linears of this label have static activation scales
+  int32_t group = 0;       // settled
+};
+
+// Gives every module the label that the documents have for it, or another one that its tensors fit.
+class Labels {
+ public:
+  Labels(Reading& r, const ModelOptConfig& config) : r_(r), config_(config), of_(r.out.modules.size(), nullptr) {}
+
+  // False after a report: a label is not known.
+  bool settle() {
+    if (config_.mixed) {
+      for (const auto& [name, layer] : config_.layers)
+        if (add(layer.algo, layer.group > 0 ? std::vector{layer.group} : std::vector<int64_t>{}) == nullptr) return false;
+    } else if (!config_.algos.empty()) {
+      std::vector<Label*> named;
+      for (const std::string& algo : config_.algos) {
+        named.push_back(add(algo, config_.groups));
+        if (named.back() == nullptr) return false;
+      }
+      choose(named);
     }
-    std::string known;
-    for (const Row& k : rows) known += fmt::format("{}{}", known.empty() ? "" : ", ", k.label);
-    r.diag.report("algorithm-unsupported", {.file = config.from}, fmt::format("quant_algo {}", escape(algo)), fmt::format("one of {}", known));
+    if (config_.mixed && config_.layers.empty())
+      r_.diag.report("layers-missing", {.file = config_.from}, "quant_algo MIXED_PRECISION, no quantized_layers", "the algorithm of each quantized module");
+    for (const ir::Module& m : r_.out.modules) {
+      if (m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding) continue;
+      Label* label = assign(m);
+      of_[static_cast<size_t>(m.topology)] = label;
+      if (label != nullptr) label->has_input |= m.kind == arch::Kind::linear && r_.find(m, "input_scale") != nullptr;
+    }
+    for (auto& [key, label] : labels_) settle_group(label);
+    return true;
+  }
+
+  // Null where neither the documents nor its tensors give it one.
+  const Label* of(const ir::Module& m) const { return of_[static_cast<size_t>(m.topology)]; }
+  std::string_view name() const { return config_.mixed ? "MIXED_PRECISION" : single_ != nullptr ? single_->name : std::string_view(); }
+
+  // The row by which the module is stored.
+  const Row& row_of(const Label& label, const ir::Module& m) const {
+    const std::span<const Row> candidates = modelopt::rows_of(label.name);
+    const Row* best = nullptr;
+    for (const Row& row : candidates) {
+      const ir::Scheme meant = modelopt::meaning_of(row);
+      const bool fixed = meant.input && meant.input->when == ir::When::fixed;
+      if (!fits(r_, row, m)) continue;
+      if (fixed == label.has_input) return row;
+      if (best == nullptr) best = &row;
+    }
+    return best != nullptr ? *best : candidates.front();
+  }
+
+ private:
+  // Null after a report.
+  Label* add(std::string_view algo, std::vector<int64_t> groups) {
+    const std::string_view name = modelopt::canonical_label(algo);
+    if (name.empty()) {
+      r_.diag.report("algorithm-unsupported", {.file = config_.from}, fmt::format("quant_algo {}", escape(algo)),
+                     fmt::format("one of {}", modelopt::known_labels()));
+      return nullptr;
+    }
+    const int64_t group = config_.mixed && !groups.empty() ? groups.front() : 0;
+    const auto [it, fresh] = labels_.try_emplace({std::string(name), group});
+    Label& label = it->second;
+    if (!fresh) return &label;
+    label.name = name;
+    label.declared = std::move(groups);
+    label.why = fmt::format("{}: {} {}", config_.from, config_.mixed ? "quantized_layers" : "quant_algo", name);
+    return &label;
+  }
+
+  // Of the labels that two documents give, the one that fits the stored weights; the first where the weights say nothing.
+  void choose(const std::vector<Label*>& named) {
+    single_ = named.front();
+    for (Label* label : named)
+      for (const Row& row : modelopt::rows_of(label->name))
+        for (const ir::Module& m : r_.out.modules)
+          if (m.kind == arch::Kind::linear && has_codes(r_, m) && fits(r_, row, m)) {
+            single_ = label;
+            return;
+          }
+  }
+
+  Label* assign(const ir::Module& m) {
+    const ModelOptConfig::Layer* layer = config_.mixed ? find_layer(m.path) : nullptr;
+    Label* said = layer != nullptr ? &labels_.at({std::string(modelopt::canonical_label(layer->algo)), layer->group}) : single_;
+    if (!has_codes(r_, m) || r_.find(m, "weight") == nullptr || (said == nullptr && !config_.mixed)) return said;
+    if (said != nullptr)
+      for (const Row& row : modelopt::rows_of(said->name))
+        if (fits(r_, row, m)) return said;
+    for (const Row& row : modelopt::rows()) {
+      if (!fits_grid(r_, row, m)) continue;
+      Label* shown = add(row.label, {});
+      const Place place{.file = config_.from, .tensor = r_.find(m, "weight")->name, .module = m.path};
+      if (said != nullptr)
+        r_.diag.report("algorithm-mismatch", place, std::string(said->name), fmt::format("{}, as the tensors are stored", row.label));
+      else if (!config_.layers.empty())
+        r_.diag.report("targets-miss", place, "quantized, and quantized_layers does not list it", "an entry for each quantized module");
+      return shown;
+    }
+    return said;
+  }
+
+  // A module by its own name, then by its parents'; engines know the same module with and without the prefixes of multimodal models.
+  const ModelOptConfig::Layer* find_layer(std::string_view path) const {
+    constexpr std::pair<std::string_view, std::string_view> spellings[] = {{"", ""},
+                                                                           {"language_model.model.", "model.language_model."},
+                                                                           {"model.language_model.", "language_model.model."},
+                                                                           {"language_model.lm_head", "lm_head"}};
+    for (const auto& [from, to] : spellings) {
+      if (!path.starts_with(from)) continue;
+      std::string name = std::string(to) + std::string(path.substr(from.size()));
+      while (!name.empty()) {
+        if (const auto it = config_.layers.find(name); it != config_.layers.end()) return &it->second;
+        const size_t dot = name.rfind('.');
+        name.resize(dot == name.npos ? 0 : dot);
+      }
+    }
     return nullptr;
   }
-  if (named.empty()) return nullptr;
-  for (const Row* row : named)
-    for (const ir::Module& m : r.out.modules)
-      if (const TensorInfo* t = r.find(m, "weight"); t != nullptr && m.kind == arch::Kind::linear && t->dtype == row->parts[0].container) return row;
-  return named.front();
-}
 
-// Groups as the stored scales have them; `declared` where they say nothing.
-int32_t settle_group(Reading& r, const ModelOptConfig& config, const Row& row) {
-  const int32_t declared = config.groups.empty() ? 16 : static_cast<int32_t>(config.groups.front());
-  if (row.parts[0].container != Elem::u8) return declared;
-  for (const ir::Module& m : r.out.modules) {
-    const TensorInfo* w = r.find(m, "weight");
-    const TensorInfo* s = r.find(m, "weight_scale");
-    if (w == nullptr || s == nullptr || w->dtype != Elem::u8 || s->dtype != Elem::e4m3 || w->shape.size() != 2 || s->shape.size() != 2) continue;
-    const int64_t k = w->shape[1] * 2, columns = s->shape[1];
-    if (columns <= 0 || k % columns != 0 || k / columns < 8 || k / columns > 256) continue;
-    const auto group = static_cast<int32_t>(k / columns);
-    if (std::find(config.groups.begin(), config.groups.end(), group) == config.groups.end() && (!config.groups.empty() || group != 16))
-      r.diag.report("group-size-mismatch", {.file = config.from, .tensor = s->name, .module = m.path}, fmt::format("group_size {}", declared),
-                    fmt::format("{}: a row of {} weights has {} scales", group, k, columns));
-    return group;
+  // Groups as the stored scales have them; what is declared where they say nothing.
+  void settle_group(Label& label) {
+    const ir::QuantType usual = modelopt::meaning_of(modelopt::rows_of(label.name).front()).weight;
+    label.group = label.declared.empty() ? usual.block.cols : static_cast<int32_t>(label.declared.front());
+    if (usual.block.rows != 1 || usual.block.cols == 0) return;
+    if (usual.scale == ir::ScaleValues::e8m0) {
+      label.group = usual.block.cols;
+      return;
+    }
+    for (const ir::Module& m : r_.out.modules) {
+      const TensorInfo* code = r_.find(m, "weight");
+      const TensorInfo* scale = r_.find(m, "weight_scale");
+      if (code == nullptr || scale == nullptr || scale->shape.size() != 2 || of(m) != &label) continue;
+      const Row& row = row_of(label, m);
+      const int64_t k = fits(r_, row, m) ? columns_of(row, *code) : 0, columns = scale->shape[1];
+      if (k <= 0 || columns <= 0 || k % columns != 0 || k / columns < 8 || k / columns > 65536) continue;
+      // One column of scales says little: the row may be shorter than a group.
+      const auto group = static_cast<int32_t>(k / columns);
+      if (columns == 1 && !label.declared.empty() && group <= label.declared.front()) continue;
+      const bool declared = std::find(label.declared.begin(), label.declared.end(), group) != label.declared.end();
+      if (!declared && !label.declared.empty())
+        r_.diag.report("group-size-mismatch", {.file = config_.from, .tensor = scale->name, .module = m.path}, fmt::format("group_size {}", label.group),
+                       fmt::format("{}: a row of {} weights has {} scales", group, k, columns));
+      label.group = group;
+      return;
+    }
   }
-  return declared;
+
+  Reading& r_;
+  const ModelOptConfig& config_;
+  std::map<std::pair<std::string, int64_t>, Label> labels_;
+  Label* single_ = nullptr;
+  std::vector<Label*> of_;  // by module
+};
+
+ir::Scheme scheme_of(const Reading& r, const Label& label, const Row& row, const ir::Module& m) {
+  ir::Scheme s = modelopt::meaning_of(row);
+  const Algorithm& a = modelopt::algorithm_of(row);
+  if (s.weight.block.rows == 1 && s.weight.block.cols > 0) s.weight.block.cols = label.group;
+  if (s.input && s.input->type.two_level()) s.input->type.block = s.weight.block;
+  if (m.kind == arch::Kind::embedding) s.input.reset();
+  s.features.prescale = a.prescale && r.find(m, "pre_quant_scale") != nullptr;
+  if (a.lowrank)
+    for (const PartRow& part : row.parts)
+      if (const TensorInfo* t = part.role == Role::lowrank_a ? r.find(m, part.suffix) : nullptr; t != nullptr && t->shape.size() == 2)
+        s.features.lowrank = static_cast<int32_t>(std::clamp<int64_t>(t->shape[0], 0, 1 << 20));
+  return s;
 }
 
-// A linear or an embedding whose tensors are there: plain or by the model's row, and whether the lists agree.
-void read_weight(Reading& r, const ModelOptConfig& config, const Row* row, int32_t group, bool has_input, ir::Module& m) {
+// Tensors that the module's algorithm has no use for are kept out, and said.
+void report_unused(Reading& r, const ir::Module& m, std::string_view label) {
+  if (const TensorInfo* t = r.find(m, "input_scale"); t != nullptr && !r.claimed(*t) && m.scheme) {
+    r.claim(*t);
+    r.diag.report("input-scale-unused", {.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path}, "an input_scale",
+                  fmt::format("none: {} has no static activation scales", label));
+  }
+  if (const TensorInfo* t = r.find(m, "pre_quant_scale"); t != nullptr && !r.claimed(*t)) {
+    r.claim(*t);
+    r.diag.report("prescale-unexpected", {.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path}, "a pre_quant_scale",
+                  fmt::format("none: {} does not scale inputs", label.empty() ? "an unquantized model" : label));
+  }
+}
+
+// A linear or an embedding whose tensors are there: plain or by its label's row, and whether the lists agree.
+void read_weight(Reading& r, const ModelOptConfig& config, const Labels& labels, ir::Module& m) {
   const TensorInfo* weight = r.find(m, "weight");
+  const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : m.path;
   const NameRule* rule = r.excluded_by(m);
-  const bool scaled = r.find(m, "weight_scale") != nullptr;
-  if (weight != nullptr && !scaled && r.read_plain(m)) {
-    if (row == nullptr)
-      m.why = "the model's linears are not quantized";
-    else if (rule != nullptr)
+  const Label* label = labels.of(m);
+  if (weight != nullptr && !has_codes(r, m) && r.read_plain(m)) {
+    if (rule != nullptr)
       m.why = fmt::format("{}: '{}'", config.from, rule->text());
+    else if (labels.name().empty())
+      m.why = "the model's linears are not quantized";
+    else if (config.mixed && label == nullptr)
+      m.why = "quantized_layers does not list it";
     else if (m.kind == arch::Kind::embedding)
       m.why = "embeddings are not quantized unless they have scales";
     else
       m.why = r.report_unlisted(m);
-  } else if (row != nullptr) {
-    m.scheme = scheme_of(*row, group, has_input && m.kind == arch::Kind::linear);
-    m.why = fmt::format("{}: quant_algo {}", config.from, row->label);
+  } else if (label != nullptr) {
+    const Row& row = labels.row_of(*label, m);
+    m.scheme = scheme_of(r, *label, row, m);
+    m.why = label->why;
     if (rule != nullptr) {
-      r.diag.report("excluded-but-quantized", {.file = config.from, .tensor = weight != nullptr ? weight->name : m.path, .module = m.path},
+      r.diag.report("excluded-but-quantized", {.file = config.from, .tensor = tensor, .module = m.path},
                     fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
       m.why += fmt::format(", although '{}' excludes it", rule->text());
     }
-    const bool usable = read_row(r, *row, m);
+    const bool usable = read_row(r, row, m);
     if (!usable && weight == nullptr)
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
-      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = weight != nullptr ? weight->name : "", .module = m.path},
+      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
                     "a quantized embedding table that is also the head", "engines that apply its scale in both places");
-    // A scale that weight-only schemes have no use for is kept out, and said.
-    if (const TensorInfo* t = r.find(m, "input_scale"); t != nullptr && !r.claimed(*t)) {
-      r.claim(*t);
-      r.diag.report("input-scale-unused", {.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path}, "an input_scale",
-                    fmt::format("none: {} has no quantized activations", row->label));
-    }
   }
-  if (const TensorInfo* t = r.find(m, "pre_quant_scale"); t != nullptr) {
-    r.claim(*t);
-    r.diag.report("prescale-unexpected", {.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path}, "a pre_quant_scale",
-                  fmt::format("none: {} does not scale inputs", row != nullptr ? row->label : "an unquantized model"));
-  }
+  report_unused(r, m, label != nullptr ? label->name : std::string_view());
   r.read_bias(m);
 }
 
@@ -210,105 +301,31 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   if (!config_ok || !r.begin()) return false;
   out.dialect = "modelopt";
   out.producer = config.producer;
-  const Row* row = settle_label(r, config);
-  if (row == nullptr && !config.algos.empty()) return false;
+  Labels labels(r, config);
+  if (!labels.settle()) return false;
+  out.quant_algo = labels.name();
   if (config.algos.size() > 1)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, fmt::format("{} there, {} in config.json", config.algos[0], config.algos[1]),
-                fmt::format("{} in both: the tensors are {}", row->label, info(row->parts[0].container).safetensors));
-  out.quant_algo = row != nullptr ? std::string(row->label) : "";
-  if (config.groups.size() > 1)
+                fmt::format("{} in both, as the tensors are", labels.name()));
+  if (config.layers_disagree)
+    diag.report("config-disagree", {.file = "hf_quant_config.json"}, "other quantized_layers there than in config.json", "the same in both");
+  if (!config.mixed && config.groups.size() > 1)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, fmt::format("group_size {} there, {} in config.json", config.groups[0], config.groups[1]),
                 "one group size: the scales decide");
   for (const std::string& kv : config.kv)
-    if (upper(kv) != "FP8") {
+    if (kv != "FP8" && kv != "fp8") {
       diag.report("algorithm-unsupported", {.file = config.from}, fmt::format("KV-cache algorithm {}", escape(kv)), "FP8 or none");
       return false;
     }
   std::vector<NameRule> excludes;
   for (const std::string& e : config.excludes) excludes.push_back(*NameRule::shell(e));
   r.set_rules(std::move(excludes), config.from);
-  bool has_input = false;
-  for (const ir::Module& m : out.modules) has_input |= m.kind == arch::Kind::linear && r.find(m, "input_scale") != nullptr;
-  const int32_t group = row != nullptr ? settle_group(r, config, *row) : 16;
   // KV scales first: they lie under the projections' names.
   r.read_kv_scales(Reading::KvNames::projection, !config.kv.empty(), config.from);
   if (config.kv_disagrees)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
                 "the same in both: the scales decide");
-  r.read_modules([&](ir::Module& m) { read_weight(r, config, row, group, has_input, m); });
-  return true;
-}
-
-// ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
-
-// The scheme as this dialect can say it; nothing when it cannot. Block FP8 labels say nothing about activations: engines take them per group at run time.
-std::optional<ir::Scheme> express(const ir::Scheme& s) {
-  if (row_for(rows, s) != nullptr) return s;
-  ir::Scheme weight_only = s;
-  weight_only.input.reset();
-  const ir::Activation groups{fp8({1, 128}), ir::When::per_call};
-  if (holds_block(weight_only) && s.input == groups) return weight_only;
-  return std::nullopt;
-}
-
-bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, Diagnostics& diag) {
-  ir::Checkpoint c = in;
-  std::map<std::string, std::vector<std::string>> by_scheme, changed;
-  for (ir::Module& m : c.modules) {
-    if (!m.scheme) continue;
-    const std::string before = to_string(*m.scheme);
-    const std::optional<ir::Scheme> said = express(*m.scheme);
-    if (!said || m.kind != arch::Kind::linear) {
-      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{}{}", before, m.kind == arch::Kind::linear ? "" : " on an embedding"),
-                  "a scheme that ModelOpt has a name for (compressed_tensors may take it)");
-      continue;
-    }
-    if (!(*said == *m.scheme)) changed[before].push_back(m.path);
-    m.scheme = said;
-    by_scheme[to_string(*said)].push_back(m.path);
-  }
-  if (by_scheme.size() > 1) {
-    std::string list;
-    for (const auto& [scheme, modules] : by_scheme)
-      list += fmt::format("{}{} ({} modules, {}, ...)", list.empty() ? "" : "; ", scheme, modules.size(), modules.front());
-    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears: MIXED_PRECISION is not written yet (compressed_tensors takes several)");
-  }
-  if (c.kv && !(c.kv->scheme == static_tensor)) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "kv:fp8_tensor_static");
-  if (!diag.ok()) return false;
-  note_producer(c, out);
-  for (const auto& [before, modules] : changed) {
-    out.scheme_changes.push_back(
-        {modules, before, to_string(*express(*ir::parse_scheme(before))), "ModelOpt's block FP8 label does not say how activations are quantized"});
-    out.origin.document["scheme"] = before;
-  }
-  const ir::Module* first = nullptr;
-  for (const ir::Module& m : c.modules)
-    if (m.scheme && first == nullptr) first = &m;
-  const Row* row = first != nullptr ? row_for(rows, *first->scheme) : nullptr;
-  const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
-  if (auto it = origin.document.find("label"); row != nullptr && it != origin.document.end())
-    if (const Row* named = row_by_label(it->second); named != nullptr && named->holds(*first->scheme)) row = named;
-  for (const ir::Module& m : c.modules) {
-    if (m.scheme) {
-      write_row(*row, m, context, out);
-      continue;
-    }
-    for (const ir::Stored& s : m.parts) {
-      if (s.role != Role::k_scale && s.role != Role::v_scale) {
-        write_plain(s, out);
-        continue;
-      }
-      if (context.restore_origin && parse_origin_entry(s.origin).absent && s.value == 1.0) continue;  // the producer wrote none; 1 is its default
-      const bool k = s.role == Role::k_scale;
-      write_stored(s, {.name = m.path + (k ? ".k_proj.k_scale" : ".v_proj.v_scale"), .dtype = Elem::f32, .shape = {}}, context, out);
-    }
-  }
-  ModelOptDocuments documents{
-      .row_label = row != nullptr ? std::string(row->label) : "", .scheme = first != nullptr ? first->scheme : std::nullopt, .kv = c.kv.has_value()};
-  if (auto it = origin.document.find("producer_version"); it != origin.document.end()) documents.producer_version = it->second;
-  for (const ir::Module& m : c.modules)
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !m.scheme) documents.excludes.push_back(m.path);
-  write_modelopt_documents(context.package, documents, out);
+  r.read_modules([&](ir::Module& m) { read_weight(r, config, labels, m); });
   return true;
 }
 
@@ -316,7 +333,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
 
 // clang-format off
 QB_DIALECT(modelopt) = {
-    .name = "modelopt", .spec = spec, .match = match, .read = read, .write = write};
+    .name = "modelopt", .spec = spec, .match = match, .read = read, .write = modelopt::write};
 // clang-format on
 
 }  // namespace qb

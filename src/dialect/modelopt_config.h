@@ -1,12 +1,13 @@
 // ModelOpt's two documents: hf_quant_config.json and quantization_config inside config.json.
 #pragma once
 
-#include <optional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "dialect/dialect.h"
 #include "dialect/documents.h"
+#include "dialect/modelopt_rows.h"
 
 namespace qb {
 
@@ -16,17 +17,30 @@ struct ModelOptConfig {
   std::vector<std::string> kv;     // distinct
   std::vector<int64_t> groups;     // distinct
   std::vector<std::string> excludes;
-  bool kv_disagrees = false;
+  // Of MIXED_PRECISION: modules, or containers of experts, with the algorithm and group size (0: not said) of each.
+  struct Layer {
+    std::string algo;
+    int64_t group = 0;
+    friend bool operator==(const Layer&, const Layer&) = default;
+  };
+  std::map<std::string, Layer> layers;
+  bool mixed = false;
+  bool kv_disagrees = false, layers_disagree = false;
   ir::Producer producer;
 };
 
-// Problems: config-invalid, algorithm-unsupported (MIXED_PRECISION).
+// Problems: config-invalid.
 bool read_modelopt_config(const Package&, ModelOptConfig&, Diagnostics&);
 
 struct ModelOptDocuments {
-  std::string row_label;  // empty: only the KV cache is quantized, or nothing
-  std::optional<ir::Scheme> scheme;
-  bool kv = false;
+  struct Layer {
+    std::string path;
+    const modelopt::Algorithm* algorithm;
+    int32_t group;
+  };
+  std::vector<Layer> layers;                // every quantized module, in the order of the model
+  bool mixed = false;                       // MIXED_PRECISION; otherwise all layers have one algorithm and group
+  std::string kv;                           // FP8, NVFP4, ...; empty: none
   std::string producer_version = "0.47.0";  // whose conventions the documents follow
   std::vector<std::string> excludes;
 };

@@ -43,6 +43,11 @@ bool needs(const ir::Scheme& s, ir::Role role) {
       return fixed;
     case ir::Role::input_zero:
       return fixed && s.input->type.zero != ir::Zero::none;
+    case ir::Role::prescale:
+      return s.features.prescale;
+    case ir::Role::lowrank_a:
+    case ir::Role::lowrank_b:
+      return s.features.lowrank > 0;
     default:
       return true;
   }
@@ -70,13 +75,24 @@ std::optional<ir::View> packed_size(const Reading& r, const ir::Module& m, const
   return std::nullopt;
 }
 
-// Rows and columns that the code tensor holds; false when its shape is no matrix of whole elements.
-bool code_size(const TensorInfo& t, Elem code, int64_t& n, int64_t& k) {
-  if (t.shape.size() != 2) return false;
+// Rows, columns and order of the codes; nothing when the tensor is no matrix of whole ones.
+std::optional<ir::View> code_view(const Reading& r, const ir::Module& m, const PartRow& part, const TensorInfo& t, Elem elem, int64_t& n, int64_t& k) {
+  if (part.packing == Packing::words_along_columns) return packed_size(r, m, t, bits(elem), n, k);
+  if (t.shape.size() != 2) return std::nullopt;
   n = t.shape[0];
-  const int64_t row_bits = t.shape[1] * bits(t.dtype);  // a parsed header bounds shapes by the file's size
-  k = row_bits / bits(code);
-  return n > 0 && k > 0;
+  k = t.shape[1];
+  if (n < 1 || k < 1) return std::nullopt;
+  switch (part.packing) {  // a parsed header bounds shapes by the file's size
+    case Packing::row_pairs:
+      n *= 2;
+      return ir::nibbles(n, k, ir::Nibbles::row_pairs);
+    case Packing::high_first:
+      k *= 2;
+      return ir::nibbles(n, k, ir::Nibbles::high_first);
+    default:
+      k = k * bits(t.dtype) / bits(elem);
+      return k < 1 ? std::nullopt : std::optional(ir::row_major(n, k, bits(elem)));
+  }
 }
 
 // How a stored part differs from what this dialect would write for it: what the way back must know.
@@ -93,11 +109,12 @@ std::string deviation(const PartRow& row, const TensorInfo& t, const std::vector
 bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m, const TensorInfo& t) {
   const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
   const ir::QuantType& type = m.scheme->weight;
-  const bool scale_bytes = row.container == Elem::e4m3;
-  if (scale_bytes ? t.dtype != Elem::e4m3 : !is_float_scale(t.dtype)) {
-    r.diag.report("dtype-unexpected", place, describe(t), scale_bytes ? "F8_E4M3" : "F32, BF16 or F16");
+  const bool scale_bytes = row.container == Elem::e4m3, exponents = row.form == ir::ScaleForm::exponent;
+  if (exponents ? t.dtype != Elem::u8 && t.dtype != Elem::e8m0 : scale_bytes ? t.dtype != Elem::e4m3 : !is_float_scale(t.dtype)) {
+    r.diag.report("dtype-unexpected", place, describe(t), exponents ? "U8 or F8_E8M0 exponents" : scale_bytes ? "F8_E4M3" : "F32, BF16 or F16");
     return false;
   }
+  if (exponents && t.dtype != row.container) r.diag.report("scale-dtype", place, describe(t), std::string(info(row.container).safetensors));
   const bool grid = row.role == ir::Role::scale;
   const int64_t rows = grid ? blocks(m.n, type.block.rows) : 1, cols = grid ? blocks(m.k, type.block.cols) : 1;
   if (t.elements() == rows * cols) {
@@ -113,7 +130,7 @@ bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m
     }
   }
   const std::string expected =
-      fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, type, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
+      fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, *m.scheme, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
   const int64_t columns = t.shape.empty() ? 1 : t.shape.back();
   if (grid && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 && m.k % columns == 0 &&
       (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128)) {
@@ -158,8 +175,8 @@ std::optional<ir::Stored> read_integers(const Reading& r, const PartRow& row, co
   const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
   if (!s) {
     r.diag.report("scale-shape", place, describe(t),
-                  fmt::format("{} [{}] for a weight [{}, {}] with {}", info(row.container).safetensors,
-                              fmt::join(part_shape(row, m.scheme->weight, m.n, m.k), ","), m.n, m.k, ir::to_string(m.scheme->weight)));
+                  fmt::format("{} [{}] for a weight [{}, {}] with {}", info(row.container).safetensors, fmt::join(part_shape(row, *m.scheme, m.n, m.k), ","),
+                              m.n, m.k, ir::to_string(m.scheme->weight)));
     return s;
   }
   if (row.role != ir::Role::shape) return s;
@@ -170,6 +187,31 @@ std::optional<ir::Stored> read_integers(const Reading& r, const PartRow& row, co
   return s;
 }
 
+// Numbers of the model's own dtype beside the codes: what inputs are multiplied by, the factors of a low-rank part.
+bool is_vector(ir::Role role) {
+  return role == ir::Role::prescale || role == ir::Role::lowrank_a || role == ir::Role::lowrank_b;
+}
+
+bool read_floats(const Reading& r, const PartRow& row, ir::Module& m, const TensorInfo& t) {
+  const std::vector<int64_t> usual = part_shape(row, *m.scheme, m.n, m.k);
+  int64_t count = 1;
+  for (const int64_t d : usual) count *= d;
+  const bool rank_one = row.role == ir::Role::prescale && t.elements() == m.k;
+  if (!is_float_scale(t.dtype) || (t.shape != usual && !rank_one)) {
+    r.diag.report(is_float_scale(t.dtype) ? "scale-shape" : "dtype-unexpected",
+                  {.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path}, describe(t),
+                  fmt::format("BF16, F16 or F32 [{}] for a weight [{}, {}] with {}", fmt::join(usual, ","), m.n, m.k, ir::to_string(*m.scheme)));
+    return false;
+  }
+  const bool matrix = usual.size() == 2;
+  ir::Stored s = r.stored(t, row.role, t.dtype, matrix ? usual[0] : 1, matrix ? usual[1] : m.k);
+  OriginEntry shape;
+  if (t.shape != usual) shape.shape = t.shape;
+  s.deviation = to_text(shape);
+  m.parts.push_back(std::move(s));
+  return true;
+}
+
 }  // namespace
 
 const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
@@ -178,18 +220,25 @@ const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme) {
   return nullptr;
 }
 
-std::vector<int64_t> part_shape(const PartRow& row, const ir::QuantType& t, int64_t n, int64_t k) {
+std::vector<int64_t> part_shape(const PartRow& row, const ir::Scheme& scheme, int64_t n, int64_t k) {
+  const ir::QuantType& t = scheme.weight;
   const int64_t cols = blocks(k, t.block.cols);
   const int64_t rows = row.packing == Packing::words_along_rows ? ir::dense_words(blocks(n, t.block.rows), bits(t.code)) : blocks(n, t.block.rows);
   switch (row.rank) {
     case Rank::matrix:
       if (row.packing == Packing::words_along_columns) return {n, ir::dense_words(k, bits(t.code))};
+      if (row.packing == Packing::row_pairs) return {n / 2, k};
+      if (row.packing == Packing::high_first) return {n, k / 2};
       if (row.container == Elem::i8) return {n, k};
       return {n, k * bits(t.code) / bits(row.container)};
     case Rank::columns:
       return {k};
     case Rank::pair:
       return {2};
+    case Rank::factor_a:
+      return {scheme.features.lowrank, k};
+    case Rank::factor_b:
+      return {n, scheme.features.lowrank};
     case Rank::scalar0:
       return {};
     case Rank::scalar1:
@@ -226,14 +275,13 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
     r.claim(*t);
     const Place place{.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path};
     if (is_code) {
-      const bool packed = part.packing != Packing::none;
       const Elem elem = part.container == Elem::i8 ? Elem::i8 : scheme.weight.code;  // codes of fewer bits lie one to a byte there
-      if (t->dtype != part.container || (!packed && !code_size(*t, elem, m.n, m.k))) {
+      const std::optional<ir::View> view = t->dtype == part.container ? code_view(r, m, part, *t, elem, m.n, m.k) : std::nullopt;
+      if (t->dtype != part.container || (!view && part.packing != Packing::words_along_columns)) {
         r.diag.report("dtype-unexpected", place, describe(*t), fmt::format("{} [n, k] codes of {}", info(part.container).safetensors, ir::to_string(scheme)));
         return false;
       }
-      std::optional<ir::View> view;
-      if (packed && !(view = packed_size(r, m, *t, bits(elem), m.n, m.k))) {
+      if (!view) {
         r.diag.report("weight-shape", place, describe(*t), fmt::format("[n, words]: words of 32 bits that hold {} columns of {}", m.k, info(elem).name));
         return false;
       }
@@ -249,16 +297,21 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
         return false;
       }
       m.parts.push_back(r.stored(*t, part.role, elem, m.n, m.k));
-      if (view) m.parts.back().view = *view;
+      m.parts.back().view = *view;
+      // One label has two packings; the way back is told of the rarer one by its shape.
+      if (part.packing == Packing::high_first) m.parts.back().deviation = to_text(OriginEntry{.dtype = {}, .shape = t->shape, .bits = {}});
     } else if (part.role == ir::Role::zero || part.role == ir::Role::order || part.role == ir::Role::shape || part.role == ir::Role::input_zero) {
       std::optional<ir::Stored> s = read_integers(r, part, m, *t);
       ok &= s.has_value();
       if (s) m.parts.push_back(std::move(*s));
+    } else if (is_vector(part.role)) {
+      ok &= read_floats(r, part, m, *t);
     } else if (check_scale(r, row, part, m, *t)) {
       const bool grid = part.role == ir::Role::scale;
-      ir::Stored s = r.stored(*t, part.role, t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1, grid ? blocks(m.k, scheme.weight.block.cols) : 1);
+      ir::Stored s = r.stored(*t, part.role, part.form == ir::ScaleForm::exponent ? Elem::e8m0 : t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1,
+                              grid ? blocks(m.k, scheme.weight.block.cols) : 1);
       s.form = part.form;
-      s.deviation = deviation(part, *t, part_shape(part, scheme.weight, m.n, m.k));
+      s.deviation = deviation(part, *t, part_shape(part, scheme, m.n, m.k));
       m.parts.push_back(std::move(s));
     } else {
       ok = false;

@@ -12,19 +12,22 @@ namespace qb {
 
 // The rank in which a dialect writes a scale. Readers accept every rank with the right number of elements.
 enum class Rank : uint8_t {
-  matrix,   // the code itself
-  scalar0,  // []
-  scalar1,  // [1]
-  vector,   // [n]
-  column,   // [n,1]
-  grid,     // [ceil(n/rows), ceil(k/cols)]
-  grid4,    // [ceil(n/rows), 1, ceil(k/cols), 1], and [] for a single block
-  columns,  // [k]
-  pair,     // [2]: n and k, as numbers
+  matrix,    // the code itself
+  scalar0,   // []
+  scalar1,   // [1]
+  vector,    // [n]
+  column,    // [n,1]
+  grid,      // [ceil(n/rows), ceil(k/cols)]
+  grid4,     // [ceil(n/rows), 1, ceil(k/cols), 1], and [] for a single block
+  columns,   // [k]
+  pair,      // [2]: n and k, as numbers
+  factor_a,  // [r,k] of a low-rank part
+  factor_b,  // [n,r]
 };
 
-// Integer codes that do not lie one to a byte: streams of bits in 32-bit words, in offset binary, along the columns or along the rows.
-enum class Packing : uint8_t { none, words_along_columns, words_along_rows };
+// Integer codes that do not lie one to a byte: streams of bits in 32-bit words, in offset binary, along the columns or along the rows; nibbles as
+// ir::Nibbles says.
+enum class Packing : uint8_t { none, words_along_columns, words_along_rows, row_pairs, high_first };
 
 enum class Presence : uint8_t { required, optional };
 
@@ -49,7 +52,7 @@ struct Row {
 const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme);
 
 // Shape in which a part is written for a matrix n x k.
-std::vector<int64_t> part_shape(const PartRow&, const ir::QuantType&, int64_t n, int64_t k);
+std::vector<int64_t> part_shape(const PartRow&, const ir::Scheme&, int64_t n, int64_t k);
 
 // Claims the row's tensors for a module whose scheme is set and fills its parts, n and k. Problems: weight-missing, scale-missing, input-scale-missing,
 // dtype-unexpected, weight-shape, scale-shape, group-size-mismatch, packed-shape-mismatch. False when the module cannot be used.

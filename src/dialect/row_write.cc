@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 
 #include "dialect/row.h"
 #include "num/codec.h"
@@ -82,7 +83,7 @@ Target target_of(const PartRow& part, const ir::Module& m, Elem found) {
   const bool keep = part.any_float && (found == Elem::f32 || found == Elem::f16 || found == Elem::bf16);
   return {.name = fmt::format("{}.{}", m.path, part.suffix),
           .dtype = keep ? found : part.container,
-          .shape = part_shape(part, m.scheme->weight, m.n, m.k),
+          .shape = part_shape(part, *m.scheme, m.n, m.k),
           .form = part.form};
 }
 
@@ -97,6 +98,18 @@ void write_shape(const PartRow& part, const ir::Module& m, Export& out) {
   p.ops.emplace_back(prog::Literal{Elem::i64, numbers({m.n, m.k})});
   p.outputs.push_back({.name = fmt::format("{}.{}", m.path, part.suffix), .dtype = Elem::i64, .shape = {2}, .value = 0});
   out.programs.push_back(std::move(p));
+}
+
+// Appends the op that packs the codes in value `v` as the row stores them.
+void pack_codes(Program& p, const PartRow& part, ValueId v, Elem code) {
+  if (part.packing == Packing::row_pairs) {
+    p.row_multiple = std::lcm(p.row_multiple, int64_t{2});
+    p.ops.emplace_back(prog::PackNibbles{v, ir::Nibbles::row_pairs});
+  } else if (part.packing == Packing::high_first) {
+    p.ops.emplace_back(prog::PackNibbles{v, ir::Nibbles::high_first});
+  } else {
+    p.ops.emplace_back(prog::PackWords{v, bits(code)});
+  }
 }
 
 // One program makes all tensors of a weight that is quantized now.
@@ -134,10 +147,10 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
     }
     const Target target = target_of(part, m, elem);
     if (part.role == ir::Role::code && part.packing != Packing::none) {
-      p.ops.emplace_back(prog::PackWords{1, bits(type.code)});
+      pack_codes(p, part, 1, type.code);
       v = next++;
     }
-    if (part.role != ir::Role::code) v = convert(p, v, elem, form, target, next);
+    if (part.role != ir::Role::code && part.form != ir::ScaleForm::exponent) v = convert(p, v, elem, form, target, next);
     p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = v});
   }
   // Wider elements first keeps every tensor of the file aligned.
@@ -169,6 +182,8 @@ bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored&
   if (s.container != target.dtype || s.shape != target.shape) return false;
   const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
   if (part.packing == Packing::none) return s.view == ir::row_major(rows, cols, bits(s.elem));
+  if (part.packing == Packing::row_pairs) return s.view == ir::nibbles(rows, cols, ir::Nibbles::row_pairs);
+  if (part.packing == Packing::high_first) return s.view == ir::nibbles(rows, cols, ir::Nibbles::high_first);
   const int axis = part.packing == Packing::words_along_rows ? 0 : 1;
   const std::optional<ir::View> usual = ir::packed_words(rows, cols, bits(s.elem), axis, target.shape[static_cast<size_t>(axis)]);
   return usual && s.view == *usual;
@@ -177,6 +192,7 @@ bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored&
 // Integer codes, repacked where the row stores them otherwise.
 void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, Export& out) {
   const Target target = target_of(part, m, s.container);
+  if (!s.deviation.empty()) out.origin.tensors[target.name] = s.deviation;
   if (lies_as_written(part, m, s)) return copy_bytes(s, target.name, out);
   Program p;
   p.rows = m.n;
@@ -184,7 +200,7 @@ void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, 
   if (part.packing == Packing::none)
     p.ops.emplace_back(prog::Copy{0});
   else
-    p.ops.emplace_back(prog::PackWords{0, bits(m.scheme->weight.code)});
+    pack_codes(p, part, 0, m.scheme->weight.code);
   p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = 1});
   out.programs.push_back(std::move(p));
 }
@@ -210,6 +226,7 @@ void write_stored(const ir::Stored& s, Target target, const WriteContext& contex
     if (count == s.view.dims[0] * s.view.dims[1]) target.shape = *origin.shape;
   }
   if (origin.dtype && info(*origin.dtype).is_float && target.dtype == Elem::f32 && narrow_is_exact(s, *origin.dtype, context)) target.dtype = *origin.dtype;
+  if (origin.dtype && target.form == ir::ScaleForm::exponent && (*origin.dtype == Elem::u8 || *origin.dtype == Elem::e8m0)) target.dtype = *origin.dtype;
   const OriginEntry back = way_back(s, target);
   if (!back.empty()) out.origin.tensors[target.name] = to_text(back);
   const std::string bits = original_bits(s, origin, target);
@@ -221,7 +238,8 @@ void write_stored(const ir::Stored& s, Target target, const WriteContext& contex
   } else {
     const bool scalar = s.view.dims[0] == 1 && s.view.dims[1] == 1;
     p.inputs.push_back(prog::input_of(s, scalar ? 0 : 1));
-    if (s.form == target.form && s.container == target.dtype) {
+    // Exponents are bytes, whether the file calls them U8 or F8_E8M0.
+    if (s.form == target.form && (s.container == target.dtype || s.form == ir::ScaleForm::exponent)) {
       p.ops.emplace_back(prog::Copy{0});
       v = next++;
     } else {

@@ -110,6 +110,19 @@ Result<void> BlockRun::run(const prog::Dequantize& op, prog::ValueId to) const {
   return ops::dequantize(a);
 }
 
+Result<void> BlockRun::run(const prog::Fold& op, prog::ValueId to) const {
+  ops::FoldArgs f{.rows = count(op.src), .cols = c_.type(op.src).cols};
+  const auto floats = [this](prog::ValueId v) { return v == -1 ? nullptr : reinterpret_cast<const float*>(at(v)); };
+  f.src = floats(op.src);
+  f.a = floats(op.a);
+  f.b = floats(op.b);
+  f.prescale = floats(op.prescale);
+  f.rank = op.b == -1 ? 0 : c_.type(op.b).cols;
+  f.out = reinterpret_cast<float*>(at(to));
+  ops::fold(f);
+  return {};
+}
+
 Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   if (elements(op.src) == 0) return {};
   recipe::Args a{};
@@ -136,6 +149,11 @@ Result<void> BlockRun::run(const prog::Pack& op, prog::ValueId to) const {
 
 Result<void> BlockRun::run(const prog::PackWords& op, prog::ValueId to) const {
   ops::pack_words(at(op.src), count(op.src), c_.type(op.src).cols, op.bits, at(to));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::PackNibbles& op, prog::ValueId to) const {
+  ops::pack_nibbles(at(op.src), count(op.src), c_.type(op.src).cols, op.order, at(to));
   return {};
 }
 

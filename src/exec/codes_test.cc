@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 
+#include "exec/ops.h"
 #include "exec/test_support.h"
 #include "prog/typing.h"
 
@@ -207,6 +208,38 @@ TEST(PackWords, GoldenVectorsAndTheWayBack) {
     Context context;
     EXPECT_EQ(as<int8_t>(run_whole(p, source, context)[0]), codes);
   }
+}
+
+TEST(PackNibbles, GoldenVectorsAndTheWayBack) {
+  constexpr int64_t rows = 6, cols = 10;
+  const std::vector<int8_t> codes = random_codes(rows * cols, 4, 3);
+  for (const ir::Nibbles order : {ir::Nibbles::row_pairs, ir::Nibbles::high_first}) {
+    Memory source;
+    Context context;
+    prog::Program p;
+    p.rows = rows;
+    p.row_multiple = 2;
+    p.inputs = {source.add("codes", Elem::i8, rows, cols, bytes_of(codes))};
+    p.ops.emplace_back(prog::PackNibbles{0, order});
+    p.outputs = {{"out", Elem::u8, {rows * cols / 2}, 1}};
+    const std::vector<Bytes> stored = run_whole(p, source, context);
+    EXPECT_EQ(run_rows(p, 2, 0, source, context), stored);
+    prog::Program back;
+    back.rows = rows;
+    back.inputs = {source.add("packed", Elem::int4, 1, 1, stored[0])};
+    back.inputs[0].view = ir::nibbles(rows, cols, order);
+    back.ops.emplace_back(prog::Copy{0});
+    back.outputs = {{"out", Elem::i8, {rows, cols}, 1}};
+    for (const int64_t height : {int64_t{1}, int64_t{3}, rows}) EXPECT_EQ(as<int8_t>(run_rows(back, height, 0, source, context)[0]), codes) << height;
+  }
+  const auto packed = [](const std::vector<int8_t>& numbers, int64_t height, ir::Nibbles order) {
+    std::vector<uint8_t> bytes(numbers.size() / 2);
+    ops::pack_nibbles(reinterpret_cast<const std::byte*>(numbers.data()), height, static_cast<int64_t>(numbers.size()) / height, order,
+                      reinterpret_cast<std::byte*>(bytes.data()));
+    return bytes;
+  };
+  EXPECT_EQ(packed({-8, 7, 1, -1, 0, 3, 5, -4}, 4, ir::Nibbles::row_pairs), (std::vector<uint8_t>{0x18, 0xF7, 0x50, 0xC3}));
+  EXPECT_EQ(packed({-8, 7, 1, -1}, 1, ir::Nibbles::high_first), (std::vector<uint8_t>{0x0F, 0x97}));
 }
 
 }  // namespace

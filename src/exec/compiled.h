@@ -71,9 +71,11 @@ class BlockRun {
   Result<void> run(const prog::Recode&, prog::ValueId) const;
   Result<void> run(const prog::Rescale&, prog::ValueId) const;
   Result<void> run(const prog::Dequantize&, prog::ValueId) const;
+  Result<void> run(const prog::Fold&, prog::ValueId) const;
   Result<void> run(const prog::Quantize&, prog::ValueId) const;
   Result<void> run(const prog::Pack&, prog::ValueId) const;
   Result<void> run(const prog::PackWords&, prog::ValueId) const;
+  Result<void> run(const prog::PackNibbles&, prog::ValueId) const;
 
   const Compiled& c_;
   RowRange rows_;

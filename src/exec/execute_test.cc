@@ -204,6 +204,34 @@ TEST(Dequantize, IsTheExactProductRoundedOnce) {
   }
 }
 
+TEST(Fold, AddsTheFactorsAndScalesTheColumns) {
+  constexpr int64_t n = 5, k = 6, r = 2;
+  const auto w = random_floats(n * k, 1, -1.0F, 1.0F), a = random_floats(r * k, 2, -1.0F, 1.0F), b = random_floats(n * r, 3, -1.0F, 1.0F),
+             s = random_floats(k, 4, 0.5F, 2.0F);
+  for (const bool factors : {false, true}) {
+    for (const bool scales : {false, true}) {
+      Memory m;
+      prog::Program p;
+      p.rows = n;
+      p.inputs = {m.add("w", Elem::f32, n, k, bytes_of(w)), m.add("a", Elem::f32, 1, r * k, bytes_of(a), 0), m.add("b", Elem::f32, n, r, bytes_of(b)),
+                  m.add("s", Elem::f32, 1, k, bytes_of(s), 0)};
+      p.ops.emplace_back(prog::Fold{.src = 0, .a = factors ? 1 : -1, .b = factors ? 2 : -1, .prescale = scales ? 3 : -1});
+      p.outputs = {{"out", Elem::f32, {n, k}, 4}};
+      Context context;
+      const std::vector<Bytes> whole = run_whole(p, m, context);
+      const auto out = as<float>(whole[0]);
+      for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < k; ++j) {
+          double want = static_cast<double>(w[i * k + j]);
+          for (size_t t = 0; factors && t < r; ++t) want += static_cast<double>(b[i * r + t]) * static_cast<double>(a[t * k + j]);
+          EXPECT_EQ(out[i * k + j], static_cast<float>(want * (scales ? static_cast<double>(s[j]) : 1.0)));
+        }
+      }
+      EXPECT_EQ(run_rows(p, 2, 0, m, context), whole);
+    }
+  }
+}
+
 TEST(Dequantize, KeepsTheSignOfZeroAndNan) {
   Memory m;
   prog::Program p;

@@ -176,6 +176,19 @@ Result<void> dequantize(const DequantizeArgs& a) {
   return {};
 }
 
+void fold(const FoldArgs& f) {
+  std::vector<double> sum(static_cast<size_t>(f.cols));
+  for (int64_t i = 0; i < f.rows; ++i) {
+    for (int64_t j = 0; j < f.cols; ++j) sum[static_cast<size_t>(j)] = static_cast<double>(f.src[i * f.cols + j]);
+    for (int64_t r = 0; r < f.rank; ++r) {
+      const auto b = static_cast<double>(f.b[i * f.rank + r]);
+      for (int64_t j = 0; j < f.cols; ++j) sum[static_cast<size_t>(j)] += b * static_cast<double>(f.a[r * f.cols + j]);
+    }
+    for (int64_t j = 0; j < f.cols; ++j)
+      f.out[i * f.cols + j] = static_cast<float>(sum[static_cast<size_t>(j)] * (f.prescale == nullptr ? 1.0 : static_cast<double>(f.prescale[j])));
+  }
+}
+
 void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words) {
   const int64_t row_words = ir::dense_words(cols, width);
   const uint64_t mask = (uint64_t{1} << width) - 1, bias = uint64_t{1} << (width - 1);
@@ -193,6 +206,20 @@ void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, s
       filled -= 32;
     }
     if (filled > 0) store<uint32_t>(words, word, static_cast<uint32_t>(stream));
+  }
+}
+
+void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes) {
+  if (order == ir::Nibbles::high_first) {
+    for (int64_t i = 0; i < rows * cols / 2; ++i) {
+      const unsigned high = std::to_integer<unsigned>(codes[2 * i]) + 8, low = std::to_integer<unsigned>(codes[2 * i + 1]) + 8;
+      bytes[i] = static_cast<std::byte>((high & 15U) << 4 | (low & 15U));
+    }
+    return;
+  }
+  for (int64_t i = 0; i + 1 < rows; i += 2) {
+    const std::byte *low = codes + i * cols, *high = low + cols;
+    for (int64_t j = 0; j < cols; ++j) *bytes++ = (low[j] & std::byte{15}) | (high[j] << 4);
   }
 }
 

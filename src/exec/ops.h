@@ -27,8 +27,19 @@ struct DequantizeArgs {
 // (code - zero) * scale * global in real arithmetic, rounded once to float32. An error where the order names a group that does not exist.
 Result<void> dequantize(const DequantizeArgs&);
 
+struct FoldArgs {
+  const float *src = nullptr, *a = nullptr, *b = nullptr, *prescale = nullptr;  // [rows, cols], [rank, cols], [rows, rank], [cols]; null: without
+  float* out = nullptr;
+  int64_t rows = 0, cols = 0, rank = 0;
+};
+// prog::Fold.
+void fold(const FoldArgs&);
+
 // Codes as a stream of `width` bits each in offset binary, every row from a whole word on.
 void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words);
+
+// Codes of four bits, two to a byte; `rows` (of pairs of rows) or `cols` is even.
+void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes);
 
 // rows x cols codes, every row from a whole byte on, in the layout's order: ceil(rows / 16) panels (or `rows` rows) of ir::panel_bytes.
 void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst);

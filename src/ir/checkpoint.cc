@@ -20,6 +20,14 @@ std::string_view to_string(Role r) {
       return "input_scale";
     case Role::input_zero:
       return "input_zero";
+    case Role::prescale:
+      return "prescale";
+    case Role::lowrank_a:
+      return "lowrank_a";
+    case Role::lowrank_b:
+      return "lowrank_b";
+    case Role::stage:
+      return "stage";
     case Role::bias:
       return "bias";
     case Role::k_scale:
@@ -34,6 +42,19 @@ std::string_view to_string(Role r) {
 
 View row_major(int64_t rows, int64_t cols, int bits) {
   return {{rows, cols}, {cols * bits, bits}, 0};
+}
+
+View nibbles(int64_t rows, int64_t cols, Nibbles order) {
+  View v{.dims = {rows, cols}};
+  if (order == Nibbles::row_pairs) {
+    v.stride = {cols * 8, 8};
+    v.lanes[0] = {.count = 2, .bit = {0, 4}};
+  } else {
+    v.stride = {cols / 2 * 8, 8};
+    v.lanes[1] = {.count = 2, .bit = {4, 0}};
+    v.offset_binary = true;
+  }
+  return v;
 }
 
 std::optional<View> packed_words(int64_t rows, int64_t cols, int bits, int axis, int64_t words) {

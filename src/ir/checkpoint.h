@@ -15,8 +15,27 @@
 
 namespace qb::ir {
 
-// order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers.
-enum class Role : uint8_t { code, scale, global, zero, order, shape, input_scale, input_zero, bias, k_scale, v_scale, plain };
+// order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers. prescale: what inputs are multiplied by, one
+// number for each column, before anything else is done to them. lowrank_a [r,k], lowrank_b [n,r]: y += (x a^T) b^T. stage: the scale at which kernels may hold
+// dequantized integers as FP8; it has no part in what the weight means.
+enum class Role : uint8_t {
+  code,
+  scale,
+  global,
+  zero,
+  order,
+  shape,
+  input_scale,
+  input_zero,
+  prescale,
+  lowrank_a,
+  lowrank_b,
+  stage,
+  bias,
+  k_scale,
+  v_scale,
+  plain
+};
 std::string_view to_string(Role);
 
 // How a stored scale enters the product. The IR always multiplies; `divide` keeps the stored bits of a reciprocal.
@@ -48,6 +67,10 @@ View row_major(int64_t rows, int64_t cols, int bits);
 // rows x cols codes of `bits` in offset binary, packed along `axis` into 32-bit words: along columns [rows, words], along rows [words, cols]. `words` tells a
 // dense stream from words that hold whole codes only; nothing where it is neither.
 std::optional<View> packed_words(int64_t rows, int64_t cols, int bits, int axis, int64_t words);
+// rows x cols codes of four bits, two to a byte. row_pairs: rows 2i (low) and 2i+1 of one column, two's complement, [rows/2, cols]; high_first: columns 2j
+// (high) and 2j+1 of one row, in offset binary, [rows, cols/2].
+enum class Nibbles : uint8_t { row_pairs, high_first };
+View nibbles(int64_t rows, int64_t cols, Nibbles order);
 // Words of the dense stream.
 inline int64_t dense_words(int64_t count, int bits) {
   return (count * bits + 31) / 32;

@@ -103,9 +103,15 @@ std::string unknown_word(std::string_view text, std::string_view word) {
 struct Parsed {
   QuantType type;
   std::optional<When> when;
+  bool up = false;
 };
 
-// One side of a scheme: <elem>[_granularity][_asym][_static|_dyn][@scale].
+// MX blocks: the run-time rule for their scales is open.
+bool two_rules(const QuantType& t) {
+  return t.scale == ScaleValues::e8m0 && t.block == Block{1, 32};
+}
+
+// One side of a scheme: <elem>[_granularity][_asym][_static|_dyn][_up][@scale].
 Result<Parsed> parse_type(std::string_view text, Side side) {
   Parsed p;
   QuantType& t = p.type;
@@ -162,8 +168,13 @@ Result<Parsed> parse_type(std::string_view text, Side side) {
     p.when = words[i] == "static" ? When::fixed : When::per_call;
     ++i;
   }
+  if (i < words.size() && words[i] == "up") {
+    if (side == Side::weight) return bad(text, "'_up' says how scales of activations are taken at run time; weights have none");
+    p.up = true;
+    ++i;
+  }
   if (i < words.size())
-    return bad(text, fmt::format("unexpected '_{}'; the order is <elem>[_tensor|_channel|_token|_gN|_RxC][_asym][_static|_dyn][@scale]", words[i]));
+    return bad(text, fmt::format("unexpected '_{}'; the order is <elem>[_tensor|_channel|_token|_gN|_RxC][_asym][_static|_dyn][_up][@scale]", words[i]));
   if (code != nullptr && !code->code) {
     if (block || at || p.when || t.zero != Zero::none) return bad(text, fmt::format("{} numbers are plain: they have no scales", code->name));
     t = {.code = code->elem, .scale = ScaleValues::none, .block = {}, .zero = Zero::none};
@@ -205,7 +216,7 @@ std::string to_string(const QuantType& t) {
 std::string to_string(const Activation& a) {
   const std::optional<When> implied = implied_when(a.type);
   if (a.type.plain()) return print_type(a.type, Side::activation, "");
-  return print_type(a.type, Side::activation, implied == a.when ? "" : a.when == When::fixed ? "_static" : "_dyn");
+  return print_type(a.type, Side::activation, fmt::format("{}{}", implied == a.when ? "" : a.when == When::fixed ? "_static" : "_dyn", a.up ? "_up" : ""));
 }
 
 std::string to_string(const Scheme& s) {
@@ -224,7 +235,9 @@ Result<Activation> parse_activation(std::string_view text) {
   const std::optional<When> when = p.when ? p.when : implied_when(p.type);
   if (!when)
     return bad(text, fmt::format("say where the scale comes from: {0}_static (from the checkpoint) or {0}_dyn (at run time)", text.substr(0, text.find('@'))));
-  return Activation{p.type, *when};
+  if (p.up && (!two_rules(p.type) || *when == When::fixed))
+    return bad(text, "'_up' belongs to MX blocks (groups of 32, @e8m0) whose scales are taken at run time");
+  return Activation{p.type, *when, p.up};
 }
 
 Result<Scheme> parse_scheme(std::string_view text) {

@@ -47,10 +47,16 @@ TEST(SchemeText, PrintsAndParsesBackEverythingTheIrCanSay) {
   EXPECT_GT(count, 100000u);
 }
 
+// The rule for run-time scales belongs to MX blocks of activations.
+TEST(SchemeText, OnlyMxBlocksHaveARuleForTheirScales) {
+  for (const char* text : {"mxfp8_up", "mxfp8:fp8_token_up", "mxfp8:mxfp8_static_up", "fp8_128x128:mxfp8_g128_up", "nvfp4:nvfp4_up"})
+    EXPECT_FALSE(parse_scheme(text).ok()) << text;
+}
+
 TEST(SchemeText, ExamplesOfTheDocumentation) {
-  for (const char* text :
-       {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4", "nvfp4_g32",
-        "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn", "fp4_tensor@e4m3"}) {
+  for (const char* text : {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4",
+                           "nvfp4_g32", "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn",
+                           "fp4_tensor@e4m3", "mxfp8:mxfp8_up", "mxfp4:mxfp4_up"}) {
     Result<Scheme> s = parse_scheme(text);
     ASSERT_TRUE(s) << s.error().what;
     EXPECT_EQ(to_string(*s), text);

@@ -42,6 +42,9 @@ enum class When : uint8_t { fixed, per_call };
 struct Activation {
   QuantType type;
   When when = When::per_call;
+  // MX blocks, whose scales are powers of two taken at run time: the least one at which nothing is clamped (ModelOpt), in place of OCP's rule, the exponent of
+  // the largest number less that of the format's largest.
+  bool up = false;
   friend bool operator==(const Activation&, const Activation&) = default;
 };
 

@@ -74,6 +74,24 @@ class Verifier {
     }
   }
 
+  // Engines multiply the inputs of a fused matrix once, or not at all.
+  void prescales(const std::vector<size_t>& group) {
+    const Stored* with = nullptr;
+    std::string without;
+    for (size_t i : group) {
+      const Module& m = c_.modules[i];
+      if (const Stored* s = m.part(Role::prescale); s != nullptr)
+        with = s;
+      else
+        without += (without.empty() ? "" : ", ") + m.path;
+    }
+    if (with == nullptr || without.empty()) return;
+    diag_.report(
+        "fused-prescale-mismatch",
+        {.file = files_[with->file], .tensor = with->tensor, .module = c_.topology.modules[static_cast<size_t>(c_.modules[group.front()].topology)].fused},
+        "none for " + without, "one for each module that reads the same input, or for none");
+  }
+
   void explained(const Module& m) {
     if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && m.part(Role::code) != nullptr && !m.scheme && m.why.empty())
       diag_.report("module-unexplained", {.module = m.path}, "no scheme and no reason for having none", "one of the two");
@@ -107,7 +125,10 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
     v.scalars(m);
     v.explained(m);
   }
-  for (const std::vector<size_t>& group : fused_groups(c)) v.fused(group);
+  for (const std::vector<size_t>& group : fused_groups(c)) {
+    v.fused(group);
+    v.prescales(group);
+  }
 }
 
 }  // namespace qb::ir

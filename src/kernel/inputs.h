@@ -3,6 +3,8 @@
 //   fp8, fixed scale s       e4m3(x / s) * s
 //   fp8, a scale taken here  s = max(amax / 448, 1e-12) over the tensor, the token or a group of it; e4m3(x / s) * s
 //   fp8, a group @e8m0       s rounded up to a power of two
+//   mxfp8, mxfp4             s = 2^(floor(log2 amax) - e) over 32, e the exponent of the format's largest number; clamp, element(x / s) * s
+//   mxfp8_up, mxfp4_up       s = the least power of two that is not below amax / largest
 //   nvfp4, fixed scale g     b = e4m3(amax / 6 / g) over 16; d = b * g; e2m1(x / d) * d, and 0 where d is 0
 //
 //   int<b>, fixed scale s    (clamp(round(x / s + z)) - z) * s in numbers of b bits, z the fixed zero point or 0
@@ -22,8 +24,11 @@
 
 namespace qb::kernel {
 
-enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, fp8_group_e8m0, nvfp4 };
+enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, fp8_group_e8m0, nvfp4, mxfp8, mxfp8_up, mxfp4, mxfp4_up };
 
+inline bool is_mx(Quantization q) {
+  return q >= Quantization::mxfp8;
+}
 inline bool is_group(Quantization q) {
   return q == Quantization::fp8_group || q == Quantization::fp8_group_e8m0;
 }
@@ -37,7 +42,12 @@ inline std::optional<Quantization> quantization_of(const Problem& p) {
   if (t.zero != ir::Zero::none) return std::nullopt;
   if (t.plain()) return t.code == Elem::bf16 ? std::optional(Quantization::bf16) : std::nullopt;
   if (t.code == Elem::e2m1 && t.two_level() && t.block == ir::Block{1, 16} && fixed && p.k % 16 == 0) return Quantization::nvfp4;
-  // Groups of 32 are MX blocks, whose scales follow another rule.
+  // Groups of 32 are MX blocks, whose scales follow rules of their own.
+  if (t.scale == ir::ScaleValues::e8m0 && !fixed && t.block == ir::Block{1, 32}) {
+    const bool up = p.scheme.input->up;
+    if (t.code == Elem::e4m3) return up ? Quantization::mxfp8_up : Quantization::mxfp8;
+    if (t.code == Elem::e2m1) return up ? Quantization::mxfp4_up : Quantization::mxfp4;
+  }
   if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::e8m0 && !fixed && t.block.rows == 1 && t.block.cols > 32) return Quantization::fp8_group_e8m0;
   if (t.code != Elem::e4m3 || t.scale != ir::ScaleValues::any) return std::nullopt;
   if (t.block == ir::Block{0, 0}) return fixed ? Quantization::fp8_fixed : Quantization::fp8_tensor;
@@ -104,6 +114,18 @@ QB_INLINE float fp8_scale_e8m0(float a) {
 }
 QB_INLINE float group_scale(Quantization q, float a) {
   return q == Quantization::fp8_group_e8m0 ? fp8_scale_e8m0(a) : fp8_scale(a);
+}
+
+// The scale of an MX block with its largest magnitude `a`; NaN stays.
+QB_INLINE float mx_scale(Quantization q, float a) {
+  const bool fp8 = q == Quantization::mxfp8 || q == Quantization::mxfp8_up, up = q == Quantization::mxfp8_up || q == Quantization::mxfp4_up;
+  const uint32_t bits = std::bit_cast<uint32_t>(a), fraction = bits & 0x7FFFFFU;
+  if (bits > f32_inf_bits) return a;
+  // 448 = 1.75 * 2^8, 6 = 1.5 * 2^2: above that fraction the next power is needed.
+  int e = static_cast<int>(bits >> 23) - 127 - (fp8 ? 8 : 2);
+  if (up && fraction > (fp8 ? 0x600000U : 0x400000U)) ++e;
+  e = e < -127 ? -127 : e > 127 ? 127 : e;
+  return std::bit_cast<float>(e == -127 ? 0x400000U : static_cast<uint32_t>(e + 127) << 23);
 }
 
 // The number that a store keeps: as it is, or as bfloat16, which all codes are exactly.

@@ -1,4 +1,4 @@
-// The reference: every scheme of plain, integer, FP8 and NVFP4 weights, with activations by the formulas of inputs.h, read as they are stored.
+// The reference: every scheme of plain, integer, FP8, FP4 and MX weights, with activations by the formulas of inputs.h, read as they are stored.
 //
 // Weights are dequantized a piece of a row at a time (code * scale * global, rounded once to float32) and multiplied in double, 16 sums side by side that are
 // added in pairs: the same bits on every machine, for every number of tokens and threads. Goals: to be read, and to be checked against; it decodes a row once
@@ -111,6 +111,20 @@ void prepare(const RunArgs& a) noexcept {
         for (int64_t j = 0; j < p.k; j += group) {
           const int64_t count = std::min(group, p.k - j);
           fp8(a.x + row + j, count, inputs::group_scale(q, inputs::amax(a.x + row + j, count)), out + row + j);
+        }
+      }
+      return;
+    }
+    case Quantization::mxfp8:
+    case Quantization::mxfp8_up:
+    case Quantization::mxfp4:
+    case Quantization::mxfp4_up: {
+      const bool bytes = p.scheme.input->type.code == Elem::e4m3;
+      for (int64_t row = 0; row < all; row += p.k) {
+        for (int64_t j = 0; j < p.k; j += 32) {
+          const int64_t end = row + std::min(j + 32, p.k);
+          const float s = inputs::mx_scale(q, inputs::amax(a.x + row + j, end - row - j));
+          for (int64_t i = row + j; i < end; ++i) out[i] = (bytes ? inputs::to_e4m3(a.x[i] / s) : inputs::to_e2m1(a.x[i] / s)) * s;
         }
       }
       return;

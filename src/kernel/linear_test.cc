@@ -148,6 +148,30 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
       }
       break;
     }
+    case Quantization::mxfp8:
+    case Quantization::mxfp8_up:
+    case Quantization::mxfp4:
+    case Quantization::mxfp4_up: {
+      const bool bytes = p.scheme.input->type.code == Elem::e4m3;
+      const double largest = bytes ? 448 : 6;
+      for (size_t i = 0; i < x.size(); i += k) {
+        for (size_t j = i; j < i + k; j += 32) {
+          const size_t end = std::min(j + 32, i + k);
+          const float a = amax(j, end - j);
+          int e = a > 0 ? std::ilogb(p.scheme.input->up ? static_cast<double>(a) / largest : static_cast<double>(a)) : -200;
+          if (!p.scheme.input->up)
+            e -= bytes ? 8 : 2;
+          else if (a > 0 && std::ldexp(largest, e) < static_cast<double>(a))
+            ++e;
+          const double s = std::isnan(a) ? static_cast<double>(a) : std::ldexp(1.0, std::clamp(e, -127, 127));
+          for (size_t n = j; n < end; ++n) {
+            const auto q = static_cast<float>(static_cast<double>(x[n]) / s);
+            out[n] = s * static_cast<double>(bytes ? decode_e4m3(encode_e4m3_sat(q)) : std::isnan(q) ? q : decode_e2m1(encode_e2m1(q)));
+          }
+        }
+      }
+      break;
+    }
     case Quantization::nvfp4:
       for (size_t i = 0; i < x.size(); i += 16) {
         const float s = decode_e4m3(encode_e4m3_sat(amax(i, 16) / 6.0F / input_scale)), d = s * input_scale;
@@ -254,6 +278,10 @@ constexpr std::string_view schemes[] = {"bf16",
                                         "nvfp4:fp8_token",
                                         "mxfp4",
                                         "mxfp8",
+                                        "mxfp4:mxfp4",
+                                        "mxfp4:mxfp4_up",
+                                        "mxfp8:mxfp8",
+                                        "mxfp8:mxfp8_up",
                                         "int8_channel"};
 
 class EveryKernel : public testing::TestWithParam<const Kernel*> {
@@ -389,7 +417,7 @@ TEST(Kernels, RefuseInWords) {
     return std::string("absent");
   };
   EXPECT_EQ(why("linear_ref", "fp6e2m3_g128", Inputs::bf16), "knows no fp6e2m3_g128 weights");
-  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::as_scheme), "knows no activations of the kind mxfp8");
+  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_g128", Inputs::bf16), "knows scales of a tensor, of a channel and of 128 x 128 weights, these are fp8_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),

@@ -55,6 +55,11 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
         inputs::fp8_codes(x + first, count, s, out + first);
       }
       break;
+    case Quantization::mxfp8:
+    case Quantization::mxfp8_up:
+    case Quantization::mxfp4:
+    case Quantization::mxfp4_up:
+      break;  // not accepted
     case Quantization::nvfp4:
       scale = input_scale;
       inputs::nvfp4_codes(x, p.k, input_scale, out);

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "exec/ops.h"
 #include "num/codec.h"
 
 namespace qb::layer {
@@ -41,24 +43,52 @@ bool is_row_elem(Elem e) {
 Result<Embedding> Embedding::load(const ir::Module& module, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
   const ir::Stored* code = module.part(ir::Role::code);
   if (code == nullptr) return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", module.path)};
-  if (module.scheme || !is_row_elem(code->elem)) {
-    return Error{Errc::invalid_argument,
-                 fmt::format("{}: a quantized embedding is not supported by the runtime (tensor {}, {})", module.path, code->tensor, info(code->elem).name)};
-  }
+  const auto cannot = [&](std::string why) { return Error{Errc::invalid_argument, fmt::format("{}: {} (tensor {})", module.path, why, code->tensor)}; };
+  if (!module.scheme && !is_row_elem(code->elem)) return cannot(fmt::format("an embedding of {} is not supported by the runtime", info(code->elem).name));
   Embedding e;
-  e.elem_ = code->elem;
+  e.elem_ = is_integer_code(code->elem) ? Elem::i8 : code->elem;
   e.n_ = module.n;
   e.k_ = module.k;
   prog::Program p;
   p.rows = e.n_;
-  p.inputs.push_back(prog::input_of(*code, 1));
-  p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = code->tensor, .dtype = code->elem, .shape = {e.n_, e.k_}, .value = 1});
-  e.bytes_ = prog::output_bytes(p.outputs[0]);
-  QB_ASSIGN(const std::span<std::byte> into, arena.take(e.bytes_));
-  e.data_ = into.data();
-  const std::span<std::byte> outputs[] = {into};
+  std::vector<const std::byte**> to;
+  const auto add = [&](const ir::Stored& s, int64_t rows_per, Elem elem, const std::byte*& at) {
+    p.inputs.push_back(prog::input_of(s, rows_per));
+    p.outputs.push_back({.name = s.tensor, .dtype = elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 0});
+    to.push_back(&at);
+  };
+  add(*code, 1, e.elem_, e.data_);
+  if (module.scheme) {
+    if (module.scheme->features.prescale || module.scheme->features.lowrank > 0) return cannot("an embedding whose inputs are scaled makes no sense");
+    const ir::QuantType& type = module.scheme->weight;
+    const ir::Stored* scale = module.part(ir::Role::scale);
+    if (scale == nullptr) return cannot("the checkpoint has no scales for it");
+    e.quantized_ = prog::Dequantize{.type = type, .code = 0, .scale = 1, .scale_form = scale->form};
+    e.scale_elem_ = scale->elem;
+    add(*scale, type.block.rows, scale->elem, e.scales_);
+    if (const ir::Stored* zero = module.part(ir::Role::zero); zero != nullptr) add(*zero, type.block.rows, Elem::i8, e.zeros_);
+    if (const ir::Stored* order = module.part(ir::Role::order); order != nullptr) add(*order, 0, order->elem, e.order_);
+    if (const ir::Stored* global = module.part(ir::Role::global); global != nullptr) {
+      if (!global->value) return cannot("the value of its second-level scale is not known");
+      e.global_ = static_cast<float>(*global->value);
+      e.quantized_->global_form = global->form;
+    }
+    p.row_multiple = std::max(type.block.rows, 1);
+  }
+  const auto inputs = static_cast<prog::ValueId>(p.inputs.size());
+  for (prog::ValueId i = 0; i < inputs; ++i) {
+    p.ops.emplace_back(prog::Copy{i});
+    p.outputs[static_cast<size_t>(i)].value = inputs + i;
+  }
+  std::vector<std::span<std::byte>> outputs;
+  for (size_t i = 0; i < p.outputs.size(); ++i) {
+    QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(p.outputs[i])));
+    outputs.push_back(into);
+    *to[i] = into.data();
+    e.bytes_ += into.size();
+  }
   QB_TRY(run_into(p, source, outputs, options.pool, context));
+  if (e.order_ != nullptr) QB_TRY(e.check_order(module.path));
   return e;
 }
 
@@ -76,10 +106,35 @@ Result<Embedding> Embedding::share(const Linear& head) {
   return e;
 }
 
+// The groups that an order names exist: one row shows it for all.
+Result<void> Embedding::check_order(const std::string& path) const {
+  std::vector<float> row(static_cast<size_t>(k_));
+  if (dequantize(0, row.data())) return {};
+  return Error{Errc::bad_input, fmt::format("{}: the order of its groups names one that has no scale", path)};
+}
+
+bool Embedding::dequantize(int64_t row, float* out) const {
+  const ir::Block block = quantized_->type.block;
+  const int64_t groups = block.cols == 0 ? 1 : (k_ + block.cols - 1) / block.cols, at = (block.rows == 0 ? 0 : row / block.rows) * groups;
+  ops::DequantizeArgs a{.op = *quantized_};
+  a.code = data_ + row * (k_ * bits(elem_) / 8);
+  a.scale = scales_ + at * bits(scale_elem_) / 8;
+  a.scale_elem = scale_elem_;
+  if (quantized_->type.two_level()) a.global = reinterpret_cast<const std::byte*>(&global_);
+  if (zeros_ != nullptr) a.zero = zeros_ + at;
+  a.order = order_;
+  a.out = reinterpret_cast<std::byte*>(out);
+  a.rows = 1;
+  a.cols = k_;
+  return ops::dequantize(a).ok();
+}
+
 void Embedding::gather(std::span<const int32_t> ids, float* out) const {
   const int64_t row_bytes = k_ * bits(elem_) / 8;
   for (const int32_t id : ids) {
-    if (layout_ == ir::Layout::panel_bf16) {
+    if (quantized_) {
+      dequantize(id, out);
+    } else if (layout_ == ir::Layout::panel_bf16) {
       from_panel(data_, id, k_, out);
     } else {
       from_row(data_ + id * row_bytes, elem_, k_, out);

@@ -190,6 +190,8 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
   if (m.scheme) {
     l.problem_.scheme = *m.scheme;
+    l.problem_.scheme.features.prescale = false;  // done around the kernel
+    l.problem_.scheme.features.lowrank = 0;
   } else {
     l.problem_.scheme.weight.code = code->elem;
   }
@@ -229,16 +231,79 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
     QB_ASSIGN(l.weight_.bias, load_bias(m, *bias, source, arena, context));
     l.bytes_ += static_cast<size_t>(m.n) * sizeof(float);
   }
+  QB_TRY(l.load_around(m, source, arena, options, context));
   return l;
 }
+
+Result<void> Linear::load_around(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
+  if (!m.scheme) return {};
+  if (m.scheme->features.prescale) {
+    const ir::Stored* s = m.part(Role::prescale);
+    if (s == nullptr || s->view.dims[0] * s->view.dims[1] != m.k) return cannot_load(m, fmt::format("expected {} numbers that scale its inputs", m.k));
+    QB_ASSIGN(prescale_, load_floats(*s, source, arena, context));
+    bytes_ += static_cast<size_t>(m.k) * sizeof(float);
+  }
+  if (m.scheme->features.lowrank == 0) return {};
+  auto both = std::make_shared<LowRank>();
+  LinearOptions plain = options;  // the factors' inputs are not quantized
+  if (options.policy.reference && options.inputs == kernel::Inputs::as_scheme) plain.inputs = kernel::Inputs::f32;
+  for (const auto& [role, into] : {std::pair{Role::lowrank_a, &both->a}, {Role::lowrank_b, &both->b}}) {
+    const ir::Stored* s = m.part(role);
+    if (s == nullptr) return cannot_load(m, fmt::format("the checkpoint has no {}", ir::to_string(role)));
+    ir::Module factor{.path = m.path, .kind = m.kind, .n = s->view.dims[0], .k = s->view.dims[1]};
+    factor.parts.push_back(*s);
+    factor.parts.back().role = Role::code;
+    QB_ASSIGN(*into, load(factor, source, arena, plain, context));
+    bytes_ += into->bytes();
+  }
+  if (both->a.k() != m.k || both->b.n() != m.n || both->a.n() != both->b.k()) return cannot_load(m, "the factors of its low-rank part do not fit it");
+  lowrank_ = std::move(both);
+  return {};
+}
+
+namespace {
+
+// Space for float numbers in front of what a kernel takes.
+size_t floats_bytes(int64_t count) {
+  return (static_cast<size_t>(count) * sizeof(float) + 63) / 64 * 64;
+}
+
+}  // namespace
 
 size_t Linear::workspace_bytes(int64_t m) const {
   kernel::Problem p = problem_;
   p.m = m;
-  return plan_.kernel_for(m)->workspace_bytes(p);
+  size_t bytes = plan_.kernel_for(m)->workspace_bytes(p);
+  if (lowrank_ != nullptr)
+    bytes = floats_bytes(m * lowrank_->a.n()) + floats_bytes(m * n()) + std::max({bytes, lowrank_->a.workspace_bytes(m), lowrank_->b.workspace_bytes(m)});
+  if (prescale_ != nullptr) bytes += floats_bytes(m * k());
+  return bytes == 0 ? 0 : bytes + 64;  // the floats lie at multiples of 64
 }
 
 void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (prescale_ == nullptr && lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool);
+  workspace = workspace.subspan((64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64);
+  const auto floats = [&workspace](int64_t count) {
+    auto* at = reinterpret_cast<float*>(workspace.data());
+    workspace = workspace.subspan(floats_bytes(count));
+    return at;
+  };
+  if (prescale_ != nullptr) {
+    float* scaled = floats(m * k());
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < k(); ++j) scaled[i * k() + j] = x[i * k() + j] * prescale_[j];
+    x = scaled;
+  }
+  if (lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool);
+  float* inner = floats(m * lowrank_->a.n());
+  float* more = floats(m * n());
+  run_kernel(x, m, y, workspace, pool);
+  lowrank_->a.run(x, m, inner, workspace, pool);
+  lowrank_->b.run(inner, m, more, workspace, pool);
+  for (int64_t i = 0; i < m * n(); ++i) y[i] += more[i];
+}
+
+void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
   kernel::Problem p = problem_;
   p.m = m;
   const kernel::Kernel& k = *plan_.kernel_for(m);

@@ -1,6 +1,10 @@
 // A linear at run time: its weight in a kernel's layout, and the kernels for each batch size. No format is known here: the oracle has decided.
+//
+// What a scheme does besides one product is done here, around the kernel: inputs are multiplied column by column first (pre-scales), and a low-rank part is two
+// linears more on these inputs: y = Q(x * p) W^T + ((x * p) A^T) B^T.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -37,6 +41,7 @@ class Linear {
   // number.
   void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   size_t workspace_bytes(int64_t m) const;
+  struct LowRank;
   const oracle::LinearPlan& plan() const { return plan_; }
   const kernel::Problem& problem() const { return problem_; }
   const kernel::Weight& weight() const { return weight_; }
@@ -49,7 +54,16 @@ class Linear {
   kernel::Weight weight_;
   oracle::LinearPlan plan_;
   std::vector<std::span<std::byte>> parts_;
+  const float* prescale_ = nullptr;  // [k]
+  std::shared_ptr<const LowRank> lowrank_;
   size_t bytes_ = 0;
+
+  Result<void> load_around(const ir::Module&, Source&, host::Arena&, const LinearOptions&, Context&);
+  void run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+};
+
+struct Linear::LowRank {
+  Linear a, b;
 };
 
 }  // namespace qb::layer

@@ -163,7 +163,7 @@ Result<void> Decoder::load(const Loading& loading) {
   // A tied head is the embedding, whatever else is stored; one that is quantized means itself.
   shared_head_ = c_.tied && (own_head == nullptr || !own_head->scheme);
   QB_TRY(l.linear(shared_head_ ? embed : head, 0, c_.hidden, head_));
-  if (shared_head_) {
+  if (shared_head_ && !table->scheme) {
     QB_ASSIGN(embedding_, layer::Embedding::share(head_));
   } else {
     QB_TRY(l.embedding(*table, embedding_));

@@ -85,6 +85,13 @@ struct PrintOp {
     if (op.order != -1) fmt::format_to(std::back_inserter(s), ", groups by %{}", op.order);
     s += '\n';
   }
+  void operator()(const Fold& op) const {
+    result(1);
+    fmt::format_to(std::back_inserter(s), "fold %{}", op.src);
+    if (op.a != -1) fmt::format_to(std::back_inserter(s), " + %{} x %{}", op.b, op.a);
+    if (op.prescale != -1) fmt::format_to(std::back_inserter(s), ", columns times %{}", op.prescale);
+    s += '\n';
+  }
   void operator()(const Quantize& op) const {
     result(op.type.two_level() ? 3 : 2);
     fmt::format_to(std::back_inserter(s), "quantize {} {} %{}", ir::to_string(op.type), op.recipe, op.src);
@@ -98,6 +105,10 @@ struct PrintOp {
   void operator()(const PackWords& op) const {
     result(1);
     line("pack %{} as words of {} bits a code", op.src, op.bits);
+  }
+  void operator()(const PackNibbles& op) const {
+    result(1);
+    line("pack %{} as nibbles, {}", op.src, op.order == ir::Nibbles::row_pairs ? "pairs of rows" : "high ones first");
   }
 };
 

@@ -69,6 +69,13 @@ struct Dequantize {
   ValueId order = -1;  // i32 for each column: the group whose scale and zero it has; -1 everywhere: groups follow each other
   friend bool operator==(const Dequantize&, const Dequantize&) = default;
 };
+// (src + b a) * prescale: what a matrix does together with a low-rank part and factors of its inputs. Sums of b a in double over r, rounded once to float32
+// with the rest. All are f32; b has a row of r numbers for each row, a [r,k] and prescale [k] lie in one row.
+struct Fold {
+  ValueId src;
+  ValueId a = -1, b = -1, prescale = -1;  // -1: without
+  friend bool operator==(const Fold&, const Fold&) = default;
+};
 // Makes codes, scales and, for two-level types, the global scale by a named recipe. Results in this order: code, scale[, global].
 struct Quantize {
   std::string recipe;  // name in the recipe manifest
@@ -93,7 +100,14 @@ struct PackWords {
   friend bool operator==(const PackWords&, const PackWords&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Quantize, Pack, PackWords>;
+// Integer codes of four bits, two to a byte, in one of the orders of ir::nibbles(); of row_pairs two rows give one, so that blocks start at even rows.
+struct PackNibbles {
+  ValueId src;
+  ir::Nibbles order;
+  friend bool operator==(const PackNibbles&, const PackNibbles&) = default;
+};
+
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Quantize, Pack, PackWords, PackNibbles>;
 
 struct Output {
   std::string name;

@@ -201,6 +201,18 @@ class Checker {
     return push("dequantize", ValueType{Elem::f32, code.rows, code.cols, 1});
   }
 
+  Result<void> check(const Fold& op) {
+    for (ValueId id : {op.src, op.a, op.b, op.prescale})
+      if ((id != -1 || id == op.src) && (!has(id) || at(id).elem != Elem::f32)) return wrong("fold", fmt::format("%{} is no f32 value", id));
+    const ValueType src = at(op.src);
+    if (src.rows_per != 1 || (op.a == -1) != (op.b == -1)) return wrong("fold", "a matrix and both factors, or none, are needed");
+    if (op.prescale != -1 && (at(op.prescale).rows_per != 0 || at(op.prescale).cols != src.cols)) return wrong("fold", "one factor for each column");
+    if (op.a != -1 && (at(op.a).rows_per != 0 || at(op.b).rows_per != 1 || at(op.b).cols < 1 || at(op.b).cols > (1 << 20) ||
+                       at(op.a).cols / at(op.b).cols != src.cols || at(op.a).cols % at(op.b).cols != 0))
+      return wrong("fold", fmt::format("the factors do not make a matrix of {} columns", src.cols));
+    return push("fold", src);
+  }
+
   Result<void> check(const Quantize& op) {
     if (!has(op.src)) return wrong("quantize", fmt::format("there is no %{}", op.src));
     const ValueType src = at(op.src);
@@ -238,6 +250,15 @@ class Checker {
     const ValueType src = at(op.src);
     if (src.elem != Elem::i8 || op.bits < 2 || op.bits > 8) return wrong("pack", fmt::format("{} bits of {} are no words", op.bits, info(src.elem).name));
     return push("pack", ValueType{Elem::i32, src.rows, ir::dense_words(src.cols, op.bits), src.rows_per});
+  }
+
+  Result<void> check(const PackNibbles& op) {
+    if (!has(op.src)) return wrong("pack", fmt::format("there is no %{}", op.src));
+    const ValueType src = at(op.src);
+    const bool pairs = op.order == ir::Nibbles::row_pairs;
+    if (src.elem != Elem::i8 || src.rows_per != 1 || (pairs ? src.rows : src.cols) % 2 != 0)
+      return wrong("pack", fmt::format("{} x {} {} numbers are no pairs of nibbles", src.rows, src.cols, info(src.elem).name));
+    return push("pack", pairs ? ValueType{Elem::u8, src.rows / 2, src.cols, 2} : ValueType{Elem::u8, src.rows, src.cols / 2, 1});
   }
 
   static bool packs(ir::Layout layout, Elem elem) {
