@@ -21,7 +21,8 @@ bool calibrated(const Fixture& f) {
   const std::string recipe = read_bytes(f.path / "recipe.yaml");
   for (const char* word : {"GPTQModifier", "AWQModifier", "SmoothQuantModifier"})
     if (recipe.find(word) != recipe.npos) return true;
-  for (const char* word : {"static", "four_over_six", "awq_clip", "-compressed"})
+  // w4a8_nvfp4_fp8: its second level leaves room for an FP8 stage; static activation scales are calibrated anyway.
+  for (const char* word : {"static", "four_over_six", "awq_clip", "-compressed", "_auto", "w4a8_nvfp4_fp8"})
     if (name.starts_with("modelopt/") && name.ends_with(word)) return true;
   return false;
 }
@@ -58,9 +59,11 @@ std::vector<Group> groups_of(const Session& s) {
     // Integers are packed where activations stay as they are, and else lie in bytes, unless the producer was told otherwise: the codes are the same.
     if (is_integer_code(scheme.weight.code)) {
       scheme.input.reset();
-      if (m.part(ir::Role::code)->container == Elem::i8) scheme.input = *ir::parse_activation("int8_token");
+      const bool bytes = m.part(ir::Role::code)->container == Elem::i8 && s.dialect->name == "compressed_tensors";
+      if (bytes) scheme.input = *ir::parse_activation("int8_token");
     }
     if (scheme.weight.zero != ir::Zero::none) continue;  // no recipe makes them
+    if (scheme.features != ir::Features{}) continue;     // what pre-scales and low-rank parts are was found by calibration
     auto it = std::find_if(out.begin(), out.end(), [&](const Group& g) { return g.scheme == scheme; });
     if (it == out.end()) it = out.insert(out.end(), {scheme, {}});
     it->modules.insert(m.path);

@@ -96,7 +96,8 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
       m.why = "lm_head stays as it is by default";
       continue;
     }
-    if ((scheme.weight.two_level() || is_integer_code(scheme.weight.code)) && scheme.weight.block.cols > 0 && m.k % scheme.weight.block.cols != 0) {
+    if ((scheme.weight.two_level() || scheme.weight.scale == ir::ScaleValues::e8m0 || is_integer_code(scheme.weight.code)) && scheme.weight.block.cols > 0 &&
+        m.k % scheme.weight.block.cols != 0) {
       diag.report("group-does-not-divide", {.module = m.path}, fmt::format("k = {}", m.k),
                   fmt::format("whole groups of {}; leave it out with --ignore", scheme.weight.block.cols));
       return false;
