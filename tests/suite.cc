@@ -237,10 +237,7 @@ Scope modelopt_scope(const Fixture& f) {
     return q.is_object() ? std::string(string_at(q, key)) : std::string();
   };
   const std::string algo = word("quant_algo"), kv = word("kv_cache_quant_algo");
-  if (!one_of(kv, {"", "FP8"})) return {false, "KV " + kv};
   if (algo.empty() && kv.empty()) return {false, "no algorithm"};
-  for (const auto& [name, tensor] : f.weights().tensors)
-    if (name.ends_with("k_proj.k_bias") || name.ends_with("v_proj.v_bias")) return {false, "affine KV"};
   return {true, algo + (kv.empty() ? "" : " kv")};
 }
 
@@ -257,7 +254,7 @@ Scope compressed_scope(const Json& q) {
   }
   if (!empty(q, "kv_cache_scheme")) {
     const Json& kv = q["kv_cache_scheme"];
-    if (!is_fp8(kv) || is_dynamic(kv) || strategy_of(kv) != "tensor") return {false, "KV " + dump_json(kv, -1)};
+    if (!is_fp8(kv) || is_dynamic(kv) || !one_of(strategy_of(kv), {"tensor", "attn_head"})) return {false, "KV " + dump_json(kv, -1)};
     why += " kv";
   }
   return {true, why};
@@ -307,6 +304,7 @@ std::set<std::string> matched(const Json& object, const char* key, const std::se
 // Numbers and words of QuantizationArgs that change what is computed.
 std::string canonical(const Json& args) {
   if (args.is_null()) return "none";
+  if (args.is_string()) return args.get<std::string>();
   const auto value = [&](const char* key) { return args.contains(key) ? dump_json(args[key], -1) : "null"; };
   return fmt::format("{}{} {} group {} block {} dynamic {}{}", string_at(args, "type", "int"), int_at(args, "num_bits", 8), strategy_of(args),
                      strategy_of(args).ends_with("group") ? value("group_size") : "null", value("block_structure"),
@@ -417,12 +415,12 @@ Kind kind_of(const Session& s) {
   Kind out;
   for (const ir::Module& m : s.checkpoint.modules)
     if (m.scheme) out.schemes.insert(to_string(*m.scheme));
-  out.kv = s.checkpoint.kv.has_value();
+  if (s.checkpoint.kv) out.kv = to_string(*s.checkpoint.kv);
   return out;
 }
 
 std::string Kind::text() const {
-  return fmt::format("{}{}", schemes.empty() ? "none" : fmt::format("{}", fmt::join(schemes, " + ")), kv ? " kv" : "");
+  return fmt::format("{}{}", schemes.empty() ? "none" : fmt::format("{}", fmt::join(schemes, " + ")), kv.empty() ? "" : " " + kv);
 }
 
 }  // namespace qb::suite

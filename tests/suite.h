@@ -113,7 +113,7 @@ JobOptions to_dialect(std::string dialect);
 // Distinct schemes of a checkpoint's linears and its KV cache in the grammar's words; "none" without any. From the library's own reader.
 struct Kind {
   std::set<std::string> schemes;
-  bool kv = false;
+  std::string kv;  // kv:fp8_tensor_static; empty: none
   std::string text() const;
 };
 Kind kind_of(const Session&);

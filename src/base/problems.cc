@@ -150,7 +150,7 @@ constexpr ProblemKind kinds[] = {
      "Find out which module it belongs to."},
     {"kv-scale-missing", damaged, none, "A layer has one of its two KV scales.", "They use one value for both, or 1.0.", "Calibrate again."},
     {"kv-scale-duplicate", inconsistent, none, "A layer has one KV scale under two names.", "They keep whichever they read last.", "Remove one of the two."},
-    {"kv-scales-absent", suspicious, none, "The KV cache is announced as FP8 and no scales are stored; 1.0 is used.", "They use 1.0.",
+    {"kv-scales-absent", suspicious, none, "The KV cache is announced as quantized and no scales are stored; 1.0 is used.", "They use 1.0.",
      "Nothing if it was meant (cast recipes); else calibrate."},
     {"kv-scale-uncalibrated", suspicious, none, "A KV scale of exactly 1/448: an amax of 1 that nobody measured.", "Keys and values above 1 saturate.",
      "Calibrate again, or drop the KV scheme."},

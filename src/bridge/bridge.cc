@@ -106,7 +106,7 @@ Summary Bridge::summary() const {
     ++schemes[to_string(*m.scheme)];
   }
   for (const auto& [scheme, count] : schemes) out.schemes.push_back(scheme);
-  if (c.kv) out.kv_cache = "kv:" + to_string(c.kv->scheme);
+  if (c.kv) out.kv_cache = to_string(*c.kv);
   return out;
 }
 

@@ -99,7 +99,7 @@ void print_inspect_json(const Session& s, const Options& o) {
   j["architecture"] = c.topology.architecture;
   j["parameters"] = t.parameters;
   j["bytes"] = t.bytes;
-  j["kv_cache"] = c.kv ? Json{{"scheme", "kv:" + to_string(c.kv->scheme)}, {"layers", c.kv->layers}} : Json(nullptr);
+  j["kv_cache"] = c.kv ? Json{{"scheme", to_string(*c.kv)}, {"layers", c.kv->layers}} : Json(nullptr);
   j["schemes"] = Json::array();
   for (const auto& [name, n] : t.schemes)
     j["schemes"].push_back({{"scheme", name},
@@ -137,7 +137,7 @@ void print_inspect_text(const Session& s, const Options& o) {
   for (const auto& [name, n] : t.schemes)
     line("scheme", fmt::format("{:<32} {:5} modules  {:>9}  {:.3f} bits per weight", name, n.modules, size_text(n.bytes),
                                n.parameters > 0 ? static_cast<double>(n.bytes) * 8 / static_cast<double>(n.parameters) : 0.0));
-  line("KV cache", c.kv ? fmt::format("kv:{}, scales for {} layers", to_string(c.kv->scheme), c.kv->layers) : "not quantized");
+  line("KV cache", c.kv ? fmt::format("{}, scales for {} layers", to_string(*c.kv), c.kv->layers) : "not quantized");
   for (const ir::Exclusion& e : c.exclusions)
     line("left out", fmt::format("{} module{} by '{}' ({})", e.modules, e.modules == 1 ? "" : "s", escape(e.rule), e.from));
   if (!s.package.foreign_files.empty()) {

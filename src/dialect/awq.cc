@@ -165,7 +165,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   out.dialect = "awq";
   out.quant_algo = config.version;
   r.set_rules(std::move(config.excludes), file);
-  r.read_kv_scales(Reading::KvNames::attention, false, file);
+  r.read_kv_scales(Reading::KvNames::attention, std::nullopt, file);
   r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
   return true;
 }

@@ -245,7 +245,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   out.producer = {"compressed-tensors", config.version};
   out.quant_algo = config.format;
   r.set_rules(config.ignore, "config.json");
-  r.read_kv_scales(Reading::KvNames::attention, config.kv.has_value(), "config.json");
+  r.read_kv_scales(Reading::KvNames::attention, config.kv, "config.json");
   r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
   return true;
 }
@@ -291,7 +291,7 @@ void write_documents(const ir::Checkpoint& c, std::string_view noted, const Writ
     q["format"] = format.empty() ? "dense" : format;
     q["global_compression_ratio"] = nullptr;
     q["ignore"] = by_scheme.empty() ? Json::array() : Json(ignore);
-    q["kv_cache_scheme"] = c.kv ? ct_args(c.kv->scheme.type, &c.kv->scheme) : Json(nullptr);
+    q["kv_cache_scheme"] = c.kv ? ct_kv_args(*c.kv) : Json(nullptr);
     q["quant_method"] = "compressed-tensors";
     q["quantization_status"] = "compressed";
     q["sparsity_config"] = Json::object();
@@ -303,13 +303,19 @@ void write_documents(const ir::Checkpoint& c, std::string_view noted, const Writ
 }
 
 // KV scales of one attention module; a layer without any gets the default 1, which the way back leaves out again.
-void write_kv(const ir::Module& m, const WriteContext& context, Export& out) {
+void write_kv(const ir::Module& m, bool per_head, const WriteContext& context, Export& out) {
   for (const Role role : {Role::k_scale, Role::v_scale}) {
     const std::string name = fmt::format("{}.{}", m.path, ir::to_string(role));
     if (const ir::Stored* s = m.part(role); s != nullptr) {
-      write_stored(*s, {.name = name, .dtype = s->container == Elem::f16 || s->container == Elem::bf16 ? s->container : Elem::f32, .shape = {1}}, context, out);
+      const int64_t count = s->view.dims[1];
+      write_stored(*s,
+                   {.name = name,
+                    .dtype = s->container == Elem::f16 || s->container == Elem::bf16 ? s->container : Elem::f32,
+                    .shape = per_head ? std::vector<int64_t>{count, 1, 1} : std::vector<int64_t>{1}},
+                   context, out);
       continue;
     }
+    if (per_head) continue;
     prog::Program p;
     p.ops.emplace_back(prog::Literal{Elem::f32, std::string("\x00\x00\x80\x3f", 4)});
     p.outputs.push_back({.name = name, .dtype = Elem::f32, .shape = {1}, .value = 0});
@@ -342,6 +348,8 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
       diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("zero points {}", m.part(Role::zero)->tensor),
                   "zero points packed as the library does");
   }
+  if (c.kv && !ct_holds_kv(*c.kv))
+    diag.report("scheme-inexpressible", {}, to_string(*c.kv), "FP8 or int8 with a scale for the layer or for each head, without biases (modelopt may take it)");
   if (!diag.ok()) return false;
   note_producer(c, out);
   changes.write(out);
@@ -352,7 +360,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     }
     for (const ir::Stored& s : m.parts)
       if (s.role != Role::k_scale && s.role != Role::v_scale) write_plain(s, out);
-    if (c.kv && m.kind == arch::Kind::attention) write_kv(m, context, out);
+    if (c.kv && m.kind == arch::Kind::attention) write_kv(m, c.kv->per_head, context, out);
   }
   write_documents(c, format, context, out);
   return true;

@@ -192,9 +192,9 @@ bool read_extras(const Json& q, CtConfig& out, Diagnostics& diag) {
   if (const Json* kv = find(q, "kv_cache_scheme"); !is_null(kv)) {
     Args a;
     if (!read_args(*kv, "kv_cache_scheme", a, diag)) return false;
-    if (a.per_head || a.when != ir::When::fixed || !(*a.type == ir::QuantType{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}))
-      return unsupported(diag, "kv_cache_scheme", a.per_head ? "one scale per attention head" : "a scheme that is not static FP8 per tensor"), false;
-    out.kv = ir::Activation{*a.type, a.when};
+    const ir::KvCache cache{.scheme = {*a.type, a.when}, .per_head = a.per_head};
+    if (!ct_holds_kv(cache)) return unsupported(diag, "kv_cache_scheme", to_string(cache)), false;
+    out.kv = cache;
   }
   return true;
 }
@@ -217,6 +217,18 @@ bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnosti
       out.groups.push_back(std::move(group));
     }
   return read_rules(find(q, "ignore"), "ignore", regex, out.ignore, diag);
+}
+
+bool ct_holds_kv(const ir::KvCache& kv) {
+  const ir::QuantType& t = kv.scheme.type;
+  return !kv.affine && kv.scheme.when == ir::When::fixed && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none && t.block == ir::Block{0, 0} &&
+         (t.code == Elem::e4m3 || t.code == Elem::i8);
+}
+
+Json ct_kv_args(const ir::KvCache& kv) {
+  Json j = ct_args(kv.scheme.type, &kv.scheme);
+  if (kv.per_head) j["strategy"] = "attn_head";
+  return j;
 }
 
 Json ct_args(const ir::QuantType& t, const ir::Activation* activation) {

@@ -18,12 +18,16 @@ struct CtGroup {
 struct CtConfig {
   std::vector<CtGroup> groups;
   std::vector<NameRule> ignore;
-  std::optional<ir::Activation> kv;
+  std::optional<ir::KvCache> kv;
   std::string format, version;
 };
 
 // Problems: config-invalid (a key with a wrong type, an unknown key of a scheme), algorithm-unsupported (names what is not read yet), pattern-invalid.
 bool read_ct_config(const Json& quantization_config, RegexCompiler, CtConfig&, Diagnostics&);
+
+Json ct_kv_args(const ir::KvCache&);
+// Whether kv_cache_scheme can say it.
+bool ct_holds_kv(const ir::KvCache&);
 
 // One scheme as QuantizationArgs, all keys written out.
 Json ct_args(const ir::QuantType&, const ir::Activation* activation);

@@ -171,7 +171,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
     row = &autofp8;
   out.quant_algo = row->label;
   r.set_rules(std::move(config.excludes), file);
-  r.read_kv_scales(Reading::KvNames::attention, false, file);
+  r.read_kv_scales(Reading::KvNames::attention, std::nullopt, file);
   r.read_modules([&](ir::Module& m) { read_weight(r, config, *row, m); });
   return true;
 }
@@ -207,7 +207,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     for (const auto& [scheme, modules] : by_scheme) list += fmt::format("{}{} ({}, ...)", list.empty() ? "" : "; ", scheme, modules.front());
     diag.report("scheme-inexpressible", {}, list, "one scheme for all linears (compressed_tensors takes several)");
   }
-  if (c.kv) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "no KV-cache scales: this format has no place for them");
+  if (c.kv) diag.report("scheme-inexpressible", {}, to_string(*c.kv), "no KV-cache scales: this format has no place for them");
   if (!diag.ok()) return false;
   note_producer(c, out);
   std::vector<std::string> excludes;

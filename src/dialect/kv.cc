@@ -36,20 +36,23 @@ bool own_name(std::string_view suffix, Reading::KvNames canonical) {
   return canonical == Reading::KvNames::projection ? suffix == "k_proj.k_scale" || suffix == "v_proj.v_scale" : suffix == "k_scale" || suffix == "v_scale";
 }
 
+// The shape in which the dialect writes a scale.
+std::vector<int64_t> usual_shape(Reading::KvNames canonical, bool per_head, int64_t heads) {
+  if (canonical == Reading::KvNames::projection) return {};
+  return per_head ? std::vector<int64_t>{heads, 1, 1} : std::vector<int64_t>{1};
+}
+
+const ir::Activation fp8{{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}, ir::When::fixed};
+
 }  // namespace
 
-void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view announced_by) {
+void Reading::read_kv_scales(KvNames canonical, const std::optional<ir::KvCache>& announced, std::string_view announced_by) {
   const Package& p = context.package;
-  int layers = 0;
+  ir::KvCache kv = announced.value_or(ir::KvCache{.scheme = fp8});
+  const int64_t heads = out.topology.kv_heads, width = heads * out.topology.head_dim;
   const TensorInfo* any = nullptr;
   for (ir::Module& m : out.modules) {
     if (m.kind != arch::Kind::attention) continue;
-    for (const char* suffix : {"k_proj.k_bias", "v_proj.v_bias"})
-      if (const TensorInfo* t = p.tensor(fmt::format("{}.{}", m.path, suffix)); t != nullptr) {
-        claim(*t);
-        diag.report("algorithm-unsupported", {.file = p.file_name(t->file), .tensor = t->name, .module = m.path}, "an affine KV cache (k_bias, v_bias)",
-                    "symmetric FP8 KV scales");
-      }
     int found = 0;
     for (const KvName& name : names) {
       // A scale may lie under the attention module itself or under one of its projections.
@@ -58,9 +61,9 @@ void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view
       claim(*t);
       any = t;
       const Place place{.file = p.file_name(t->file), .tensor = t->name, .module = m.path};
-      if (t->elements() != 1 || !info(t->dtype).is_float) {
+      if (t->elements() != (kv.per_head ? heads : 1) || !info(t->dtype).is_float) {
         diag.report("algorithm-unsupported", place, fmt::format("KV scale {} [{}]", info(t->dtype).safetensors, fmt::join(t->shape, ",")),
-                    "one float for the layer");
+                    kv.per_head ? fmt::format("{} floats, one for each KV head", heads) : "one float for the layer");
         continue;
       }
       if (!own_name(name.suffix, canonical))
@@ -71,24 +74,37 @@ void Reading::read_kv_scales(KvNames canonical, bool announced, std::string_view
           diag.report("kv-scale-duplicate", place, fmt::format("a second {}", ir::to_string(role)), fmt::format("one; the other is {}", m.part(role)->tensor));
           continue;
         }
-        ir::Stored s = stored(*t, role, t->dtype, 1, 1);
+        ir::Stored s = stored(*t, role, t->dtype, 1, t->elements());
         OriginEntry deviation;
         if (t->dtype != Elem::f32) deviation.dtype = t->dtype;
-        if (t->shape != (canonical == KvNames::projection ? std::vector<int64_t>{} : std::vector<int64_t>{1})) deviation.shape = t->shape;
+        if (t->shape != usual_shape(canonical, kv.per_head, heads)) deviation.shape = t->shape;
         s.deviation = to_text(deviation);
         m.parts.push_back(std::move(s));
         ++found;
       }
     }
+    for (const auto& [suffix, role] : {std::pair{"k_proj.k_bias", ir::Role::k_bias}, {"v_proj.v_bias", ir::Role::v_bias}}) {
+      const TensorInfo* t = p.tensor(fmt::format("{}.{}", m.path, suffix));
+      if (t == nullptr) continue;
+      claim(*t);
+      if (t->elements() != width || (t->dtype != Elem::bf16 && t->dtype != Elem::f16 && t->dtype != Elem::f32)) {
+        diag.report("scale-shape", {.file = p.file_name(t->file), .tensor = t->name, .module = m.path},
+                    fmt::format("{} [{}]", info(t->dtype).safetensors, fmt::join(t->shape, ",")), fmt::format("{} floats", width));
+        continue;
+      }
+      kv.affine = true;  // the label does not always say so
+      m.parts.push_back(stored(*t, role, t->dtype, 1, width));
+    }
     if (found == 1)
       diag.report("kv-scale-missing", {.module = m.path}, m.part(ir::Role::k_scale) != nullptr ? "k_scale alone" : "v_scale alone", "both scales of the layer");
-    if (found > 0) ++layers;
+    if (found > 0) ++kv.layers;
   }
   if (!announced && any == nullptr) return;
-  out.kv = ir::KvCache{.scheme = {.type = {.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}, .when = ir::When::fixed}, .layers = layers};
+  out.kv = kv;
   if (!announced) diag.report("config-disagree", {.file = announced_by, .tensor = any->name}, "no KV-cache scheme", "FP8: scale tensors are there");
-  if (announced && layers == 0)
-    diag.report("kv-scales-absent", {.file = announced_by}, "an FP8 KV cache without scale tensors", "k_scale and v_scale for each layer; 1.0 is used");
+  if (announced && kv.layers == 0)
+    diag.report("kv-scales-absent", {.file = announced_by}, fmt::format("{} without scale tensors", to_string(kv)),
+                "k_scale and v_scale for each layer; 1.0 is used");
 }
 
 }  // namespace qb

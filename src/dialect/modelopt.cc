@@ -312,16 +312,23 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   if (!config.mixed && config.groups.size() > 1)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, fmt::format("group_size {} there, {} in config.json", config.groups[0], config.groups[1]),
                 "one group size: the scales decide");
-  for (const std::string& kv : config.kv)
-    if (kv != "FP8" && kv != "fp8") {
-      diag.report("algorithm-unsupported", {.file = config.from}, fmt::format("KV-cache algorithm {}", escape(kv)), "FP8 or none");
+  std::optional<ir::KvCache> kv;
+  for (const std::string& algo : config.kv) {
+    const std::optional<ir::KvCache> said = modelopt::kv_of(algo);
+    if (!said) {
+      diag.report("algorithm-unsupported", {.file = config.from}, fmt::format("KV-cache algorithm {}", escape(algo)), "FP8, NVFP4, NVFP4_AFFINE, INT8 or none");
       return false;
     }
+    if (!kv) kv = said;
+  }
   std::vector<NameRule> excludes;
   for (const std::string& e : config.excludes) excludes.push_back(*NameRule::shell(e));
   r.set_rules(std::move(excludes), config.from);
   // KV scales first: they lie under the projections' names.
-  r.read_kv_scales(Reading::KvNames::projection, !config.kv.empty(), config.from);
+  r.read_kv_scales(Reading::KvNames::projection, kv, config.from);
+  if (config.kv.size() > 1)
+    diag.report("config-disagree", {.file = "hf_quant_config.json"}, fmt::format("KV cache {} there, {} in config.json", config.kv[0], config.kv[1]),
+                "the same in both");
   if (config.kv_disagrees)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
                 "the same in both: the scales decide");

@@ -165,4 +165,32 @@ std::string known_labels() {
   return out + ", MIXED_PRECISION";
 }
 
+namespace {
+
+struct KvAlgorithm {
+  std::string_view algo, scheme;
+  bool affine;  // of the label
+};
+constexpr KvAlgorithm kv_table[] = {
+    {"FP8", "fp8_tensor_static", false},
+    {"NVFP4", "nvfp4", false},
+    {"NVFP4_AFFINE", "nvfp4", true},
+    {"INT8", "int8_tensor_static", false},
+};
+
+}  // namespace
+
+std::optional<ir::KvCache> kv_of(std::string_view algo) {
+  for (const KvAlgorithm& a : kv_table)
+    if (a.algo == upper(algo)) return ir::KvCache{.scheme = *ir::parse_activation(a.scheme), .affine = a.affine};
+  return std::nullopt;
+}
+
+std::string_view kv_algo(const ir::KvCache& kv) {
+  const std::string scheme = to_string(kv.scheme);
+  for (const KvAlgorithm& a : kv_table)
+    if (!kv.per_head && scheme == a.scheme && (kv.affine == a.affine || (kv.affine && scheme == kv_table[0].scheme))) return a.algo;
+  return {};
+}
+
 }  // namespace qb::modelopt

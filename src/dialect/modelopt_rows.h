@@ -43,4 +43,8 @@ std::string_view canonical_label(std::string_view label);
 std::span<const Row> rows_of(std::string_view label);  // empty when unknown
 std::string known_labels();
 
+// kv_cache_quant_algo and what it means; nothing when unknown. Biases are tensors: FP8 says nothing of them.
+std::optional<ir::KvCache> kv_of(std::string_view algo);
+std::string_view kv_algo(const ir::KvCache&);  // empty: none says it
+
 }  // namespace qb::modelopt

@@ -13,8 +13,6 @@ namespace {
 
 using ir::Role;
 
-const ir::Activation static_tensor{{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {0, 0}}, ir::When::fixed};
-
 bool held(const ir::Scheme& s) {
   return std::any_of(rows().begin(), rows().end(), [&](const Row& row) { return !algorithm_of(row).imported && row.holds(s); });
 }
@@ -77,7 +75,8 @@ class Writer {
   bool run() {
     for (ir::Module& m : c_.modules)
       if (m.scheme) say(m);
-    if (c_.kv && !(c_.kv->scheme == static_tensor)) diag_.report("scheme-inexpressible", {}, "kv:" + to_string(c_.kv->scheme), "kv:fp8_tensor_static");
+    if (c_.kv && kv_algo(*c_.kv).empty())
+      diag_.report("scheme-inexpressible", {}, to_string(*c_.kv), "one scale for a layer's keys and one for its values (compressed_tensors may take it)");
     if (!diag_.ok()) return false;
     note_producer(c_, out_);
     changes_.write(out_);
@@ -130,7 +129,7 @@ class Writer {
 
   void write_unquantized(const ir::Module& m) {
     for (const ir::Stored& s : m.parts) {
-      if (s.role != Role::k_scale && s.role != Role::v_scale) {
+      if (s.role != Role::k_scale && s.role != Role::v_scale) {  // biases of keys and values have one name only
         write_plain(s, out_);
         continue;
       }
@@ -141,7 +140,7 @@ class Writer {
   }
 
   void write_documents() {
-    ModelOptDocuments d{.layers = {}, .mixed = mixed_, .kv = c_.kv ? "FP8" : ""};
+    ModelOptDocuments d{.layers = {}, .mixed = mixed_, .kv = c_.kv ? std::string(kv_algo(*c_.kv)) : std::string()};
     if (const auto it = origin_.document.find("producer_version"); it != origin_.document.end()) d.producer_version = it->second;
     for (const ir::Module& m : c_.modules) {
       if (m.scheme)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -34,9 +35,10 @@ class Reading {
   // Claims `weight` (plain floats), checks its dtype and shape. False when there is none.
   bool read_plain(ir::Module& module);
   void read_bias(ir::Module& module);
-  // KV scales under every name that engines and producers use; `canonical` says which spelling is this dialect's own. Sets out.kv when there are any.
+  // KV scales (and biases) under every name that engines and producers use; `canonical` says which spelling is this dialect's own. `announced` is what the
+  // documents say of the cache. Sets out.kv when there is any.
   enum class KvNames : uint8_t { projection, attention };  // k_proj.k_scale, or <attn>.k_scale
-  void read_kv_scales(KvNames canonical, bool announced, std::string_view announced_by);
+  void read_kv_scales(KvNames canonical, const std::optional<ir::KvCache>& announced, std::string_view announced_by);
 
   // The rule that covers a module, or null; counts the hit.
   void set_rules(std::vector<NameRule> rules, std::string from);

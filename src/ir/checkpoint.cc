@@ -34,6 +34,10 @@ std::string_view to_string(Role r) {
       return "k_scale";
     case Role::v_scale:
       return "v_scale";
+    case Role::k_bias:
+      return "k_bias";
+    case Role::v_bias:
+      return "v_bias";
     case Role::plain:
       return "plain";
   }
@@ -42,6 +46,10 @@ std::string_view to_string(Role r) {
 
 View row_major(int64_t rows, int64_t cols, int bits) {
   return {{rows, cols}, {cols * bits, bits}, 0};
+}
+
+std::string to_string(const KvCache& kv) {
+  return "kv:" + to_string(kv.scheme) + (kv.per_head ? "+head" : "") + (kv.affine ? "+affine" : "");
 }
 
 View nibbles(int64_t rows, int64_t cols, Nibbles order) {

@@ -34,6 +34,8 @@ enum class Role : uint8_t {
   bias,
   k_scale,
   v_scale,
+  k_bias,  // what is taken from keys before they are quantized and added afterwards, [kv_heads * head_dim]
+  v_bias,
   plain
 };
 std::string_view to_string(Role);
@@ -113,10 +115,14 @@ struct Module {
   }
 };
 
+// Two-level schemes take k_scale / 6 for the second level: scales are those of an FP8 cache, amax / 448.
 struct KvCache {
   Activation scheme;
-  int layers = 0;  // layers with stored scales; the others use 1
+  int layers = 0;         // layers with stored scales; the others use 1
+  bool per_head = false;  // a scale for each KV head
+  bool affine = false;    // k_bias and v_bias are there
 };
+std::string to_string(const KvCache&);  // kv:fp8_tensor_static, with +head and +affine
 
 struct Exclusion {
   std::string rule;  // the pattern as the document has it
