@@ -265,7 +265,7 @@ Scope compressed_scope(const Json& q) {
 Scope scope_of(const Fixture& f) {
   if (!f.config.is_object()) return {false, "no config.json"};
   const std::string family(string_at(f.config, "model_type"));
-  if (!one_of(family, {"llama", "mistral", "qwen2", "qwen3"})) return {false, "family " + family};
+  if (!one_of(family, {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "deepseek_v3"})) return {false, "family " + family};
   const Json q = quantization_config(f);
   const std::string method(q.is_object() ? string_at(q, "quant_method") : "");
   if (method == "compressed-tensors") return compressed_scope(q);

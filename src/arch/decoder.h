@@ -1,4 +1,4 @@
-// Rows that the dense decoder families share (Llama's names).
+// Sizes and rows that decoder families share (Llama's names).
 #pragma once
 
 #include <array>
@@ -7,55 +7,49 @@
 
 namespace qb::arch {
 
-inline constexpr ModuleRow row_input_norm{.suffix = "input_layernorm", .kind = Kind::norm, .n = Dim::hidden, .k = Dim::none};
-inline constexpr ModuleRow row_attention{.suffix = "self_attn", .kind = Kind::attention, .n = Dim::none, .k = Dim::none, .optional = true};
-inline constexpr ModuleRow row_q{.suffix = "self_attn.q_proj",
-                                 .kind = Kind::linear,
-                                 .n = Dim::q_width,
-                                 .k = Dim::hidden,
-                                 .parallel = Parallel::columns,
-                                 .fused = "self_attn.qkv_proj",
-                                 .input_norm = "input_layernorm"};
-inline constexpr ModuleRow row_k{.suffix = "self_attn.k_proj",
-                                 .kind = Kind::linear,
-                                 .n = Dim::kv_width,
-                                 .k = Dim::hidden,
-                                 .parallel = Parallel::columns,
-                                 .fused = "self_attn.qkv_proj",
-                                 .input_norm = "input_layernorm"};
-inline constexpr ModuleRow row_v{.suffix = "self_attn.v_proj",
-                                 .kind = Kind::linear,
-                                 .n = Dim::kv_width,
-                                 .k = Dim::hidden,
-                                 .parallel = Parallel::columns,
-                                 .fused = "self_attn.qkv_proj",
-                                 .input_norm = "input_layernorm"};
-inline constexpr ModuleRow row_o{.suffix = "self_attn.o_proj", .kind = Kind::linear, .n = Dim::hidden, .k = Dim::q_width, .parallel = Parallel::rows};
+constexpr Dim size(Key key) {
+  return {.terms = {key}};
+}
+inline constexpr Dim dim_hidden = size(Key::hidden), dim_intermediate = size(Key::intermediate), dim_vocab = size(Key::vocab), dim_head = size(Key::head_dim);
+inline constexpr Dim dim_q{.times = Key::head_dim, .terms = {Key::heads}}, dim_kv{.times = Key::head_dim, .terms = {Key::kv_heads}};
+
+constexpr ModuleRow norm_row(std::string_view suffix, Dim n = dim_hidden) {
+  return {.suffix = suffix, .kind = Kind::norm, .n = n};
+}
+// A linear that reads a norm's output and is cut along n.
+constexpr ModuleRow column_row(std::string_view suffix, Dim n, std::string_view fused, std::string_view input_norm) {
+  return {.suffix = suffix, .kind = Kind::linear, .n = n, .k = dim_hidden, .parallel = Parallel::columns, .fused = fused, .input_norm = input_norm};
+}
+// A linear back into the residual stream, cut along k.
+constexpr ModuleRow row_row(std::string_view suffix, Dim k) {
+  return {.suffix = suffix, .kind = Kind::linear, .n = dim_hidden, .k = k, .parallel = Parallel::rows};
+}
+constexpr ModuleRow in(Layers layers, ModuleRow row) {
+  row.layers = layers;
+  return row;
+}
+
+inline constexpr ModuleRow row_input_norm = norm_row("input_layernorm");
+inline constexpr ModuleRow row_attention{.suffix = "self_attn", .kind = Kind::attention, .optional = true};
+inline constexpr ModuleRow row_q = column_row("self_attn.q_proj", dim_q, "self_attn.qkv_proj", "input_layernorm");
+inline constexpr ModuleRow row_k = column_row("self_attn.k_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
+inline constexpr ModuleRow row_v = column_row("self_attn.v_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
+inline constexpr ModuleRow row_o = row_row("self_attn.o_proj", dim_q);
+// Norms over each head of q and k.
+inline constexpr ModuleRow row_q_norm = norm_row("self_attn.q_norm", dim_head), row_k_norm = norm_row("self_attn.k_norm", dim_head);
 // Frequencies that early exporters stored; engines recompute them.
-inline constexpr ModuleRow row_rotary{.suffix = "self_attn.rotary_emb", .kind = Kind::other, .n = Dim::none, .k = Dim::none, .optional = true};
-inline constexpr ModuleRow row_post_norm{.suffix = "post_attention_layernorm", .kind = Kind::norm, .n = Dim::hidden, .k = Dim::none};
-inline constexpr ModuleRow row_gate{.suffix = "mlp.gate_proj",
-                                    .kind = Kind::linear,
-                                    .n = Dim::intermediate,
-                                    .k = Dim::hidden,
-                                    .parallel = Parallel::columns,
-                                    .fused = "mlp.gate_up_proj",
-                                    .input_norm = "post_attention_layernorm"};
-inline constexpr ModuleRow row_up{.suffix = "mlp.up_proj",
-                                  .kind = Kind::linear,
-                                  .n = Dim::intermediate,
-                                  .k = Dim::hidden,
-                                  .parallel = Parallel::columns,
-                                  .fused = "mlp.gate_up_proj",
-                                  .input_norm = "post_attention_layernorm"};
-inline constexpr ModuleRow row_down{.suffix = "mlp.down_proj", .kind = Kind::linear, .n = Dim::hidden, .k = Dim::intermediate, .parallel = Parallel::rows};
+inline constexpr ModuleRow row_rotary{.suffix = "self_attn.rotary_emb", .kind = Kind::other, .optional = true};
+inline constexpr ModuleRow row_post_norm = norm_row("post_attention_layernorm");
+inline constexpr ModuleRow row_gate = column_row("mlp.gate_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
+inline constexpr ModuleRow row_up = column_row("mlp.up_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
+inline constexpr ModuleRow row_down = row_row("mlp.down_proj", dim_intermediate);
 
 inline constexpr std::array decoder_layer{row_input_norm, row_attention, row_q, row_k, row_v, row_o, row_rotary, row_post_norm, row_gate, row_up, row_down};
 
 inline constexpr std::array decoder_global{
-    ModuleRow{.suffix = "model.embed_tokens", .kind = Kind::embedding, .n = Dim::vocab, .k = Dim::hidden, .parallel = Parallel::vocabulary},
-    ModuleRow{.suffix = "model.norm", .kind = Kind::norm, .n = Dim::hidden, .k = Dim::none},
-    ModuleRow{.suffix = "lm_head", .kind = Kind::linear, .n = Dim::vocab, .k = Dim::hidden, .parallel = Parallel::vocabulary, .input_norm = "model.norm"},
+    ModuleRow{.suffix = "model.embed_tokens", .kind = Kind::embedding, .n = dim_vocab, .k = dim_hidden, .parallel = Parallel::vocabulary},
+    norm_row("model.norm"),
+    ModuleRow{.suffix = "lm_head", .kind = Kind::linear, .n = dim_vocab, .k = dim_hidden, .parallel = Parallel::vocabulary, .input_norm = "model.norm"},
 };
 
 }  // namespace qb::arch

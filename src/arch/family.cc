@@ -2,36 +2,213 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "arch/structure.h"
 #include "base/json.h"
 
 namespace qb::arch {
 namespace {
 
-// Far above any model; keeps every product of two sizes inside 63 bits.
-constexpr int64_t max_size = int64_t{1} << 31;
+// Far above any model; keeps every product of a size with a sum of three inside 63 bits.
+constexpr int64_t max_size = int64_t{1} << 30;
+constexpr int64_t max_layers = 10'000, max_experts = 200'000;  // experts: of all layers together
 
-struct Sizes {
-  int64_t hidden = 0, intermediate = 0, vocab = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  int64_t of(Dim d) const {
-    switch (d) {
-      case Dim::none:
-        return 0;
-      case Dim::hidden:
-        return hidden;
-      case Dim::intermediate:
-        return intermediate;
-      case Dim::vocab:
-        return vocab;
-      case Dim::q_width:
-        return heads * head_dim;
-      case Dim::kv_width:
-        return kv_heads * head_dim;
-      case Dim::head_dim:
-        return head_dim;
+// The words of config.json for a number; families differ, no config has two of them.
+std::span<const char* const> names_of(Key key) {
+  static constexpr const char* const names[][3] = {
+      {},
+      {},
+      {"hidden_size"},
+      {"intermediate_size"},
+      {"vocab_size"},
+      {"num_attention_heads"},
+      {"num_key_value_heads"},
+      {"head_dim"},
+      {"num_local_experts", "num_experts", "n_routed_experts"},
+      {"moe_intermediate_size"},
+      {"n_shared_experts"},
+      {"shared_expert_intermediate_size"},
+      {"q_lora_rank"},
+      {"kv_lora_rank"},
+      {"qk_nope_head_dim"},
+      {"qk_rope_head_dim"},
+      {"v_head_dim"},
+  };
+  const auto& row = names[static_cast<size_t>(key)];
+  return std::span(row).first(static_cast<size_t>(std::find(std::begin(row), std::end(row), nullptr) - std::begin(row)));
+}
+
+// Numbers of config.json, each looked up when a row first asks for it: what no row needs may be absent.
+class Sizes {
+ public:
+  Sizes(const Json& config, std::span<const Default> defaults, Diagnostics& diag) : config_(config), defaults_(defaults), diag_(diag) {}
+
+  // Whether config.json has something here, other than null and 0.
+  bool has(Key key) const {
+    const Json* v = stated(key);
+    return v != nullptr && *v != 0;
+  }
+  // 0 after a problem.
+  int64_t of(Key key) {
+    if (key == Key::one) return 1;
+    int64_t& known = known_[static_cast<size_t>(key)];
+    if (known < 0) known = look_up(key);
+    return known;
+  }
+  int64_t of(const Dim& d) {
+    int64_t sum = 0;
+    for (Key k : d.terms)
+      if (k != Key::none) sum += of(k);
+    return sum == 0 ? 0 : of(d.times) * sum;
+  }
+  int64_t number(const char* key, int64_t fallback, int64_t most) {
+    const Json* v = find(config_, key);
+    const int64_t x = v == nullptr || v->is_null() ? fallback : int_at(config_, key, -1);
+    if (x >= 0 && x <= most) return x;
+    wrong(key, v, fmt::format("a whole number up to {}", most));
+    return fallback;
+  }
+  bool ok() const { return ok_; }
+  void wrong(std::string_view key, const Json* found, std::string expected) {
+    diag_.report("config-invalid", {.file = "config.json"}, fmt::format("{} is {}", key, found == nullptr ? "absent" : dump_json(*found, -1).substr(0, 60)),
+                 std::move(expected));
+    ok_ = false;
+  }
+
+ private:
+  // Its value, null when it is absent or null; `name` says under which word.
+  const Json* stated(Key key, const char** name = nullptr) const {
+    for (const char* word : names_of(key))
+      if (const Json* v = find(config_, word); v != nullptr && !v->is_null()) {
+        if (name != nullptr) *name = word;
+        return v;
+      }
+    return nullptr;
+  }
+  int64_t look_up(Key key) {
+    const std::span<const char* const> words = names_of(key);
+    const char* word = words.empty() ? "" : words[0];
+    const Json* v = stated(key, &word);
+    if (v == nullptr) {
+      for (const Default& d : defaults_)
+        if (d.key == key) return d.value;
+      if (key == Key::kv_heads) return of(Key::heads);
+      if (key == Key::head_dim && of(Key::heads) > 0 && of(Key::hidden) >= of(Key::heads)) return of(Key::hidden) / of(Key::heads);
     }
+    if (v != nullptr && v->is_number_integer()) {
+      const int64_t x = int_at(config_, word, 0);
+      if (x > 0 && x < max_size) return x;
+    }
+    wrong(word, v != nullptr ? v : find(config_, word), fmt::format("a whole number from 1 to {}", max_size - 1));
     return 0;
   }
+
+  const Json& config_;
+  std::span<const Default> defaults_;
+  Diagnostics& diag_;
+  std::array<int64_t, 17> known_ = [] {
+    std::array<int64_t, 17> none{};
+    none.fill(-1);
+    return none;
+  }();
+  bool ok_ = true;
 };
+
+std::string with_number(std::string_view pattern, int64_t number) {
+  const size_t at = pattern.find("{}");
+  if (at == pattern.npos) return std::string(pattern);
+  return fmt::format("{}{}{}", pattern.substr(0, at), number, pattern.substr(at + 2));
+}
+
+bool for_experts(const ModuleRow& row) {
+  return row.suffix.find("{}") != row.suffix.npos;
+}
+
+class Builder {
+ public:
+  Builder(const Json& config, std::span<const TensorInfo> tensors, Sizes& sizes, Topology& out)
+      : config_(config), tensors_(tensors), sizes_(sizes), out_(out) {}
+
+  void global(const ModuleRow& row) {
+    const auto placed = [&](std::string_view path) { return path.starts_with("model.") ? out_.body + std::string(path.substr(5)) : std::string(path); };
+    const bool head = row.suffix == "lm_head";
+    const std::string path = head ? out_.head : placed(row.suffix), norm = placed(row.input_norm);
+    ModuleRow here = row;
+    here.suffix = path;
+    here.input_norm = norm;
+    here.optional |= head && out_.tied_embeddings;
+    add(here, "", -1, -1);
+  }
+
+  void layer(int64_t i, std::span<const ModuleRow> rows, bool optional) {
+    const std::string prefix = fmt::format("{}.layers.{}.", out_.body, i);
+    const bool is_sparse = sparse(i);
+    const auto stands = [&](const ModuleRow& row) {
+      if (row.layers != Layers::all && (row.layers == Layers::sparse) != is_sparse) return false;
+      return (row.with == Key::none || sizes_.has(row.with)) && (row.without == Key::none || !sizes_.has(row.without));
+    };
+    for (size_t r = 0; r < rows.size(); ++r) {
+      if (!stands(rows[r])) continue;
+      if (!for_experts(rows[r])) {
+        add(rows[r], prefix, i, -1, optional);
+        continue;
+      }
+      size_t end = r;  // an expert has all its rows before the next expert
+      while (end < rows.size() && for_experts(rows[end]) && stands(rows[end])) ++end;
+      for (int64_t e = 0; e < sizes_.of(Key::experts); ++e)
+        for (size_t of_one = r; of_one < end; ++of_one) add(rows[of_one], prefix, i, e, optional);
+      r = end - 1;
+    }
+  }
+
+ private:
+  // Qwen counts every n-th layer and lists exceptions, DeepSeek begins with dense layers.
+  bool sparse(int64_t i) {
+    if (const Json* dense = find(config_, "mlp_only_layers"); dense != nullptr && dense->is_array())
+      for (const Json& d : *dense)
+        if (d.is_number_integer() && d.get<int64_t>() == i) return false;
+    const int64_t step = std::max<int64_t>(int_at(config_, "decoder_sparse_step", 1), 1), every = std::max<int64_t>(int_at(config_, "moe_layer_freq", 1), 1);
+    return (i + 1) % step == 0 && i >= int_at(config_, "first_k_dense_replace", 0) && i % every == 0 && sizes_.has(Key::experts);
+  }
+
+  void add(const ModuleRow& row, const std::string& prefix, int64_t layer, int64_t expert, bool optional = false) {
+    const auto full = [&](std::string_view suffix) { return suffix.empty() ? std::string() : prefix + with_number(suffix, expert); };
+    Module m;
+    m.path = full(row.suffix);
+    for (std::string_view other : row.spelled)
+      if (!other.empty() && !has_tensors(tensors_, m.path) && has_tensors(tensors_, full(other))) m.path = full(other);
+    m.kind = row.kind;
+    m.n = sizes_.of(row.n);
+    m.k = sizes_.of(row.k);
+    m.parallel = row.parallel;
+    m.fused = full(row.fused);
+    m.input_norm = full(row.input_norm);
+    m.optional = row.optional || optional;
+    m.exempt = row.exempt;
+    m.plain = row.plain;
+    m.layer = static_cast<int>(layer);
+    if (expert >= 0) m.of_experts = row.suffix;
+    out_.modules.push_back(std::move(m));
+  }
+
+  const Json& config_;
+  std::span<const TensorInfo> tensors_;
+  Sizes& sizes_;
+  Topology& out_;
+};
+
+// Where a language model lies that is a part of another: the layouts of transformers before and since 4.52, and of exporters of the text part.
+void find_body(std::span<const TensorInfo> tensors, Topology& out) {
+  constexpr std::pair<const char*, const char*> places[] = {
+      {"model", "lm_head"}, {"model.language_model", "lm_head"}, {"language_model.model", "language_model.lm_head"}, {"language_model", "lm_head"}};
+  for (const auto& [body, head] : places)
+    if (has_tensors(tensors, fmt::format("{}.layers", body))) {
+      out.body = body;
+      out.head = head;
+      return;
+    }
+}
 
 std::string known_families() {
   std::string s;
@@ -39,31 +216,12 @@ std::string known_families() {
   return s;
 }
 
-// A size of config.json; `fallback` 0 means that it must be there.
-int64_t size_of(const Json& config, const char* key, int64_t fallback, bool& ok, Diagnostics& diag) {
-  const Json* v = find(config, key);
-  if ((v == nullptr || v->is_null()) && fallback > 0) return fallback;
-  const int64_t x = v == nullptr ? 0 : int_at(config, key, 0);
-  if (x > 0 && x < max_size) return x;
-  diag.report("config-invalid", {.file = "config.json"}, fmt::format("{} is {}", key, v == nullptr ? "absent" : dump_json(*v, -1).substr(0, 60)),
-              fmt::format("a whole number from 1 to {}", max_size - 1));
-  ok = false;
-  return 0;
-}
-
-void append(const ModuleRow& row, const Sizes& sizes, int layer, bool tied, Topology& out) {
-  const std::string prefix = layer < 0 ? "" : fmt::format("model.layers.{}.", layer);
-  Module m;
-  m.path = prefix + std::string(row.suffix);
-  m.kind = row.kind;
-  m.n = sizes.of(row.n);
-  m.k = sizes.of(row.k);
-  m.parallel = row.parallel;
-  if (!row.fused.empty()) m.fused = prefix + std::string(row.fused);
-  if (!row.input_norm.empty()) m.input_norm = prefix + std::string(row.input_norm);
-  m.optional = row.optional || (tied && row.suffix == "lm_head");
-  m.layer = layer;
-  out.modules.push_back(std::move(m));
+void describe_unknown(const Json& config, std::span<const TensorInfo> tensors, Topology& out, Diagnostics& diag) {
+  out.layers = std::clamp<int64_t>(int_at(config, "num_hidden_layers", 0), 0, max_layers);
+  add_by_structure(tensors, "", out);
+  diag.report(
+      "family-unknown", {.file = "config.json"}, out.model_type.empty() ? "no model_type" : fmt::format("model_type {}", escape(out.model_type)),
+      fmt::format("one of {}. Which linears share an input and a scale, how engines cut them and which sizes they should have is not known", known_families()));
 }
 
 }  // namespace
@@ -74,41 +232,62 @@ const Family* find_family(std::string_view model_type) {
   return nullptr;
 }
 
-bool describe(const Json& config, Topology& out, Diagnostics& diag) {
-  const std::string_view model_type = string_at(config, "model_type");
-  out.family = find_family(model_type);
-  if (const Json* a = find(config, "architectures"); a != nullptr && a->is_array() && !a->empty() && a->front().is_string())
+const Json& text_config(const Json& config) {
+  const Json* text = find(config, "text_config");
+  return text != nullptr && text->is_object() && find_family(string_at(config, "model_type")) == nullptr ? *text : config;
+}
+
+bool describe(const Json& root, std::span<const TensorInfo> tensors, Topology& out, Diagnostics& diag) {
+  const Json& config = text_config(root);
+  const bool nested = &config != &root;
+  out.model_type = string_at(config, "model_type", string_at(root, "model_type"));
+  out.family = find_family(out.model_type);
+  if (const Json* a = find(root, "architectures"); a != nullptr && a->is_array() && !a->empty() && a->front().is_string())
     out.architecture = a->front().get_ref<const std::string&>();
+  out.tied_embeddings = bool_at(config, "tie_word_embeddings", bool_at(root, "tie_word_embeddings", out.family != nullptr && out.family->tied));
+  find_body(tensors, out);
   if (out.family == nullptr) {
-    diag.report("family-unsupported", {.file = "config.json"}, model_type.empty() ? "no model_type" : fmt::format("model_type {}", model_type),
-                fmt::format("one of {}", known_families()));
-    return false;
+    describe_unknown(config, tensors, out, diag);
+    return true;
   }
-  bool ok = true;
-  Sizes s;
-  s.hidden = size_of(config, "hidden_size", 0, ok, diag);
-  s.intermediate = size_of(config, "intermediate_size", 0, ok, diag);
-  s.vocab = size_of(config, "vocab_size", 0, ok, diag);
-  s.layers = size_of(config, "num_hidden_layers", 0, ok, diag);
-  s.heads = size_of(config, "num_attention_heads", 0, ok, diag);
-  if (!ok) return false;
-  s.kv_heads = size_of(config, "num_key_value_heads", s.heads, ok, diag);
-  s.head_dim = size_of(config, "head_dim", s.hidden / s.heads, ok, diag);
-  if (ok && s.layers > 10'000) {
-    diag.report("config-invalid", {.file = "config.json"}, fmt::format("num_hidden_layers is {}", s.layers), "at most 10000");
-    ok = false;
+  const Family& family = *out.family;
+  Sizes sizes(config, nested ? family.defaults : std::span<const Default>(), diag);
+  out.hidden = sizes.of(Key::hidden);
+  out.heads = sizes.of(Key::heads);
+  if (const Json* layers = find(config, "num_hidden_layers");
+      layers == nullptr || layers->is_null() || !layers->is_number_integer() || int_at(config, "num_hidden_layers", 0) < 1)
+    sizes.wrong("num_hidden_layers", layers, fmt::format("a whole number from 1 to {}", max_layers));
+  else
+    out.layers = sizes.number("num_hidden_layers", 1, max_layers);
+  if (!sizes.ok()) return false;
+  out.kv_heads = sizes.of(Key::kv_heads);
+  out.head_dim = sizes.of(Key::head_dim);
+  const int64_t predictors = family.predictor.empty() ? 0 : sizes.number("num_nextn_predict_layers", 0, max_layers);
+  if (sizes.has(Key::experts) && sizes.of(Key::experts) * (out.layers + predictors) > max_experts)
+    sizes.wrong("the number of experts in all layers", nullptr, fmt::format("at most {}", max_experts));
+  if (!sizes.ok()) return false;
+  Builder build(config, tensors, sizes, out);
+  build.global(family.global.front());
+  for (int64_t i = 0; i < out.layers; ++i) {
+    build.layer(i, family.layer, false);
+    if (!sizes.ok()) return false;
   }
-  if (!ok) return false;
-  out.tied_embeddings = bool_at(config, "tie_word_embeddings", false);
-  out.layers = s.layers;
-  out.heads = s.heads;
-  out.kv_heads = s.kv_heads;
-  out.head_dim = s.head_dim;
-  out.hidden = s.hidden;
-  append(out.family->global.front(), s, -1, out.tied_embeddings, out);
-  for (int i = 0; i < s.layers; ++i)
-    for (const ModuleRow& row : out.family->layer) append(row, s, i, out.tied_embeddings, out);
-  for (const ModuleRow& row : out.family->global.subspan(1)) append(row, s, -1, out.tied_embeddings, out);
+  for (int64_t i = out.layers; i < out.layers + predictors; ++i) {
+    if (!has_tensors(tensors, fmt::format("{}.layers.{}", out.body, i))) continue;
+    build.layer(i, family.layer, true);
+    build.layer(i, family.predictor, true);
+  }
+  for (const ModuleRow& row : family.global.subspan(1)) build.global(row);
+  if (!sizes.ok()) return false;
+  if (!nested) return true;
+  const size_t before = out.modules.size();
+  add_by_structure(tensors, out.body + ".layers.", out);
+  for (size_t i = before; i < out.modules.size(); ++i) out.modules[i].exempt = true;
+  if (out.modules.size() > before)
+    diag.report("modules-by-structure", {.file = "config.json", .module = out.modules[before].path},
+                fmt::format("{} modules beside the language model", out.modules.size() - before),
+                "only the language model is known: the others stay as they are")
+        .severity = Severity::note;
   return true;
 }
 

@@ -1,6 +1,11 @@
 // What a model family's modules are called and how they hang together. Data, not code: one file per family, found through the manifest.
+//
+// A family is rows: one for each kind of module of a layer and of the whole model. A row says in which layers it stands, whether it is repeated for each
+// expert, which sizes of config.json it has and how else producers spell it. What no row names is not guessed for a known family; of an unknown one, and of
+// what lies beside the language model, the tensors themselves are all that is known (structure.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -9,23 +14,60 @@
 
 #include "base/diagnostics.h"
 #include "base/json_fwd.h"
+#include "io/safetensors.h"
 
 namespace qb::arch {
 
 enum class Kind : uint8_t { linear, expert, embedding, norm, attention, other };
 enum class Parallel : uint8_t { none, columns, rows, vocabulary };  // how engines cut it: columns = along n, rows = along k
+enum class Layers : uint8_t { all, dense, sparse };                 // sparse: those whose feed-forward part is experts
 
-// A size as an expression over config.json: product of up to two terms.
-enum class Dim : uint8_t { none, hidden, intermediate, vocab, q_width, kv_width, head_dim };
+// A number of config.json; family.cc says under which names.
+enum class Key : uint8_t {
+  none,
+  one,  // the number 1
+  hidden,
+  intermediate,
+  vocab,
+  heads,
+  kv_heads,
+  head_dim,
+  experts,
+  expert_intermediate,
+  shared_experts,
+  shared_intermediate,
+  q_rank,
+  kv_rank,
+  nope_dim,
+  rope_dim,
+  v_dim,
+};
+
+// A size: `times` x (the sum of `terms`).
+struct Dim {
+  Key times = Key::one;
+  std::array<Key, 3> terms{};
+};
 
 struct ModuleRow {
-  std::string_view suffix;  // below "model.layers.<i>." for per-layer rows, else the whole path
+  // Below "model.layers.<i>." for rows of a layer, else the whole path. With "{}" the row is repeated for each expert, whose number stands there.
+  std::string_view suffix;
   Kind kind;
-  Dim n, k;  // norms: n only
+  Dim n = {}, k = {};  // norms: n only
   Parallel parallel = Parallel::none;
   std::string_view fused = {};       // modules of one layer with the same word read the same input and are one matrix in engines: qkv_proj, gate_up_proj
   std::string_view input_norm = {};  // suffix of the norm whose output it reads, when it reads one
   bool optional = false;             // may be absent (QK norms of some configs, lm_head of tied models)
+  bool exempt = false;               // no producer quantizes it, whether or not a list names it: routers
+  Layers layers = Layers::all;
+  Key with = Key::none, without = Key::none;  // there only if config.json has, or lacks, this number
+  std::string_view plain = {};                // a tensor beside weight and bias that is never quantized
+  std::array<std::string_view, 2> spelled{};  // other suffixes under which producers write it
+};
+
+struct Default {
+  Key key;
+  int64_t value;
 };
 
 struct Family {
@@ -33,23 +75,33 @@ struct Family {
   std::span<const std::string_view> architectures;
   std::span<const ModuleRow> layer;  // repeated num_hidden_layers times
   std::span<const ModuleRow> global;
+  std::span<const ModuleRow> predictor = {};  // what a layer behind the last has besides, where there are any (num_nextn_predict_layers); all of it optional
+  std::span<const Default> defaults = {};     // of the configuration class, which a text_config inside another config leaves out
+  bool tied = false;                          // tie_word_embeddings, where config.json does not say
 };
 
 // One module of a concrete model.
 struct Module {
   std::string path;  // model.layers.0.self_attn.q_proj
   Kind kind = Kind::other;
-  int64_t n = 0, k = 0;  // by config.json; norms: n elements
+  int64_t n = 0, k = 0;  // by config.json; norms: n elements; 0: not known
   Parallel parallel = Parallel::none;
   std::string fused;       // model.layers.0.self_attn.qkv_proj, or empty
   std::string input_norm;  // path, or empty
   bool optional = false;
+  bool exempt = false;
+  bool structural = false;      // found from its tensors alone: no size is known, and whatever is no part of a quantized weight is plain
+  std::string_view plain = {};  // as in ModuleRow
   int layer = -1;
+  std::string_view of_experts = {};  // the row's suffix, where the module is one expert's: its siblings in the layer have the same
 };
 
 struct Topology {
-  const Family* family = nullptr;
-  std::string architecture;     // of config.json
+  const Family* family = nullptr;  // null: unknown
+  std::string model_type;          // of config.json, or of its text_config
+  std::string architecture;        // of config.json
+  std::string body = "model";      // what the layers lie under: model.language_model where a text model is a part of another
+  std::string head = "lm_head";
   std::vector<Module> modules;  // in the order of the model
   bool tied_embeddings = false;
   int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
@@ -58,7 +110,11 @@ struct Topology {
 std::span<const Family* const> families();  // the generated manifest
 const Family* find_family(std::string_view model_type);
 
-// Reads config.json. Problems: config-invalid (a size missing, not positive or absurd), family-unsupported (names the model_type and the known ones).
-bool describe(const Json& config, Topology& out, Diagnostics& diag);
+// The part of config.json that is about the language model: its text_config, where it has one, or all of it.
+const Json& text_config(const Json& config);
+
+// Reads config.json; the tensors (sorted by name) say which spelling a module has, and all that is known of modules without rows. Problems: config-invalid (a
+// size missing, not positive or absurd: false), family-unknown, structure-only.
+bool describe(const Json& config, std::span<const TensorInfo> tensors, Topology& out, Diagnostics& diag);
 
 }  // namespace qb::arch

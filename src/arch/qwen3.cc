@@ -5,19 +5,7 @@ namespace qb::arch {
 namespace {
 constexpr std::string_view architectures[] = {"Qwen3ForCausalLM"};
 constexpr std::array layer{
-    row_input_norm,
-    row_attention,
-    row_q,
-    row_k,
-    row_v,
-    row_o,
-    ModuleRow{.suffix = "self_attn.q_norm", .kind = Kind::norm, .n = Dim::head_dim, .k = Dim::none},
-    ModuleRow{.suffix = "self_attn.k_norm", .kind = Kind::norm, .n = Dim::head_dim, .k = Dim::none},
-    row_rotary,
-    row_post_norm,
-    row_gate,
-    row_up,
-    row_down,
+    row_input_norm, row_attention, row_q, row_k, row_v, row_o, row_q_norm, row_k_norm, row_rotary, row_post_norm, row_gate, row_up, row_down,
 };
 }  // namespace
 

@@ -235,14 +235,14 @@ Result<void> check_tied_head(Session& s, bool deep) {
   if (!s.checkpoint.topology.tied_embeddings) return {};
   const ir::Stored *head = nullptr, *table = nullptr;
   for (const ir::Module& m : s.checkpoint.modules) {
-    if (m.path == "lm_head") head = m.part(ir::Role::code);
-    if (m.kind == arch::Kind::embedding) table = m.part(ir::Role::code);
+    if (m.path == s.checkpoint.topology.head) head = m.part(ir::Role::code);
+    if (m.kind == arch::Kind::embedding && table == nullptr) table = m.part(ir::Role::code);
   }
   if (head == nullptr || table == nullptr) return {};
   QB_ASSIGN(const bool same, same_bytes(s, *head, *table, deep ? head->bytes : 64u << 10));
   if (!same)
-    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = "lm_head"},
-                  "other numbers than model.embed_tokens", "the same, or tie_word_embeddings false");
+    s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = s.checkpoint.topology.head},
+                  "other numbers than " + table->tensor, "the same, or tie_word_embeddings false");
   return {};
 }
 

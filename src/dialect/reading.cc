@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "arch/structure.h"
 #include "base/json.h"
 
 namespace qb {
@@ -20,7 +23,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 bool Reading::begin() {
   const Json* config = context.package.document("config.json");
   if (config == nullptr) return false;  // the container has said so
-  if (!arch::describe(*config, out.topology, diag)) return false;
+  if (!arch::describe(*config, context.package.tensors, out.topology, diag)) return false;
   origin = read_origin(context.package);
   out.modules.reserve(out.topology.modules.size());
   for (size_t i = 0; i < out.topology.modules.size(); ++i) {
@@ -110,28 +113,30 @@ void Reading::read_bias(ir::Module& m) {
   m.parts.push_back(stored(*t, ir::Role::bias, t->dtype, t->elements(), 1));
 }
 
-void Reading::read_rest() {
-  for (ir::Module& m : out.modules) {
-    if (m.kind == arch::Kind::linear || m.kind == arch::Kind::expert || m.kind == arch::Kind::embedding) continue;
-    for (const char* suffix : {"weight", "bias", "inv_freq"}) {
-      const TensorInfo* t = find(m, suffix);
-      if (t == nullptr || claimed(*t) || m.kind == arch::Kind::attention) continue;
-      if (!is_plain_float(t->dtype)) continue;  // stays unclaimed and is reported
-      claim(*t);
-      const int64_t n = m.topology >= 0 ? out.topology.modules[static_cast<size_t>(m.topology)].n : 0;
-      if (m.kind == arch::Kind::norm && t->elements() != n)
-        diag.report("config-shape-mismatch", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape),
-                    fmt::format("[{}] by config.json", n));
-      m.n = t->elements();
-      m.parts.push_back(stored(*t, ir::Role::plain, t->dtype, t->elements(), 1));
-    }
+void Reading::read_others(ir::Module& m) {
+  const arch::Module& t = out.topology.modules[static_cast<size_t>(m.topology)];
+  const bool matrix = m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding;
+  for (const TensorInfo* tensor : tensors_of(m)) {
+    const std::string_view suffix = std::string_view(tensor->name).substr(m.path.size() + 1);
+    const bool own = suffix == "weight" || suffix == "bias" || suffix == "inv_freq";
+    const bool named = (!t.plain.empty() && suffix == t.plain) || (own && !matrix && m.kind != arch::Kind::attention) ||
+                       (t.structural && !arch::is_quantization_word(suffix) && !(matrix && own));
+    if (!named || claimed(*tensor)) continue;
+    const bool counts = t.structural && (tensor->dtype == Elem::i64 || tensor->dtype == Elem::i32 || tensor->dtype == Elem::boolean);
+    if (!is_plain_float(tensor->dtype) && !counts) continue;  // stays unclaimed and is reported
+    claim(*tensor);
+    if (m.kind == arch::Kind::norm && t.n != 0 && tensor->elements() != t.n)
+      diag.report("config-shape-mismatch", {.file = context.package.file_name(tensor->file), .tensor = tensor->name, .module = m.path},
+                  shape_text(tensor->shape), fmt::format("[{}] by config.json", t.n));
+    if (!matrix) m.n = tensor->elements();
+    m.parts.push_back(stored(*tensor, ir::Role::plain, tensor->dtype, tensor->elements(), 1));
   }
 }
 
 void Reading::read_modules(const std::function<void(ir::Module&)>& read_weight) {
   for (ir::Module& m : out.modules)
     if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !tensors_of(m).empty()) read_weight(m);
-  read_rest();
+  for (ir::Module& m : out.modules) read_others(m);
   check_rules();
   finish();
 }
@@ -145,7 +150,7 @@ void Reading::finish() {
     const bool matrix = m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding;
     if (m.parts.empty() && !t.optional && tensors_of(m).empty())
       diag.report("module-missing", {.module = m.path}, "no tensors", matrix ? fmt::format("a weight [{}, {}]", t.n, t.k) : "a weight");
-    if (!matrix || m.n == 0 || (m.n == t.n && m.k == t.k)) continue;
+    if (!matrix || t.structural || m.n == 0 || (m.n == t.n && m.k == t.k)) continue;
     if (mismatches++ == 0) first = &m;
   }
   if (first != nullptr) {
@@ -164,7 +169,9 @@ void Reading::finish() {
     diag.report(kv ? "kv-scale-unclaimed" : "tensor-unclaimed",
                 {.file = p.file_name(t.file), .tensor = t.name, .module = dot == t.name.npos ? std::string_view() : std::string_view(t.name).substr(0, dot)},
                 fmt::format("{} {}", info(t.dtype).safetensors, shape_text(t.shape)),
-                kv ? "a KV scale of an attention module of this family" : fmt::format("a tensor that a module of family {} has", out.topology.family->name));
+                kv                               ? "a KV scale of an attention module of this family"
+                : out.topology.family != nullptr ? fmt::format("a tensor that a module of family {} has", out.topology.family->name)
+                                                 : "a weight, a bias or a scale");
   }
 }
 

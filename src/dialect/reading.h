@@ -17,7 +17,8 @@ class Reading {
  public:
   Reading(const ReadContext& read_context, ir::Checkpoint& checkpoint, Diagnostics& diagnostics) : context(read_context), out(checkpoint), diag(diagnostics) {}
 
-  // Reads config.json into the topology and gives every tensor to the module with the longest matching path. False: no config or no known family.
+  // Reads config.json into the topology and gives every tensor to the module with the longest matching path. False: no config, or one without the sizes of its
+  // family.
   bool begin();
 
   // A tensor of the module by its suffix behind "<path>."; null when absent. Claiming marks it as explained.
@@ -56,8 +57,8 @@ class Reading {
   Origin origin;
 
  private:
-  // Norms, attention modules without weights, rotary buffers: everything that no scheme applies to.
-  void read_rest();
+  // What no scheme applies to: norms, rotary buffers, and what else a module has beside a weight.
+  void read_others(ir::Module& module);
   // Every tensor claimed, every module of the family present, sizes equal to the config's: the verifier's structural half.
   void finish();
   // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.

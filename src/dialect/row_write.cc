@@ -275,7 +275,8 @@ void write_row(const Row& row, const ir::Module& m, const WriteContext& context,
         write_stored(*s, target_of(part, m, s->container), context, out);
     }
   }
-  if (const ir::Stored* bias = m.part(ir::Role::bias); bias != nullptr) write_plain(*bias, out);
+  for (const ir::Stored& s : m.parts)
+    if (s.role == ir::Role::bias || s.role == ir::Role::plain) write_plain(s, out);
 }
 
 }  // namespace qb

@@ -44,17 +44,19 @@ Reading::Meant Reading::meant_by(const NameRule& rule, const ir::Module& m) cons
 std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
   if (rule != nullptr) return fmt::format("{}: '{}'", rules_from_, rule->text());
   if (m.kind == arch::Kind::embedding) return "embeddings are not quantized unless they have scales";
-  if (m.path == "lm_head") return "the head is left out by default";
+  if (m.path == out.topology.head) return "the head is left out by default";
   return report_unlisted(m);
 }
 
 std::string Reading::report_unlisted(const ir::Module& m) {
   for (const NameRule& rule : rules_)
     if (meant_by(rule, m) != Meant::no) return fmt::format("{}: '{}', which means it", rules_from_, rule.text());  // check_rules() reports the entry
+  if (out.topology.modules[static_cast<size_t>(m.topology)].exempt) return "no producer quantizes it, and no list has to name it";
   const ir::Stored* code = m.part(ir::Role::code);
-  const bool head = m.path == "lm_head";
+  const bool head = m.path == out.topology.head;
   diag.report(head ? "ignore-incomplete" : "layer-unquantized", {.file = rules_from_, .tensor = code != nullptr ? code->tensor : "", .module = m.path},
-              "plain numbers without scales, and no entry that leaves it out", head ? "an entry 'lm_head'" : "scales, or an entry that leaves it out");
+              "plain numbers without scales, and no entry that leaves it out",
+              head ? fmt::format("an entry '{}'", m.path) : "scales, or an entry that leaves it out");
   return "plain numbers without scales; no rule names it";
 }
 

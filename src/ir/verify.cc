@@ -10,6 +10,12 @@ namespace {
 
 // A KV scale above this stands for keys or values beyond 900, or for an amax that was stored in place of amax/448.
 constexpr double kv_scale_plausible = 2.0;
+// Second-level scales of a layer's experts that differ by more: experts that were calibrated alike stay within a few times of each other.
+constexpr double experts_apart = 16;
+
+double multiplier(const Stored& s) {
+  return s.form == ScaleForm::divide ? 1 / *s.value : *s.value;
+}
 
 class Verifier {
  public:
@@ -49,7 +55,7 @@ class Verifier {
         const Stored* s = m.part(role);
         if (s == nullptr || !s->value || !m.scheme || !(*s->value > 0) || std::isinf(*s->value)) return;
         two_level &= m.scheme->weight.two_level();
-        const double v = s->form == ScaleForm::divide ? 1 / *s->value : *s->value;
+        const double v = multiplier(*s);
         least = std::min(least, v);
         largest = std::max(largest, v);
         names += fmt::format("{}{} = {}", names.empty() ? "" : ", ", s->tensor, *s->value);
@@ -58,7 +64,7 @@ class Verifier {
       if (!two_level || least == largest) continue;
       for (size_t i : group) {
         const Stored* s = c_.modules[i].part(role);
-        const double v = s->form == ScaleForm::divide ? 1 / *s->value : *s->value;
+        const double v = multiplier(*s);
         int e = 0;
         exact &= std::frexp(largest / v, &e) == 0.5;
       }
@@ -90,6 +96,23 @@ class Verifier {
         "fused-prescale-mismatch",
         {.file = files_[with->file], .tensor = with->tensor, .module = c_.topology.modules[static_cast<size_t>(c_.modules[group.front()].topology)].fused},
         "none for " + without, "one for each module that reads the same input, or for none");
+  }
+
+  // Engines that hold one second-level scale for all experts would lose the smallest.
+  void experts(const std::vector<const Module*>& siblings) {
+    const Stored *least = nullptr, *largest = nullptr;
+    const Module* of_least = nullptr;
+    for (const Module* m : siblings) {
+      const Stored* s = m->part(Role::global);
+      if (s == nullptr || !s->value || !(*s->value > 0) || std::isinf(*s->value)) return;
+      if (least == nullptr || multiplier(*s) < multiplier(*least)) least = s, of_least = m;
+      if (largest == nullptr || multiplier(*s) > multiplier(*largest)) largest = s;
+    }
+    if (least == nullptr || multiplier(*largest) <= experts_apart * multiplier(*least)) return;
+    diag_.report(
+        "expert-scales-apart", {.file = files_[least->file], .tensor = least->tensor, .module = of_least->path},
+        fmt::format("{} = {}, {:.3g} times below that of {}", least->tensor, *least->value, multiplier(*largest) / multiplier(*least), largest->tensor),
+        fmt::format("second-level scales of a layer's experts within {} times of each other", experts_apart));
   }
 
   void explained(const Module& m) {
@@ -129,6 +152,13 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
     v.fused(group);
     v.prescales(group);
   }
+  std::map<std::pair<int, std::string_view>, std::vector<const Module*>> experts;
+  for (const Module& m : c.modules) {
+    if (m.topology < 0 || m.part(Role::global) == nullptr) continue;
+    const arch::Module& t = c.topology.modules[static_cast<size_t>(m.topology)];
+    if (!t.of_experts.empty()) experts[{t.layer, t.of_experts}].push_back(&m);
+  }
+  for (const auto& [row, siblings] : experts) v.experts(siblings);
 }
 
 }  // namespace qb::ir

@@ -21,7 +21,7 @@ Checkpoint nvfp4(std::vector<double> globals, std::vector<double> inputs, ScaleF
   Diagnostics diag;
   const Json config = {{"model_type", "llama"},  {"hidden_size", 64},        {"intermediate_size", 64},
                        {"num_hidden_layers", 1}, {"num_attention_heads", 1}, {"vocab_size", 8}};
-  EXPECT_TRUE(arch::describe(config, c.topology, diag));
+  EXPECT_TRUE(arch::describe(config, {}, c.topology, diag));
   size_t i = 0;
   for (size_t t = 0; t < c.topology.modules.size(); ++t) {
     Module m{.path = c.topology.modules[t].path, .kind = c.topology.modules[t].kind, .topology = static_cast<int>(t)};

@@ -23,8 +23,7 @@ Result<KvCache> KvCache::make(Shape shape, Elem elem, int64_t blocks, host::Aren
 }
 
 Result<std::unique_ptr<Model>> load(const Loading& loading) {
-  const arch::Family* family = loading.checkpoint.topology.family;
-  const std::string_view name = family == nullptr ? "none" : family->name;
+  const std::string& name = loading.checkpoint.topology.model_type;
   std::string known;
   for (const Architecture* a : architectures())
     for (const std::string_view f : a->families) {

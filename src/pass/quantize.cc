@@ -92,8 +92,8 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
       m.why = fmt::format("--ignore '{}'", *rule);
       continue;
     }
-    if (m.path == "lm_head") {
-      m.why = "lm_head stays as it is by default";
+    if (m.path == c.topology.head || t.exempt) {
+      m.why = t.exempt ? "no producer quantizes it" : "lm_head stays as it is by default";
       continue;
     }
     if ((scheme.weight.two_level() || scheme.weight.scale == ir::ScaleValues::e8m0 || is_integer_code(scheme.weight.code)) && scheme.weight.block.cols > 0 &&
