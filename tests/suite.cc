@@ -264,8 +264,11 @@ Scope compressed_scope(const Json& q) {
 
 Scope scope_of(const Fixture& f) {
   if (!f.config.is_object()) return {false, "no config.json"};
-  const std::string family(string_at(f.config, "model_type"));
-  if (!one_of(family, {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "deepseek_v3"})) return {false, "family " + family};
+  const Json* text = find(f.config, "text_config");
+  const std::string family(string_at(text != nullptr && text->is_object() ? *text : f.config, "model_type"));
+  if (!one_of(family,
+              {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "deepseek_v2", "deepseek_v3", "gemma2", "gemma3_text"}))
+    return {false, "family " + family};
   const Json q = quantization_config(f);
   const std::string method(q.is_object() ? string_at(q, "quant_method") : "");
   if (method == "compressed-tensors") return compressed_scope(q);

@@ -1,5 +1,8 @@
 #include "layer/activation.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "layer/exp.h"
 #include "recipe/loops.h"
 
@@ -7,20 +10,46 @@ namespace qb::layer {
 namespace {
 
 struct SiluMul {
-  static QB_INLINE void run(float* __restrict gate, const float* __restrict up, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
+  static QB_INLINE void run(float* __restrict gate, const float* __restrict up, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
       const float x = gate[i];
       gate[i] = x / (1.0F + exp_f32(-x)) * up[i];
     }
   }
 };
 
+// (1 + tanh(u)) / 2 is 1 / (1 + exp(-2u)).
+struct GeluTanhMul {
+  static QB_INLINE void run(float* __restrict gate, const float* __restrict up, int64_t count) {
+    constexpr float twice_root = 1.5957691216057308F;  // 2 sqrt(2/pi)
+    for (int64_t i = 0; i < count; ++i) {
+      const float x = gate[i];
+      gate[i] = x / (1.0F + exp_f32(-twice_root * (x + 0.044715F * x * x * x))) * up[i];
+    }
+  }
+};
+
+void run_part(const GateArgs& a, Isa isa, int64_t begin, int64_t end) {
+  while (begin < end) {
+    const int64_t row = begin / a.n, i = begin % a.n, count = std::min(a.n - i, end - begin);
+    const float *x = a.x + row * a.stride + i, *up = a.up + row * a.stride + i;
+    float* const out = a.out + begin;
+    if (out != x) std::memcpy(out, x, static_cast<size_t>(count) * sizeof(float));
+    if (a.gate == Gate::silu) {
+      recipe::run_at<SiluMul>(isa, out, up, count);
+    } else {
+      recipe::run_at<GeluTanhMul>(isa, out, up, count);
+    }
+    begin += count;
+  }
+}
+
 }  // namespace
 
-void silu_mul(float* gate, const float* up, int64_t count, Isa isa, host::ThreadPool& pool) {
-  const auto part = [&](int64_t begin, int64_t end) { recipe::run_at<SiluMul>(isa, gate, up, begin, end); };
-  if (count <= 8192) return part(0, count);
-  pool.ranges(count, 64, part);
+void gate_mul(const GateArgs& a, Isa isa, host::ThreadPool& pool) {
+  const int64_t count = a.rows * a.n;
+  if (count <= 8192) return run_part(a, isa, 0, count);
+  pool.ranges(count, 64, [&a, isa](int64_t begin, int64_t end) { run_part(a, isa, begin, end); });
 }
 
 }  // namespace qb::layer

@@ -8,7 +8,19 @@
 
 namespace qb::layer {
 
-// gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)), in float32.
-void silu_mul(float* gate, const float* up, int64_t count, Isa isa, host::ThreadPool& pool);
+enum class Gate : uint8_t {
+  silu,       // x / (1 + exp(-x))
+  gelu_tanh,  // GELU by its approximation with tanh
+};
+
+// out[r,i] = f(gate[r,i]) * up[r,i], in float32. Rows of `gate` and `up` lie `stride` numbers apart, those of `out` n; out may be gate where stride is n.
+struct GateArgs {
+  Gate gate = Gate::silu;
+  const float* x = nullptr;
+  const float* up = nullptr;
+  int64_t rows = 0, n = 0, stride = 0;
+  float* out = nullptr;
+};
+void gate_mul(const GateArgs& args, Isa isa, host::ThreadPool& pool);
 
 }  // namespace qb::layer

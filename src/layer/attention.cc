@@ -30,7 +30,7 @@ struct Pass {
   int64_t head;
   const Query* queries;
   int64_t count;
-  float scale;  // of scores
+  float scale, softcap;  // of scores
   // Buffers of the caller.
   float* keys;    // [head_dim, 32]
   float* values;  // [32, head_dim]
@@ -160,6 +160,8 @@ struct Sweep {
     if (begin >= end) return;
     // What lies outside the visible range may be anything, NaN included.
     for (int64_t j = 0; j < tokens; ++j) scores[j] = j >= begin && j < end ? scores[j] * p->scale : nothing;
+    if (p->softcap > 0)
+      for (int64_t j = begin; j < end; ++j) scores[j] = p->softcap * (1.0F - 2.0F / (exp_f32(2.0F * scores[j] / p->softcap) + 1.0F));  // tanh
     const float top = most_of(scores);
     const float now = top > most ? top : most;
     const float keep = exp_f32(most - now);
@@ -225,8 +227,8 @@ Query query_at(const AttentionArgs& a, const AttentionRun& run, int64_t token, i
   return {a.q + ((run.first_row + token) * a.heads + head) * a.kv.head_dim, a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0, position};
 }
 
-float score_scale(const KvLayer& kv) {
-  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(kv.head_dim)));
+float score_scale(const AttentionArgs& a) {
+  return a.scale != 0 ? a.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.kv.head_dim)));
 }
 
 }  // namespace
@@ -237,7 +239,8 @@ void attention(const AttentionArgs& a, Isa isa, host::ThreadPool& pool) {
     const int64_t group = a.heads / a.kv.kv_heads;
     Query queries[max_queries];
     Pass pass{.kv = &a.kv, .table = t.run->table.data(), .head = t.head, .queries = queries, .count = 0, .keys = keys, .values = values, .sums = sums};
-    pass.scale = score_scale(a.kv) * (a.kv.elem == Elem::e4m3 ? a.kv.k_scale : 1.0F);
+    pass.softcap = a.softcap;
+    pass.scale = score_scale(a) * (a.kv.elem == Elem::e4m3 ? a.kv.k_scale : 1.0F);
     for (int64_t token = t.begin; token < t.end; ++token)
       for (int64_t h = 0; h < group; ++h) {
         queries[pass.count++] = query_at(a, *t.run, token, t.head * group + h);
@@ -260,7 +263,9 @@ void attention_reference(const AttentionArgs& a, host::ThreadPool& pool) {
         const float* key = block(a.kv.keys, position) + position % tokens;
         double dot = 0;
         for (int64_t d = 0; d < dim; ++d) dot += static_cast<double>(query.q[d]) * static_cast<double>(key[d * tokens]);
-        return dot * static_cast<double>(score_scale(a.kv));
+        dot *= static_cast<double>(score_scale(a));
+        const auto cap = static_cast<double>(a.softcap);
+        return cap > 0 ? cap * std::tanh(dot / cap) : dot;
       };
       double most = score(query.low), total = 0;
       for (int64_t j = query.low + 1; j <= query.high; ++j) most = std::max(most, score(j));

@@ -21,6 +21,7 @@ struct Shape {
   int64_t heads, kv_heads, head_dim, window;
   Elem elem;
   bool through_e4m3 = false;
+  float scale = 0, softcap = 0;
 };
 
 // What one number is after it went through the cache.
@@ -76,7 +77,9 @@ class Cache {
       for (int64_t d = 0; d < dim; ++d)
         dot +=
             static_cast<double>(q[d]) * static_cast<double>(stored(shape_, keys[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.k_scale));
-      scores.push_back(dot / std::sqrt(static_cast<double>(dim)));
+      dot *= shape_.scale != 0 ? static_cast<double>(shape_.scale) : 1 / std::sqrt(static_cast<double>(dim));
+      const auto cap = static_cast<double>(shape_.softcap);
+      scores.push_back(cap > 0 ? cap * std::tanh(dot / cap) : dot);
       most = std::max(most, scores.back());
     }
     std::vector<double> out(static_cast<size_t>(dim), 0.0);
@@ -122,14 +125,17 @@ void expect_right(const Shape& shape) {
   host::ThreadPool three(3), one(1);
   const auto run = [&](Isa isa, host::ThreadPool& pool) {
     std::vector<float> out = q;
-    attention({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .q = out.data(), .runs = runs}, isa, pool);
+    attention({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .scale = shape.scale, .softcap = shape.softcap, .q = out.data(), .runs = runs},
+              isa, pool);
     return out;
   };
   const std::vector<float> got = run(levels().back(), three);
   for (const Isa isa : levels()) EXPECT_EQ(std::memcmp(run(isa, one).data(), got.data(), got.size() * sizeof(float)), 0) << "level " << static_cast<int>(isa);
   std::vector<float> reference = q;
   if (shape.elem == Elem::f32) {
-    attention_reference({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .q = reference.data(), .runs = runs}, three);
+    attention_reference(
+        {.kv = cache.layer, .heads = shape.heads, .window = shape.window, .scale = shape.scale, .softcap = shape.softcap, .q = reference.data(), .runs = runs},
+        three);
   }
   for (size_t s = 0; s < lengths.size(); ++s)
     for (int64_t t = 0; t < counts[s]; ++t)
@@ -152,6 +158,13 @@ TEST(Attention, HeadSizes) {
 }
 TEST(Attention, SlidingWindows) {
   for (const int64_t window : {1, 2, 31, 32, 33, 50, 1000}) expect_right({4, 2, 16, window, Elem::f32});
+}
+TEST(Attention, ScalesAndCapsOfScores) {
+  for (const Elem elem : {Elem::f32, Elem::bf16}) {
+    expect_right({4, 2, 16, 0, elem, false, 0.0625F, 0});
+    expect_right({4, 2, 16, 33, elem, false, 0, 5.0F});
+    expect_right({4, 2, 16, 0, elem, false, 2.0F, 50.0F});
+  }
 }
 TEST(Attention, QuantizedCaches) {
   expect_right({4, 2, 64, 0, Elem::e4m3});

@@ -129,7 +129,7 @@ Result<const float*> load_bias(const ir::Module& m, const ir::Stored& bias, Sour
 
 }  // namespace
 
-Result<const float*> load_floats(const ir::Stored& s, Source& source, host::Arena& arena, Context& context) {
+Result<const float*> load_floats(const ir::Stored& s, Source& source, host::Arena& arena, Context& context, float plus) {
   prog::Program p;
   p.rows = s.view.dims[0];
   p.inputs.push_back(prog::input_of(s, 1));
@@ -142,7 +142,10 @@ Result<const float*> load_floats(const ir::Stored& s, Source& source, host::Aren
   QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(p.outputs[0])));
   const std::span<std::byte> outputs[] = {into};
   QB_TRY(run_into(p, source, outputs, nullptr, context));
-  return reinterpret_cast<const float*>(into.data());
+  auto* const floats = reinterpret_cast<float*>(into.data());
+  if (plus != 0)
+    for (size_t i = 0; i < into.size() / sizeof(float); ++i) floats[i] += plus;
+  return floats;
 }
 
 Result<void> run_into(const prog::Program& p, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context) {

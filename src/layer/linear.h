@@ -27,8 +27,8 @@ struct LinearOptions {
 // Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone).
 Result<void> run_into(const prog::Program& program, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context);
 
-// A stored vector of floats (a norm's weight, a bias) as float32 in the arena.
-Result<const float*> load_floats(const ir::Stored& stored, Source& source, host::Arena& arena, Context& context);
+// A stored vector of floats (a norm's weight, a bias) as float32 in the arena, `plus` added to each.
+Result<const float*> load_floats(const ir::Stored& stored, Source& source, host::Arena& arena, Context& context, float plus = 0);
 
 class Linear {
  public:

@@ -57,23 +57,35 @@ TEST(Exp, IsWithinTwoUlp) {
   EXPECT_TRUE(std::isnan(exp_f32(NAN)));
 }
 
-TEST(SiluMul, IsTheFormula) {
+TEST(GateMul, IsTheFormula) {
   host::ThreadPool pool(3), one(1);
-  const std::vector<float> gate = numbers(20011, 3, 8), up = numbers(20011, 4, 2);
-  std::vector<float> out = gate, alone = gate;
-  silu_mul(out.data(), up.data(), 20011, host::detect_isa(), pool);
-  silu_mul(alone.data(), up.data(), 20011, Isa::generic, one);
-  EXPECT_EQ(std::memcmp(out.data(), alone.data(), out.size() * sizeof(float)), 0);
-  for (size_t i = 0; i < gate.size(); ++i) {
-    const double g = static_cast<double>(gate[i]), want = g / (1 + std::exp(-g)) * static_cast<double>(up[i]);
-    ASSERT_NEAR(out[i], want, 1e-6 * (1e-3 + std::abs(want)));
+  constexpr int64_t rows = 7, n = 2861;
+  const std::vector<float> both = numbers(2 * rows * n, 3, 8);  // rows of a gate and an up part
+  for (const Gate kind : {Gate::silu, Gate::gelu_tanh}) {
+    std::vector<float> out(rows * n), alone(rows * n), in_place(rows * n), up(rows * n);
+    const GateArgs args{.gate = kind, .x = both.data(), .up = both.data() + n, .rows = rows, .n = n, .stride = 2 * n, .out = out.data()};
+    gate_mul(args, host::detect_isa(), pool);
+    GateArgs other = args;
+    other.out = alone.data();
+    gate_mul(other, Isa::generic, one);
+    EXPECT_EQ(std::memcmp(out.data(), alone.data(), out.size() * sizeof(float)), 0);
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < n; ++i) {
+        in_place[r * n + i] = both[2 * r * n + i];
+        up[r * n + i] = both[(2 * r + 1) * n + i];
+        const double g = static_cast<double>(in_place[r * n + i]), y = static_cast<double>(up[r * n + i]);
+        const double want = kind == Gate::silu ? g / (1 + std::exp(-g)) * y : 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g))) * y;
+        ASSERT_NEAR(out[r * n + i], want, 1e-6 * (1e-2 + std::abs(want)) * (1 + std::abs(g)));
+      }
+    gate_mul({.gate = kind, .x = in_place.data(), .up = up.data(), .rows = rows, .n = n, .stride = n, .out = in_place.data()}, host::detect_isa(), pool);
+    EXPECT_EQ(std::memcmp(out.data(), in_place.data(), out.size() * sizeof(float)), 0);
+    float huge[] = {-1000.0F, 1000.0F, NAN};
+    const float ones[] = {1.0F, 1.0F, 1.0F};
+    gate_mul({.gate = kind, .x = huge, .up = ones, .rows = 1, .n = 3, .stride = 3, .out = huge}, Isa::generic, one);
+    EXPECT_NEAR(huge[0], 0.0F, 1e-30F);
+    EXPECT_EQ(huge[1], 1000.0F);
+    EXPECT_TRUE(std::isnan(huge[2]));
   }
-  float huge[] = {-1000.0F, 1000.0F, NAN};
-  const float ones[] = {1.0F, 1.0F, 1.0F};
-  silu_mul(huge, ones, 3, Isa::generic, one);
-  EXPECT_NEAR(huge[0], 0.0F, 1e-30F);
-  EXPECT_EQ(huge[1], 1000.0F);
-  EXPECT_TRUE(std::isnan(huge[2]));
 }
 
 }  // namespace

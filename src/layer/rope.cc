@@ -120,17 +120,24 @@ double yarn_mscale(double scale, double mscale) {
 
 }  // namespace
 
-Result<Rope> Rope::make(const Json& config, int64_t head_dim) {
-  if (head_dim < 4 || head_dim % 2 != 0) return unsupported(fmt::format("rotary embeddings need an even head_dim of at least 4, it is {}", head_dim));
+Result<Rope> Rope::make(const Json& config, int64_t head_dim, std::string_view layers) {
   const Json* own = find(config, "rope_scaling");
   if (own == nullptr || !own->is_object() || own->empty()) own = find(config, "rope_parameters");
   if (own != nullptr && !own->is_object()) own = nullptr;
   for (const char* nested : {"full_attention", "sliding_attention"})
-    if (own != nullptr && own->contains(nested)) return unsupported("rope parameters that differ between layers are not supported");
+    if (own != nullptr && own->contains(nested)) {
+      if (layers.empty()) return unsupported("rope parameters that differ between layers are not supported");
+      own = find(*own, layers);
+      if (own == nullptr || !own->is_object()) return unsupported(fmt::format("rope_parameters have nothing for {}", layers));
+      break;
+    }
   const Parameters p(config, own);
   std::optional<double> partial = p.number("partial_rotary_factor");
   if (const Json* v = find(config, "partial_rotary_factor"); !partial && v != nullptr && v->is_number()) partial = v->get<double>();
-  if (partial && *partial != 1) return unsupported(fmt::format("partial_rotary_factor {} is not supported, only 1", *partial));
+  if (partial && !(*partial > 0 && *partial <= 1))
+    return unsupported(fmt::format("partial_rotary_factor is {}, which must be above 0 and at most 1", *partial));
+  if (partial) head_dim = static_cast<int64_t>(static_cast<double>(head_dim) * *partial);
+  if (head_dim < 4 || head_dim % 2 != 0) return unsupported(fmt::format("rotary embeddings need an even size of at least 4, it is {}", head_dim));
 
   Rope r;
   QB_ASSIGN(r.theta_, p.theta());
@@ -219,12 +226,22 @@ void Rope::table(std::span<const int32_t> positions, int64_t length, float* cos,
   }
 }
 
-void rotate(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
-  for (int64_t h = 0; h < heads; ++h, x += 2 * half) {
+void rotate(float* x, int64_t heads, int64_t width, int64_t half, const float* cos, const float* sin) {
+  for (int64_t h = 0; h < heads; ++h, x += width) {
     for (int64_t i = 0; i < half; ++i) {
       const float a = x[i], b = x[half + i];
       x[i] = a * cos[i] - b * sin[i];
       x[half + i] = b * cos[i] + a * sin[i];
+    }
+  }
+}
+
+void rotate_neighbours(float* x, int64_t heads, int64_t width, int64_t half, const float* cos, const float* sin) {
+  for (int64_t h = 0; h < heads; ++h, x += width) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = x[2 * i], b = x[2 * i + 1];
+      x[2 * i] = a * cos[i] - b * sin[i];
+      x[2 * i + 1] = b * cos[i] + a * sin[i];
     }
   }
 }

@@ -1,12 +1,13 @@
 // Rotary position embedding: frequencies with every scaling that the families use, tables of cosines and sines, the rotation.
 //
 // Source of truth: modeling_rope_utils.py of transformers 5.17 (default, linear, dynamic, llama3, yarn, longrope), read from `rope_parameters` or from
-// `rope_theta` with `rope_scaling`. Frequencies are float32, as there. Non-goals: partial rotation, frequencies that differ between layers, mrope: errors that
-// name them.
+// `rope_theta` with `rope_scaling`. Frequencies are float32, as there. partial_rotary_factor makes a head's first part turn and leaves the rest. Non-goals:
+// mrope, an error that names it.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/json_fwd.h"
@@ -16,8 +17,10 @@ namespace qb::layer {
 
 class Rope {
  public:
-  static Result<Rope> make(const Json& config, int64_t head_dim);
+  // `layers` chooses where the parameters differ between kinds of layers: full_attention, sliding_attention.
+  static Result<Rope> make(const Json& config, int64_t head_dim, std::string_view layers = {});
 
+  // Pairs of numbers that turn.
   int64_t half() const { return static_cast<int64_t>(short_.size()); }
   // What cosines and sines are multiplied with.
   float attention_scaling() const { return scaling_; }
@@ -37,7 +40,10 @@ class Rope {
   float scaling_ = 1;
 };
 
-// Rotates each of `heads` vectors of 2 * half numbers in place: (a, b) -> (a cos - b sin, b cos + a sin) for a in the first half, b in the second.
-void rotate(float* x, int64_t heads, int64_t half, const float* cos, const float* sin);
+// Rotates the first 2 * half numbers of each of `heads` vectors that lie `width` apart, in place: (a, b) -> (a cos - b sin, b cos + a sin) for a in the first
+// half, b in the second.
+void rotate(float* x, int64_t heads, int64_t width, int64_t half, const float* cos, const float* sin);
+// The same for models whose pairs are neighbours.
+void rotate_neighbours(float* x, int64_t heads, int64_t width, int64_t half, const float* cos, const float* sin);
 
 }  // namespace qb::layer

@@ -84,7 +84,7 @@ TEST(Rope, WhatIsNotSupportedIsNamed) {
       const Case& c : {
           Case{R"({"rope_scaling": {"type": "mrope"}})", "mrope"},
           Case{R"({"rope_parameters": {"rope_type": "proportional"}})", "proportional"},
-          Case{R"({"partial_rotary_factor": 0.5})", "partial_rotary_factor"},
+          Case{R"({"partial_rotary_factor": 1.5})", "partial_rotary_factor"},
           Case{R"({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}})", "between layers"},
           Case{R"({"rope_parameters": {"rope_type": "linear"}})", "factor"},
           Case{R"({"rope_parameters": {"rope_type": "linear", "factor": "x"}})", "factor"},
@@ -122,8 +122,41 @@ TEST(Rope, TableAndRotation) {
       want[h * 16 + i] = x[h * 16 + i] * cos[8 + i] - x[h * 16 + 8 + i] * sin[8 + i];
       want[h * 16 + 8 + i] = x[h * 16 + 8 + i] * cos[8 + i] + x[h * 16 + i] * sin[8 + i];
     }
-  rotate(x, 2, 8, cos + 8, sin + 8);
+  rotate(x, 2, 16, 8, cos + 8, sin + 8);
   for (int i = 0; i < 32; ++i) EXPECT_EQ(x[i], want[i]);
+  // Neighbours turn as halves do.
+  float pairs[32];
+  for (int i = 0; i < 32; ++i) x[i] = static_cast<float>(i % 7) - 2.5F;
+  for (int h = 0; h < 2; ++h)
+    for (int i = 0; i < 8; ++i)
+      for (int part = 0; part < 2; ++part) pairs[h * 16 + 2 * i + part] = x[h * 16 + part * 8 + i];
+  rotate_neighbours(pairs, 2, 16, 8, cos + 8, sin + 8);
+  for (int h = 0; h < 2; ++h)
+    for (int i = 0; i < 8; ++i)
+      for (int part = 0; part < 2; ++part) EXPECT_EQ(pairs[h * 16 + 2 * i + part], want[h * 16 + part * 8 + i]);
+}
+
+// What does not turn stays, and the frequencies are those of a head as wide as what does.
+TEST(Rope, APartOfAHeadTurns) {
+  auto part = Rope::make(parsed(R"({"partial_rotary_factor": 0.5, "rope_theta": 10000.0})"), 32);
+  auto whole = Rope::make(parsed(R"({"rope_theta": 10000.0})"), 16);
+  ASSERT_TRUE(part.ok() && whole.ok());
+  ASSERT_EQ(part->half(), 8);
+  for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(part->frequency(i, 1), whole->frequency(i, 1));
+  float x[32], cos[8], sin[8];
+  for (int i = 0; i < 32; ++i) x[i] = static_cast<float>(i);
+  const int32_t position = 3;
+  part->table(std::span(&position, 1), 4, cos, sin);
+  rotate(x, 1, 32, 8, cos, sin);
+  EXPECT_NE(x[15], 15.0F);
+  for (int i = 16; i < 32; ++i) EXPECT_EQ(x[i], static_cast<float>(i));
+}
+
+TEST(Rope, KindsOfLayersHaveTheirOwn) {
+  const Json config =
+      parsed(R"({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}})");
+  EXPECT_FLOAT_EQ(Rope::make(config, 16, "full_attention")->frequency(0, 1), 0.125F);
+  EXPECT_FLOAT_EQ(Rope::make(config, 16, "sliding_attention")->frequency(2, 1), 0.1F);
 }
 
 }  // namespace

@@ -1,243 +1,112 @@
-// The dense decoder of llama, mistral, qwen2 and qwen3: one architecture, whose differences are data. Biases are used where tensors exist, norms of q and k
-// where modules exist, windows as the config says.
-//
-// Everything between layers is float32. A forward goes through its tokens in passes whose buffers stay below 32 MiB, so that a run needs little besides weights
-// and KV cache. Source of truth: the modeling files of transformers 5.17.
+#include "model/decoder.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string>
-#include <unordered_map>
+#include <cmath>
 
 #include "base/json.h"
 #include "exec/buffer.h"
 #include "host/host.h"
-#include "layer/activation.h"
 #include "layer/embedding.h"
 #include "layer/norm.h"
-#include "model/batch.h"
-#include "model/decoder_config.h"
-#include "model/model.h"
 
 namespace qb::model {
 namespace {
 
-using ir::Role;
 using layer::Linear;
 
 constexpr int64_t pass_bytes = 32 << 20, largest_pass = 512, smallest_pass = 16;
 
-struct Block {
-  const float *input_norm = nullptr, *post_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
-  Linear q, k, v, o, gate, up, down;
-  int64_t window = 0;
-  float k_scale = 1, v_scale = 1;
-};
-
-// Named buffers in one allocation.
-struct Buffers {
-  float *x, *normed, *q, *k, *v, *gate, *up, *cos, *sin;
+struct Ends {
+  layer::Embedding embedding;
+  Linear head;
+  std::string head_path;
+  const float* norm = nullptr;
 };
 
 class Decoder final : public Model {
  public:
-  Decoder(DecoderConfig config, const Loading& loading) : c_(std::move(config)), pool_(loading.pool), reference_(loading.options.reference) {
+  Decoder(DecoderParts parts, Ends ends, const Loading& loading, bool quantized_kv, size_t resident)
+      : p_(std::move(parts)),
+        ends_(std::move(ends)),
+        pool_(loading.pool),
+        reference_(loading.options.reference),
+        quantized_kv_(quantized_kv),
+        resident_(resident) {
     isa_ = host::covers(loading.options.linear.cpu.features, host::Feature::avx512) ? Isa::avx512
            : host::covers(loading.options.linear.cpu.features, host::Feature::avx2) ? Isa::avx2
                                                                                     : Isa::generic;
+    turns_.resize(p_.ropes.size());
+    for (const DecoderLayer& l : p_.layers) scratch_per_row_ = std::max({scratch_per_row_, l.attention->scratch_per_row(), l.feed_forward->scratch_per_row()});
+    int64_t row = 2 * p_.config.hidden + scratch_per_row_;
+    for (const layer::Rope& rope : p_.ropes) row += 2 * rope.half();
+    pass_rows_ = std::clamp(pass_bytes / (4 * row) / smallest_pass * smallest_pass, smallest_pass, largest_pass);
   }
-  Result<void> load(const Loading& loading);
 
-  KvCache::Shape kv_shape() const override { return {c_.layers, c_.kv_heads, c_.head_dim}; }
+  KvCache::Shape kv_shape() const override { return p_.kv; }
   Elem kv_elem() const override { return reference_ ? Elem::f32 : quantized_kv_ ? Elem::e4m3 : Elem::bf16; }
-  int64_t vocab() const override { return head_.n(); }
-  int64_t max_positions() const override { return c_.max_positions; }
+  int64_t vocab() const override { return ends_.head.n(); }
+  int64_t max_positions() const override { return p_.config.max_positions; }
   Result<std::span<const float>> forward(const Batch& batch, KvCache& cache) override;
   size_t resident_bytes() const override { return resident_; }
-  std::vector<std::pair<std::string, const Linear*>> linears() const override;
+  NamedLinears linears() const override {
+    NamedLinears all;
+    for (const DecoderLayer& l : p_.layers) {
+      l.attention->add_linears(all);
+      l.feed_forward->add_linears(all);
+    }
+    all.emplace_back(ends_.head_path, &ends_.head);
+    return all;
+  }
 
  private:
   Result<void> prepare(int64_t rows);
   void run_pass(const Batch& batch, KvCache& cache, float* logits);
-  void attend(const Block& block, int64_t index, KvCache& cache);
-  void feed_forward(const Block& block);
-  void apply(const Linear& linear, const float* x, float* y, int64_t rows) { linear.run(x, rows, y, {workspace_, workspace_bytes_}, pool_); }
-  void add(const float* y);
+  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm);
+  void norm(const float* x, const float* weight, int64_t rows, float* y) { layer::rms_norm(x, weight, p_.config.eps, rows, p_.config.hidden, y, isa_, pool_); }
 
-  DecoderConfig c_;
+  DecoderParts p_;
+  Ends ends_;
   host::ThreadPool& pool_;
   Isa isa_ = Isa::generic;
   bool reference_ = false, quantized_kv_ = false;
-  layer::Embedding embedding_;
-  std::vector<Block> blocks_;
-  const float* norm_ = nullptr;
-  Linear head_;
-  bool shared_head_ = false;
   size_t resident_ = 0;
-  int64_t intermediate_ = 0, pass_rows_ = 0;
+  int64_t scratch_per_row_ = 0, pass_rows_ = 0;
 
   BatchPass pass_;
   Buffer buffer_, workspace_buffer_, logits_buffer_;
-  Buffers b_{};
-  std::byte* workspace_ = nullptr;
-  size_t workspace_bytes_ = 0;
+  float *x_ = nullptr, *normed_ = nullptr, *scratch_ = nullptr;
+  std::vector<std::pair<float*, float*>> turns_;  // cosines and sines of each rope
+  std::vector<Step::Turns> step_turns_;
+  std::span<std::byte> workspace_;
   int64_t prepared_rows_ = 0;
 };
-
-class Loader {
- public:
-  explicit Loader(const Loading& loading) : loading_(loading), options_(loading.options.linear) {
-    for (const ir::Module& m : loading.checkpoint.modules) modules_.emplace(m.path, &m);
-    options_.pool = &loading.pool;
-    options_.policy.reference |= loading.options.reference;
-  }
-
-  const ir::Module* find(const std::string& path) const {
-    auto it = modules_.find(path);
-    return it == modules_.end() || it->second->parts.empty() ? nullptr : it->second;
-  }
-  Result<const ir::Module*> need(const std::string& path) const {
-    if (const ir::Module* m = find(path); m != nullptr) return m;
-    return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", path)};
-  }
-  Result<void> linear(const std::string& path, int64_t n, int64_t k, Linear& out) {
-    QB_ASSIGN(const ir::Module* const m, need(path));
-    if ((n != 0 && m->n != n) || (k != 0 && m->k != k)) {
-      return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", path, m->n, m->k, n, k)};
-    }
-    layer::LinearOptions options = options_;
-    // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
-    if (loading_.options.reference && options.inputs == kernel::Inputs::as_scheme && (!m->scheme || !m->scheme->input)) options.inputs = kernel::Inputs::f32;
-    QB_ASSIGN(out, Linear::load(*m, *loading_.package.source, loading_.arena, options, loading_.context));
-    resident += out.bytes();
-    return {};
-  }
-  Result<void> norm(const std::string& path, int64_t n, const float*& out) {
-    QB_ASSIGN(const ir::Module* const m, need(path));
-    const ir::Stored* weight = m->part(Role::plain);
-    if (weight == nullptr || weight->view.dims[0] * weight->view.dims[1] != n) {
-      return Error{Errc::invalid_argument, fmt::format("{}: expected a weight of {} numbers", path, n)};
-    }
-    QB_ASSIGN(out, layer::load_floats(*weight, *loading_.package.source, loading_.arena, loading_.context));
-    resident += static_cast<size_t>(n) * sizeof(float);
-    return {};
-  }
-  Result<void> embedding(const ir::Module& m, layer::Embedding& out) {
-    QB_ASSIGN(out, layer::Embedding::load(m, *loading_.package.source, loading_.arena, options_, loading_.context));
-    resident += out.bytes();
-    return {};
-  }
-
-  size_t resident = 0;
-
- private:
-  const Loading& loading_;
-  layer::LinearOptions options_;
-  std::unordered_map<std::string, const ir::Module*> modules_;
-};
-
-// The scale of a layer's keys or values; 1 where the checkpoint has none.
-Result<float> kv_scale(const ir::Module* attention, Role role) {
-  const ir::Stored* s = attention == nullptr ? nullptr : attention->part(role);
-  if (s == nullptr || !s->value) return 1.0F;
-  const auto x = static_cast<float>(s->form == ir::ScaleForm::divide ? 1.0 / *s->value : *s->value);
-  if (x > 0 && x < __builtin_inff()) return x;
-  return Error{Errc::invalid_argument, fmt::format("{} is {}, a scale must be a finite number above 0", s->tensor, *s->value)};
-}
-
-Result<bool> quantizes_kv(const Loading& loading) {
-  const std::optional<ir::KvCache>& kv = loading.checkpoint.kv;
-  if (!kv || !loading.options.quantized_kv) return false;
-  const ir::QuantType& t = kv->scheme.type;
-  if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.block == ir::Block{0, 0} && kv->scheme.when == ir::When::fixed) return true;
-  return Error{Errc::invalid_argument,
-               fmt::format("a KV cache of kind kv:{} is not supported by the runtime; run without a quantized KV cache", to_string(kv->scheme))};
-}
-
-Result<void> Decoder::load(const Loading& loading) {
-  QB_ASSIGN(quantized_kv_, quantizes_kv(loading));
-  Loader l(loading);
-  const std::string embed = "model.embed_tokens", head = "lm_head";
-  QB_ASSIGN(const ir::Module* const table, l.need(embed));
-  const ir::Module* own_head = l.find(head);
-  // A tied head is the embedding, whatever else is stored; one that is quantized means itself.
-  shared_head_ = c_.tied && (own_head == nullptr || !own_head->scheme);
-  QB_TRY(l.linear(shared_head_ ? embed : head, 0, c_.hidden, head_));
-  if (shared_head_ && !table->scheme) {
-    QB_ASSIGN(embedding_, layer::Embedding::share(head_));
-  } else {
-    QB_TRY(l.embedding(*table, embedding_));
-  }
-  if (embedding_.k() != c_.hidden || embedding_.n() != head_.n()) {
-    return Error{Errc::invalid_argument,
-                 fmt::format("{}: the weight is {} x {}, expected {} x {}", embed, embedding_.n(), embedding_.k(), head_.n(), c_.hidden)};
-  }
-  QB_TRY(l.norm("model.norm", c_.hidden, norm_));
-  blocks_.resize(static_cast<size_t>(c_.layers));
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    Block& b = blocks_[i];
-    const std::string at = fmt::format("model.layers.{}.", i), attn = at + "self_attn.", mlp = at + "mlp.";
-    QB_TRY(l.norm(at + "input_layernorm", c_.hidden, b.input_norm));
-    QB_TRY(l.norm(at + "post_attention_layernorm", c_.hidden, b.post_norm));
-    if (l.find(attn + "q_norm") != nullptr) QB_TRY(l.norm(attn + "q_norm", c_.head_dim, b.q_norm));
-    if (l.find(attn + "k_norm") != nullptr) QB_TRY(l.norm(attn + "k_norm", c_.head_dim, b.k_norm));
-    QB_TRY(l.linear(attn + "q_proj", c_.q_width(), c_.hidden, b.q));
-    QB_TRY(l.linear(attn + "k_proj", c_.kv_width(), c_.hidden, b.k));
-    QB_TRY(l.linear(attn + "v_proj", c_.kv_width(), c_.hidden, b.v));
-    QB_TRY(l.linear(attn + "o_proj", c_.hidden, c_.q_width(), b.o));
-    QB_TRY(l.linear(mlp + "gate_proj", intermediate_, c_.hidden, b.gate));
-    intermediate_ = b.gate.n();
-    QB_TRY(l.linear(mlp + "up_proj", intermediate_, c_.hidden, b.up));
-    QB_TRY(l.linear(mlp + "down_proj", c_.hidden, intermediate_, b.down));
-    b.window = c_.windows[i];
-    const ir::Module* attention = l.find(at + "self_attn");
-    QB_ASSIGN(b.k_scale, kv_scale(attention, Role::k_scale));
-    QB_ASSIGN(b.v_scale, kv_scale(attention, Role::v_scale));
-    host::sample_memory();
-  }
-  resident_ = l.resident;
-  const int64_t row = 4 * (2 * c_.hidden + c_.q_width() + 2 * c_.kv_width() + 2 * intermediate_ + c_.head_dim);
-  pass_rows_ = std::clamp(pass_bytes / row / smallest_pass * smallest_pass, smallest_pass, largest_pass);
-  return {};
-}
-
-std::vector<std::pair<std::string, const Linear*>> Decoder::linears() const {
-  std::vector<std::pair<std::string, const Linear*>> all;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const Block& b = blocks_[i];
-    const std::string attn = fmt::format("model.layers.{}.self_attn.", i), mlp = fmt::format("model.layers.{}.mlp.", i);
-    for (const auto& [name, linear] : {std::pair{attn + "q_proj", &b.q},
-                                       {attn + "k_proj", &b.k},
-                                       {attn + "v_proj", &b.v},
-                                       {attn + "o_proj", &b.o},
-                                       {mlp + "gate_proj", &b.gate},
-                                       {mlp + "up_proj", &b.up},
-                                       {mlp + "down_proj", &b.down}})
-      all.emplace_back(name, linear);
-  }
-  all.emplace_back(shared_head_ ? "model.embed_tokens" : "lm_head", &head_);
-  return all;
-}
 
 // Buffers for passes of up to `rows` tokens.
 Result<void> Decoder::prepare(int64_t rows) {
   if (rows <= prepared_rows_) return {};
-  const int64_t widths[] = {c_.hidden, c_.hidden, c_.q_width(), c_.kv_width(), c_.kv_width(), intermediate_, intermediate_, c_.rope.half(), c_.rope.half()};
-  float** const parts[] = {&b_.x, &b_.normed, &b_.q, &b_.k, &b_.v, &b_.gate, &b_.up, &b_.cos, &b_.sin};
+  std::vector<std::pair<float**, int64_t>> parts{{&x_, p_.config.hidden}, {&normed_, p_.config.hidden}, {&scratch_, scratch_per_row_}};
+  for (size_t i = 0; i < p_.ropes.size(); ++i) {
+    parts.emplace_back(&turns_[i].first, p_.ropes[i].half());
+    parts.emplace_back(&turns_[i].second, p_.ropes[i].half());
+  }
   uint64_t bytes = 0;
-  for (const int64_t width : widths) bytes += aligned(static_cast<uint64_t>(width * rows) * sizeof(float));
+  for (const auto& [part, width] : parts) bytes += aligned(static_cast<uint64_t>(width * rows) * sizeof(float));
   prepared_rows_ = 0;
   QB_ASSIGN(std::byte * at, buffer_.at_least(bytes));
-  for (size_t i = 0; i < std::size(widths); ++i) {
-    *parts[i] = reinterpret_cast<float*>(at);
-    at += aligned(static_cast<uint64_t>(widths[i] * rows) * sizeof(float));
+  for (const auto& [part, width] : parts) {
+    *part = reinterpret_cast<float*>(at);
+    at += aligned(static_cast<uint64_t>(width * rows) * sizeof(float));
   }
+  step_turns_.clear();
+  for (size_t i = 0; i < p_.ropes.size(); ++i) step_turns_.push_back({turns_[i].first, turns_[i].second, p_.ropes[i].half()});
   // A kernel for fewer rows may want more than the one for many.
   size_t most = 0;
   for (const auto& [name, linear] : linears())
     for (int64_t m = rows; m > 0; m = m > 16 ? m / 2 : m - 1) most = std::max(most, linear->workspace_bytes(m));
-  QB_ASSIGN(workspace_, workspace_buffer_.at_least(most));
-  workspace_bytes_ = most;
+  QB_ASSIGN(std::byte* const space, workspace_buffer_.at_least(most));
+  workspace_ = {space, most};
   prepared_rows_ = rows;
   return {};
 }
@@ -261,104 +130,135 @@ Result<std::span<const float>> Decoder::forward(const Batch& batch, KvCache& cac
 }
 
 void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
-  const int64_t rows = pass_.count();
-  embedding_.gather(batch.ids.subspan(static_cast<size_t>(pass_.begin), static_cast<size_t>(rows)), b_.x);
+  const int64_t rows = pass_.count(), hidden = p_.config.hidden;
+  ends_.embedding.gather(batch.ids.subspan(static_cast<size_t>(pass_.begin), static_cast<size_t>(rows)), x_);
+  if (p_.embedding_scale != 1)
+    for (int64_t i = 0; i < rows * hidden; ++i) x_[i] *= p_.embedding_scale;
   for (size_t r = 0; r < pass_.runs.size(); ++r) {
     const layer::AttentionRun& run = pass_.runs[r];
     const auto positions = batch.positions.subspan(static_cast<size_t>(pass_.begin + run.first_row), static_cast<size_t>(run.count));
-    const int64_t at = run.first_row * c_.rope.half();
-    c_.rope.table(positions, rope_length(batch, pass_.sequences[r]), b_.cos + at, b_.sin + at);
+    for (size_t i = 0; i < p_.ropes.size(); ++i) {
+      const int64_t at = run.first_row * p_.ropes[i].half();
+      p_.ropes[i].table(positions, rope_length(batch, pass_.sequences[r]), turns_[i].first + at, turns_[i].second + at);
+    }
   }
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    attend(blocks_[i], static_cast<int64_t>(i), cache);
-    feed_forward(blocks_[i]);
+  Step step{.pass = pass_,
+            .cache = cache,
+            .layer = 0,
+            .ropes = step_turns_,
+            .reference = reference_,
+            .quantized_kv = quantized_kv_,
+            .tools = {workspace_, isa_, pool_}};
+  for (DecoderLayer& l : p_.layers) {
+    half(step, *l.attention, l.attention_norm, l.attention_out_norm);
+    half(step, *l.feed_forward, l.feed_forward_norm, l.feed_forward_out_norm);
+    ++step.layer;
   }
   const auto wanted = static_cast<int64_t>(pass_.wanted.size());
   if (wanted == 0) return;
-  for (int64_t i = 0; i < wanted; ++i)
-    layer::rms_norm(b_.x + pass_.wanted[static_cast<size_t>(i)] * c_.hidden, norm_, c_.eps, 1, c_.hidden, b_.normed + i * c_.hidden, isa_, pool_);
-  apply(head_, b_.normed, logits, wanted);
+  for (int64_t i = 0; i < wanted; ++i) norm(x_ + pass_.wanted[static_cast<size_t>(i)] * hidden, ends_.norm, 1, normed_ + i * hidden);
+  ends_.head.run(normed_, wanted, logits, workspace_, pool_);
+  if (const float cap = p_.logit_softcap; cap > 0)
+    pool_.ranges(wanted * vocab(), 1024, [logits, &cap](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
+    });
 }
 
-void Decoder::attend(const Block& block, int64_t index, KvCache& cache) {
+void Decoder::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight) {
   const int64_t rows = pass_.count();
-  layer::rms_norm(b_.x, block.input_norm, c_.eps, rows, c_.hidden, b_.normed, isa_, pool_);
-  apply(block.q, b_.normed, b_.q, rows);
-  apply(block.k, b_.normed, b_.k, rows);
-  apply(block.v, b_.normed, b_.v, rows);
-  if (block.q_norm != nullptr) layer::rms_norm(b_.q, block.q_norm, c_.eps, rows * c_.heads, c_.head_dim, b_.q, isa_, pool_);
-  if (block.k_norm != nullptr) layer::rms_norm(b_.k, block.k_norm, c_.eps, rows * c_.kv_heads, c_.head_dim, b_.k, isa_, pool_);
-  const layer::KvLayer kv{.keys = cache.keys(index, 0),
-                          .values = cache.values(index, 0),
-                          .block_stride = cache.block_stride(),
-                          .elem = cache.elem(),
-                          .kv_heads = c_.kv_heads,
-                          .head_dim = c_.head_dim,
-                          .k_scale = block.k_scale,
-                          .v_scale = block.v_scale,
-                          .through_e4m3 = reference_ && quantized_kv_};
-  struct Call {
-    Decoder& d;
-    const layer::KvLayer& kv;
-  } const call{*this, kv};
-  const auto store = [&call](int64_t begin, int64_t end) {
-    const DecoderConfig& c = call.d.c_;
-    const Buffers& b = call.d.b_;
-    const int64_t half = c.rope.half();
-    for (const layer::AttentionRun& run : call.d.pass_.runs)
-      for (int64_t row = std::max(begin, run.first_row); row < std::min(end, run.first_row + run.count); ++row) {
-        layer::rotate(b.q + row * c.q_width(), c.heads, half, b.cos + row * half, b.sin + row * half);
-        layer::rotate(b.k + row * c.kv_width(), c.kv_heads, half, b.cos + row * half, b.sin + row * half);
-        layer::store_kv(call.kv, run.table, run.first_position + row - run.first_row, b.k + row * c.kv_width(), b.v + row * c.kv_width());
-      }
-  };
-  if (rows == 1) {
-    store(0, 1);
+  norm(x_, weight, rows, normed_);
+  sublayer.run(step, normed_, scratch_);
+  if (out_weight != nullptr) norm(normed_, out_weight, rows, normed_);
+  for (int64_t i = 0; i < rows * p_.config.hidden; ++i) x_[i] += normed_[i];
+}
+
+Result<bool> quantizes_kv(const Loading& loading) {
+  const std::optional<ir::KvCache>& kv = loading.checkpoint.kv;
+  if (!kv || !loading.options.quantized_kv) return false;
+  const ir::QuantType& t = kv->scheme.type;
+  if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.block == ir::Block{0, 0} && kv->scheme.when == ir::When::fixed) return true;
+  return Error{Errc::invalid_argument,
+               fmt::format("a KV cache of kind kv:{} is not supported by the runtime; run without a quantized KV cache", to_string(kv->scheme))};
+}
+
+Result<Ends> load_ends(Loader& l, const arch::Topology& t, const DecoderParts& parts) {
+  Ends e;
+  const std::string embed = t.body + ".embed_tokens";
+  const ir::Module* own_head = l.find(t.head);
+  // A tied head is the embedding, whatever else is stored; one that is quantized means itself.
+  const bool shared = parts.config.tied && (own_head == nullptr || !own_head->scheme);
+  e.head_path = shared ? embed : t.head;
+  QB_ASSIGN(e.head, l.linear(e.head_path, 0, parts.config.hidden));
+  QB_ASSIGN(const ir::Module* const table, l.need(embed));
+  if (shared && !table->scheme) {
+    QB_ASSIGN(e.embedding, layer::Embedding::share(e.head));
   } else {
-    pool_.ranges(rows, 1, store);
+    QB_ASSIGN(e.embedding, l.embedding(embed));
   }
-  const layer::AttentionArgs args{.kv = kv, .heads = c_.heads, .window = block.window, .q = b_.q, .runs = pass_.runs};
-  if (reference_) {
-    layer::attention_reference(args, pool_);
-  } else {
-    layer::attention(args, isa_, pool_);
+  if (e.embedding.k() != parts.config.hidden || e.embedding.n() != e.head.n()) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("{}: the weight is {} x {}, expected {} x {}", embed, e.embedding.n(), e.embedding.k(), e.head.n(), parts.config.hidden)};
   }
-  apply(block.o, b_.q, b_.normed, rows);
-  add(b_.normed);
+  QB_ASSIGN(e.norm, l.norm(t.body + ".norm", parts.config.hidden, parts.norm_plus));
+  return e;
 }
-
-void Decoder::feed_forward(const Block& block) {
-  const int64_t rows = pass_.count();
-  layer::rms_norm(b_.x, block.post_norm, c_.eps, rows, c_.hidden, b_.normed, isa_, pool_);
-  apply(block.gate, b_.normed, b_.gate, rows);
-  apply(block.up, b_.normed, b_.up, rows);
-  layer::silu_mul(b_.gate, b_.up, rows * intermediate_, isa_, pool_);
-  apply(block.down, b_.gate, b_.normed, rows);
-  add(b_.normed);
-}
-
-void Decoder::add(const float* y) {
-  float* x = b_.x;
-  const int64_t count = pass_.count() * c_.hidden;
-  for (int64_t i = 0; i < count; ++i) x[i] += y[i];
-}
-
-Result<std::unique_ptr<Model>> load_decoder(const Loading& loading) {
-  const Json* config = loading.package.document("config.json");
-  if (config == nullptr) return Error{Errc::invalid_argument, "config.json is missing"};
-  QB_ASSIGN(DecoderConfig c, read_decoder_config(*config, loading.checkpoint.topology));
-  auto model = std::make_unique<Decoder>(std::move(c), loading);
-  QB_TRY(model->load(loading));
-  return std::unique_ptr<Model>(std::move(model));
-}
-
-constexpr std::string_view families[] = {"llama", "mistral", "qwen2", "qwen3"};
 
 }  // namespace
 
-// clang-format off
-QB_MODEL(decoder) = {
-    .name = "decoder", .families = families, .load = load_decoder};
-// clang-format on
+Result<const Json*> model_config(const Loading& loading) {
+  const Json* config = loading.package.document("config.json");
+  if (config == nullptr) return Error{Errc::invalid_argument, "config.json is missing"};
+  return &arch::text_config(*config);
+}
+
+Result<DecoderBuilder> DecoderBuilder::begin(const Loading& loading, const Json& config, const DecoderRules& rules) {
+  DecoderBuilder b;
+  b.loading_ = &loading;
+  b.config_ = &config;
+  b.loader_ = std::make_unique<Loader>(loading);
+  QB_ASSIGN(b.parts.config, read_decoder_config(config, loading.checkpoint.topology, rules));
+  b.parts.ropes.push_back(b.parts.config.rope);
+  b.parts.kv = {b.sizes().layers, b.sizes().kv_heads, b.sizes().head_dim};
+  return b;
+}
+
+std::string DecoderBuilder::path(int64_t layer, std::string_view suffix) const {
+  return fmt::format("{}.layers.{}.{}", loading_->checkpoint.topology.body, layer, suffix);
+}
+
+Result<const float*> DecoderBuilder::norm(int64_t layer, std::string_view suffix) {
+  return loader_->norm(path(layer, suffix), sizes().hidden, parts.norm_plus);
+}
+
+AttentionSpec DecoderBuilder::attention(int64_t layer) const {
+  const DecoderConfig& c = parts.config;
+  return {.hidden = c.hidden,
+          .heads = c.heads,
+          .kv_heads = c.kv_heads,
+          .head_dim = c.head_dim,
+          .window = c.windows[static_cast<size_t>(layer)],
+          .eps = c.eps,
+          .norm_plus = parts.norm_plus};
+}
+
+FeedForwardSpec DecoderBuilder::feed_forward() const {
+  return {.hidden = sizes().hidden, .activation = sizes().activation};
+}
+
+Result<DecoderLayer> DecoderBuilder::layer(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward) {
+  DecoderLayer l;
+  QB_ASSIGN(l.attention_norm, norm(layer, "input_layernorm"));
+  QB_ASSIGN(l.feed_forward_norm, norm(layer, "post_attention_layernorm"));
+  l.attention = std::move(attention);
+  l.feed_forward = std::move(feed_forward);
+  host::sample_memory();
+  return l;
+}
+
+Result<std::unique_ptr<Model>> DecoderBuilder::finish() {
+  QB_ASSIGN(const bool quantized_kv, quantizes_kv(*loading_));
+  QB_ASSIGN(Ends ends, load_ends(*loader_, loading_->checkpoint.topology, parts));
+  return std::unique_ptr<Model>(std::make_unique<Decoder>(std::move(parts), std::move(ends), *loading_, quantized_kv, loader_->resident()));
+}
 
 }  // namespace qb::model

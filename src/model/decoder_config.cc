@@ -12,42 +12,35 @@
 namespace qb::model {
 namespace {
 
+using Windows = DecoderRules::Windows;
+
 Error unsupported(std::string what) {
   return Error{Errc::invalid_argument, "config.json: " + std::move(what)};
 }
 
-// How a family's config speaks of sliding windows.
-enum class Windows : uint8_t { none, every_layer, by_layer };
-Windows windows_of(std::string_view family) {
-  return family == "mistral" ? Windows::every_layer : family == "qwen2" || family == "qwen3" ? Windows::by_layer : Windows::none;
-}
-
-constexpr int64_t usual_window = 4096;  // of both kinds of config, where the key is absent
-
-Result<int64_t> window_size(const Json& config) {
+Result<int64_t> window_size(const Json& config, const DecoderRules& rules) {
   const Json* v = find(config, "sliding_window");
-  if (v == nullptr) return usual_window;
+  if (v == nullptr) return rules.usual_window;
   if (v->is_null()) return int64_t{0};
-  const int64_t n = int_at(config, "sliding_window", 0);
-  if (n > 0) return n;
-  return unsupported("sliding_window must be null or a whole number above 0");
+  return count_at(config, "sliding_window", 0);
 }
 
-Result<std::vector<int64_t>> read_windows(const Json& config, const arch::Topology& t) {
+Result<std::vector<int64_t>> read_windows(const Json& config, const arch::Topology& t, const DecoderRules& rules) {
   std::vector<int64_t> windows(static_cast<size_t>(t.layers), 0);
-  const Windows kind = windows_of(t.family->name);
-  if (kind == Windows::none) return windows;
+  if (rules.windows == Windows::none) return windows;
   int64_t size = 0;
-  if (kind == Windows::every_layer || bool_at(config, "use_sliding_window", false)) {
-    QB_ASSIGN(size, window_size(config));
+  if (!rules.switched || bool_at(config, "use_sliding_window", false)) {
+    QB_ASSIGN(size, window_size(config, rules));
   }
-  if (kind == Windows::every_layer) {
+  if (rules.windows == Windows::every_layer) {
     windows.assign(windows.size(), size);
     return windows;
   }
   const Json* types = find(config, "layer_types");
   if (types == nullptr || types->is_null()) {
-    for (int64_t i = std::max<int64_t>(int_at(config, "max_window_layers", 28), 0); i < t.layers; ++i) windows[static_cast<size_t>(i)] = size;
+    const int64_t from = rules.full_every > 0 ? 0 : std::max<int64_t>(int_at(config, "max_window_layers", 28), 0);
+    for (int64_t i = from; i < t.layers; ++i)
+      if (rules.full_every == 0 || (i + 1) % rules.full_every != 0) windows[static_cast<size_t>(i)] = size;
     return windows;
   }
   if (!types->is_array() || static_cast<int64_t>(types->size()) != t.layers) return unsupported(fmt::format("layer_types must have {} entries", t.layers));
@@ -61,9 +54,29 @@ Result<std::vector<int64_t>> read_windows(const Json& config, const arch::Topolo
   return windows;
 }
 
+bool is_gate(std::string_view word, layer::Gate gate) {
+  if (gate == layer::Gate::silu) return word == "silu" || word == "swish";
+  return word == "gelu_pytorch_tanh" || word == "gelu_tanh";
+}
+
 }  // namespace
 
-Result<DecoderConfig> read_decoder_config(const Json& config, const arch::Topology& t) {
+Result<int64_t> count_at(const Json& config, const char* key, int64_t fallback) {
+  const Json* v = find(config, key);
+  if (v == nullptr || v->is_null()) return fallback;
+  const int64_t n = int_at(config, key, 0);
+  if (n > 0 && n <= INT32_MAX) return n;
+  return unsupported(fmt::format("{} must be a whole number above 0", key));
+}
+
+Result<double> number_at(const Json& config, const char* key, double fallback) {
+  const Json* v = find(config, key);
+  if (v == nullptr || v->is_null()) return fallback;
+  if (v->is_number() && std::isfinite(v->get<double>())) return v->get<double>();
+  return unsupported(fmt::format("{} must be a number", key));
+}
+
+Result<DecoderConfig> read_decoder_config(const Json& config, const arch::Topology& t, const DecoderRules& rules) {
   DecoderConfig c;
   c.layers = t.layers;
   c.heads = t.heads;
@@ -71,18 +84,19 @@ Result<DecoderConfig> read_decoder_config(const Json& config, const arch::Topolo
   c.head_dim = t.head_dim;
   c.hidden = t.hidden;
   c.tied = t.tied_embeddings;
+  c.activation = rules.activation;
   if (c.kv_heads <= 0 || c.heads % c.kv_heads != 0) return unsupported(fmt::format("{} attention heads cannot share {} KV heads evenly", c.heads, c.kv_heads));
   if (c.head_dim > layer::max_head_dim) return unsupported(fmt::format("head_dim is {}, supported are at most {}", c.head_dim, layer::max_head_dim));
-  const std::string_view act = string_at(config, "hidden_act", "silu");
-  if (act != "silu" && act != "swish") return unsupported(fmt::format("hidden_act '{}' is not supported, only silu", escape(act)));
+  const char* const usual = c.activation == layer::Gate::silu ? "silu" : "gelu_pytorch_tanh";
+  const std::string_view act = string_at(config, rules.activation_key, usual);
+  if (!is_gate(act, c.activation)) return unsupported(fmt::format("{} '{}' is not supported, only {}", rules.activation_key, escape(act), usual));
   c.max_positions = int_at(config, "max_position_embeddings", 0);
   if (c.max_positions <= 0 || c.max_positions > INT32_MAX) return unsupported("max_position_embeddings must be a whole number above 0");
-  if (const Json* eps = find(config, "rms_norm_eps"); eps != nullptr) {
-    if (!eps->is_number() || !(eps->get<double>() >= 0) || !std::isfinite(eps->get<double>())) return unsupported("rms_norm_eps must be a number");
-    c.eps = static_cast<float>(eps->get<double>());
-  }
-  QB_ASSIGN(c.windows, read_windows(config, t));
-  QB_ASSIGN(c.rope, layer::Rope::make(config, c.head_dim));
+  QB_ASSIGN(const double eps, number_at(config, "rms_norm_eps", 1e-6));
+  if (eps < 0) return unsupported("rms_norm_eps must not be negative");
+  c.eps = static_cast<float>(eps);
+  QB_ASSIGN(c.windows, read_windows(config, t, rules));
+  QB_ASSIGN(c.rope, layer::Rope::make(config, rules.rope_dim > 0 ? rules.rope_dim : c.head_dim, rules.rope_layers));
   c.max_positions = static_cast<int64_t>(std::min(static_cast<double>(c.max_positions) * c.rope.reach(), static_cast<double>(INT32_MAX)));
   return c;
 }

@@ -15,6 +15,8 @@ Json parsed(std::string_view text) {
   return out;
 }
 
+using Kind = DecoderRules::Windows;
+
 // A config of four layers with the given keys added.
 Result<DecoderConfig> read(const char* family, const char* more, int64_t head_dim = 64) {
   Json config = parsed(R"({"max_position_embeddings": 512, "rms_norm_eps": 1e-5})");
@@ -27,7 +29,14 @@ Result<DecoderConfig> read(const char* family, const char* more, int64_t head_di
   t.kv_heads = 2;
   t.head_dim = head_dim;
   t.hidden = 256;
-  return read_decoder_config(config, t);
+  const std::string_view f = family;
+  if (f == "mistral") return read_decoder_config(config, t, {.windows = Kind::every_layer, .usual_window = 4096});
+  if (f == "qwen2" || f == "qwen3") return read_decoder_config(config, t, {.windows = Kind::by_layer, .switched = true, .usual_window = 4096});
+  if (f == "gemma2")
+    return read_decoder_config(
+        config, t,
+        {.windows = Kind::by_layer, .usual_window = 4096, .full_every = 2, .activation = layer::Gate::gelu_tanh, .activation_key = "hidden_activation"});
+  return read_decoder_config(config, t, {});
 }
 
 using Windows = std::vector<int64_t>;
@@ -44,6 +53,7 @@ TEST(DecoderConfig, Windows) {
           Case{"mistral", R"({"sliding_window": 128})", {128, 128, 128, 128}},
           Case{"mistral", R"({"sliding_window": null})", {0, 0, 0, 0}},
           Case{"mistral", "{}", {4096, 4096, 4096, 4096}},
+          Case{"gemma2", R"({"sliding_window": 128})", {128, 0, 128, 0}},
           Case{"qwen2", R"({"sliding_window": 128, "max_window_layers": 2})", {0, 0, 0, 0}},
           Case{"qwen2", R"({"use_sliding_window": true, "sliding_window": 128, "max_window_layers": 3})", {0, 0, 0, 128}},
           Case{"qwen2", R"({"use_sliding_window": true, "sliding_window": 128})", {0, 0, 0, 0}},
@@ -65,6 +75,7 @@ TEST(DecoderConfig, WhatIsNotSupportedIsNamed) {
   };
   for (const Case& c : {
            Case{"llama", R"({"hidden_act": "gelu"})", "gelu"},
+           Case{"gemma2", R"({"hidden_activation": "silu"})", "silu"},
            Case{"llama", R"({"max_position_embeddings": null})", "max_position_embeddings"},
            Case{"llama", R"({"rms_norm_eps": "small"})", "rms_norm_eps"},
            Case{"llama", R"({"rope_scaling": {"type": "su"}})", "su"},

@@ -1,0 +1,85 @@
+#include "model/loader.h"
+
+#include <fmt/format.h>
+
+namespace qb::model {
+
+using ir::Role;
+
+Loader::Loader(const Loading& loading) : loading_(loading), options_(loading.options.linear) {
+  for (const ir::Module& m : loading.checkpoint.modules) modules_.emplace(m.path, &m);
+  options_.pool = &loading.pool;
+  options_.policy.reference |= loading.options.reference;
+}
+
+const ir::Module* Loader::find(const std::string& path) const {
+  auto it = modules_.find(path);
+  return it == modules_.end() || it->second->parts.empty() ? nullptr : it->second;
+}
+
+Result<const ir::Module*> Loader::need(const std::string& path) const {
+  if (const ir::Module* m = find(path); m != nullptr) return m;
+  return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", path)};
+}
+
+Result<layer::Linear> Loader::load(const std::string& path, int64_t n, int64_t k, kernel::Inputs inputs) {
+  QB_ASSIGN(const ir::Module* const m, need(path));
+  if ((n != 0 && m->n != n) || (k != 0 && m->k != k)) {
+    return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", path, m->n, m->k, n, k)};
+  }
+  layer::LinearOptions options = options_;
+  options.inputs = inputs;
+  // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
+  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m->scheme || !m->scheme->input)) options.inputs = kernel::Inputs::f32;
+  QB_ASSIGN(layer::Linear out, layer::Linear::load(*m, *loading_.package.source, loading_.arena, options, loading_.context));
+  resident_ += out.bytes();
+  return out;
+}
+
+Result<layer::Linear> Loader::linear(const std::string& path, int64_t n, int64_t k) {
+  return load(path, n, k, options_.inputs);
+}
+
+Result<layer::Linear> Loader::exact_linear(const std::string& path, int64_t n, int64_t k) {
+  return load(path, n, k, kernel::Inputs::f32);
+}
+
+Result<const float*> Loader::floats(const ir::Stored& stored, int64_t n, float plus) {
+  if (stored.view.dims[0] * stored.view.dims[1] != n) return Error{Errc::invalid_argument, fmt::format("{}: expected {} numbers", stored.tensor, n)};
+  QB_ASSIGN(const float* const out, layer::load_floats(stored, *loading_.package.source, loading_.arena, loading_.context, plus));
+  resident_ += static_cast<size_t>(n) * sizeof(float);
+  return out;
+}
+
+Result<const float*> Loader::norm(const std::string& path, int64_t n, float plus) {
+  QB_ASSIGN(const ir::Module* const m, need(path));
+  const ir::Stored* weight = m->part(Role::plain);
+  if (weight == nullptr) return Error{Errc::invalid_argument, fmt::format("{}: expected a weight of {} numbers", path, n)};
+  return floats(*weight, n, plus);
+}
+
+Result<const float*> Loader::plain(const std::string& path, std::string_view suffix, int64_t n) {
+  const std::string name = fmt::format("{}.{}", path, suffix);
+  if (const ir::Module* m = find(path); m != nullptr)
+    for (const ir::Stored& s : m->parts)
+      if (s.role == Role::plain && s.tensor == name) return floats(s, n, 0);
+  return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint does not have it", name)};
+}
+
+Result<layer::Embedding> Loader::embedding(const std::string& path) {
+  QB_ASSIGN(const ir::Module* const m, need(path));
+  QB_ASSIGN(layer::Embedding out, layer::Embedding::load(*m, *loading_.package.source, loading_.arena, options_, loading_.context));
+  resident_ += out.bytes();
+  return out;
+}
+
+Result<float> Loader::kv_scale(const std::string& attention, Role role) const {
+  const ir::Module* m = find(attention);
+  const ir::Stored* s = m == nullptr ? nullptr : m->part(role);
+  if (s == nullptr || !s->value) return 1.0F;
+  const auto x = static_cast<float>(s->form == ir::ScaleForm::divide ? 1.0 / *s->value : *s->value);
+  if (x > 0 && x < __builtin_inff()) return x;
+  return Error{Errc::invalid_argument, fmt::format("{} is {}, a scale must be a finite number above 0", s->tensor, *s->value)};
+}
+
+}  // namespace qb::model

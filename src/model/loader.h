@@ -1,0 +1,43 @@
+// Brings the modules of a checkpoint into memory, one at a time: linears, norms, embeddings. Errors name the module and what was expected of it.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "layer/embedding.h"
+#include "model/model.h"
+
+namespace qb::model {
+
+class Loader {
+ public:
+  explicit Loader(const Loading& loading);
+
+  // The module with that path; null when it has no tensors.
+  const ir::Module* find(const std::string& path) const;
+  Result<const ir::Module*> need(const std::string& path) const;
+
+  // n, k: the size that it must have; 0: any.
+  Result<layer::Linear> linear(const std::string& path, int64_t n, int64_t k);
+  // Its inputs stay float32, whatever the kernels: what a router decides must not hang on a rounding.
+  Result<layer::Linear> exact_linear(const std::string& path, int64_t n, int64_t k);
+  // `plus` is added to each number: some families store a norm's weight less one.
+  Result<const float*> norm(const std::string& path, int64_t n, float plus = 0);
+  // A plain tensor that a module has beside its weight.
+  Result<const float*> plain(const std::string& path, std::string_view suffix, int64_t n);
+  Result<layer::Embedding> embedding(const std::string& path);
+  // The scale of a layer's keys or values; 1 where the checkpoint has none.
+  Result<float> kv_scale(const std::string& attention, ir::Role role) const;
+
+  size_t resident() const { return resident_; }  // of everything loaded so far
+
+ private:
+  Result<layer::Linear> load(const std::string& path, int64_t n, int64_t k, kernel::Inputs inputs);
+  Result<const float*> floats(const ir::Stored& stored, int64_t n, float plus);
+  const Loading& loading_;
+  layer::LinearOptions options_;
+  std::unordered_map<std::string_view, const ir::Module*> modules_;
+  size_t resident_ = 0;
+};
+
+}  // namespace qb::model
