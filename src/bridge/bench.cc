@@ -53,35 +53,40 @@ double multiply_rate(double (*multiply)(host::Feature, int64_t), host::Feature f
 }
 
 struct Geometry {
-  int64_t codes = 0, scales = 0, each = 0;  // bytes of a layer, rounded up to lines
+  int64_t codes = 0, scales = 0, zeros = 0, each = 0;  // bytes of a layer, rounded up to lines
+  int64_t read() const { return codes + scales + zeros; }
 };
 Geometry geometry_of(const kernel::Kernel& kernel, const kernel::Problem& p) {
   const ir::QuantType& type = p.scheme.weight;
-  const int64_t rows = kernel.code_layout == ir::Layout::rows ? p.n : (p.n + ir::panel_rows - 1) / ir::panel_rows;
+  const int64_t panels = (p.n + ir::panel_rows - 1) / ir::panel_rows;
+  const bool rows = kernel.code_layout == ir::Layout::rows;
   const int64_t groups = type.block.cols == 0 ? 1 : (p.k + type.block.cols - 1) / type.block.cols;
   const int64_t grid_rows = type.block.rows == 0 ? 1 : (p.n + type.block.rows - 1) / type.block.rows;
-  const int64_t scale_rows = kernel.scale_layout == ir::Layout::rows ? grid_rows : rows;
   Geometry g;
-  g.codes = rows * ir::panel_bytes(kernel.code_layout, p.k, bits(type.code));
-  if (type.two_level()) {
-    g.scales = scale_rows * ir::panel_bytes(kernel.scale_layout, groups, 8);
-  } else if (!type.plain()) {
-    g.scales = grid_rows * groups * 4;
+  g.codes = (rows ? p.n : panels) * ir::panel_bytes(kernel.code_layout, p.k, kernel::row_bits(type));
+  if (type.plain()) {
+  } else if (kernel::scales_in_panels(kernel.scale_layout, type)) {
+    g.scales = panels * ir::panel_bytes(ir::Layout::panel_scale, groups, bits(kernel::panel_scale_elem(type)));
+    if (type.zero != ir::Zero::none) g.zeros = panels * ir::panel_bytes(ir::Layout::panel_scale, groups, 8);
+  } else {
+    g.scales = grid_rows * groups * bits(kernel::grid_elem(type)) / 8;
+    if (type.zero != ir::Zero::none) g.zeros = grid_rows * groups;
   }
-  g.each = (g.codes + g.scales + 63) / 64 * 64;
+  g.each = (g.read() + 63) / 64 * 64;
   return g;
 }
 
 // Layers one behind the other in the memory; float32 scales become 1.
-std::vector<kernel::Weight> lay_out(const kernel::Problem& p, const Geometry& g, std::span<std::byte> memory) {
+std::vector<kernel::Weight> lay_out(const kernel::Kernel& kernel, const kernel::Problem& p, const Geometry& g, std::span<std::byte> memory) {
   std::vector<kernel::Weight> weights;
   const ir::QuantType& type = p.scheme.weight;
+  const Elem elem = kernel::scales_in_panels(kernel.scale_layout, type) ? kernel::panel_scale_elem(type) : kernel::grid_elem(type);
   for (size_t at = 0; at + static_cast<size_t>(g.each) <= memory.size(); at += static_cast<size_t>(g.each)) {
     std::byte* const codes = memory.data() + at;
     std::byte* const scales = codes + g.codes;
-    weights.push_back({codes, type.plain() ? nullptr : scales, 1, nullptr, 0.01F});
+    weights.push_back({codes, g.scales == 0 ? nullptr : scales, 1, nullptr, 0.01F, g.zeros == 0 ? nullptr : scales + g.scales});
     const float one = 1;
-    if (!type.plain() && !type.two_level())
+    if (elem == Elem::f32)
       for (int64_t i = 0; i < g.scales; i += 4) std::memcpy(scales + i, &one, sizeof one);
   }
   return weights;
@@ -159,15 +164,17 @@ Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::Thre
 
 std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
   if (k.code_layout == ir::Layout::panel_bf16) return {"bf16"};
-  if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128"};
-  if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4"};
-  return {"bf16", "fp8_channel", "nvfp4"};
+  if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128", "mxfp8"};
+  if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4", "mxfp4"};
+  if (k.code_layout == ir::Layout::panel_int4) return {"int4_g128", "int4_g128_asym", "int4_g32"};
+  if (k.code_layout == ir::Layout::panel_int8) return {"int8_channel", "int8_g128"};
+  return {"bf16", "fp8_channel", "nvfp4", "int4_g128"};
 }
 
 Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::Problem& p, const host::Cpu& cpu, const WeightMemory& memory,
                                    host::ThreadPool& pool, int repeats) {
   const Geometry g = geometry_of(kernel, p);
-  const std::vector<kernel::Weight> weights = lay_out(p, g, memory.bytes());
+  const std::vector<kernel::Weight> weights = lay_out(kernel, p, g, memory.bytes());
   if (weights.empty()) return Error{Errc::out_of_memory, fmt::format("one weight of {} does not fit in {} bytes", to_string(p), memory.bytes().size())};
   host::Arena arena;
   QB_ASSIGN(const std::span<std::byte> workspace, arena.take(kernel.workspace_bytes(p)));
@@ -186,7 +193,7 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
     });
   };
   const Isa isa = host::detect_isa();
-  const auto bytes = static_cast<double>(g.codes + g.scales), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const auto bytes = static_cast<double>(g.read()), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layer(0), 1e-6)));
   std::vector<double> gbs, read_gbs, of_read, rate, peak, of_peak;
   for (size_t next = 1; gbs.size() < static_cast<size_t>(repeats);) {
@@ -194,7 +201,7 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
     for (size_t i = 0; i < in_piece; ++i, ++next) {
       run += layer(next);
       const std::span<std::byte> other[] = {
-          memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.codes + g.scales))};
+          memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.read()))};
       read += read_seconds(other, isa, pool);
     }
     const double n = static_cast<double>(in_piece), bf16 = multiply_rate(host::multiply_bf16, cpu.features, pool);

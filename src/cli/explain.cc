@@ -77,10 +77,15 @@ int run(const Options& o) {
       considered.push_back({{"kernel", c.kernel->name}, {"ok", c.ok}, {"why", c.why}, {"cost", c.ok ? Json(c.cost_ns) : Json(nullptr)}});
       if (c.kernel != choice->winner) why += fmt::format("    not {:<32} {}\n", c.kernel->name, c.why);
     }
-    layers.push_back(
-        {{"path", m.path}, {"problem", to_string(problem)}, {"tokens", o.tokens}, {"winner", choice->winner->name}, {"considered", std::move(considered)}});
-    const std::string body =
-        fmt::format("{}\n    runs {:<31} about {:.0f} us\n{}", to_string(problem), choice->winner->name, choice->considered.front().cost_ns / 1e3, why);
+    layers.push_back({{"path", m.path},
+                      {"problem", to_string(problem)},
+                      {"tokens", o.tokens},
+                      {"winner", choice->winner->name},
+                      {"note", choice->considered.front().note},
+                      {"considered", std::move(considered)}});
+    const std::string& note = choice->considered.front().note;
+    const std::string body = fmt::format("{}\n    runs {:<31} about {:.0f} us{}{}\n{}", to_string(problem), choice->winner->name,
+                                         choice->considered.front().cost_ns / 1e3, note.empty() ? "" : "; ", note, why);
     if (body == last) {
       ++repeats;
       continue;

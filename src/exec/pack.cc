@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t panel_rows = ir::panel_rows;
 
-// Two bf16 numbers of each row, as they lie.
+// Four bytes of each row, as they lie: two bf16 numbers or four int8 codes.
 void line_of_words(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, std::byte* line) {
   const int64_t bytes = std::min<int64_t>(4, row_bytes - first);
   for (int64_t r = 0; r < rows; ++r) std::memcpy(line + 4 * r, src + r * row_bytes + first, static_cast<size_t>(bytes));
@@ -33,9 +33,21 @@ void line_of_fp4(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t 
   }
 }
 
-// 16 bytes, one of each row.
-void line_of_scales(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t group, std::byte* line) {
-  for (int64_t r = 0; r < rows; ++r) line[r] = src[r * row_bytes + group];
+// Eight bytes of a row hold k0 to k7; its four bytes of the line want k0|k4 k1|k5 k2|k6 k3|k7, plus 8 each.
+void line_of_int4(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, std::byte* line) {
+  const int64_t here = std::min<int64_t>(8, row_bytes - first);
+  for (int64_t r = 0; r < rows; ++r) {
+    uint64_t in = 0;
+    std::memcpy(&in, src + r * row_bytes + first, static_cast<size_t>(here));
+    in = (in & 0x0F0F0F0F0F0F0F0FU) ^ 0x0808080808080808U;
+    const auto out = static_cast<uint32_t>(in | in >> 28);
+    std::memcpy(line + 4 * r, &out, sizeof out);
+  }
+}
+
+// 16 numbers, one of each row.
+void line_of_scales(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, int64_t bytes, std::byte* line) {
+  for (int64_t r = 0; r < rows; ++r) std::memcpy(line + bytes * r, src + r * row_bytes + first, static_cast<size_t>(bytes));
 }
 
 }  // namespace
@@ -49,9 +61,10 @@ void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layou
   const int64_t panel = ir::panel_bytes(layout, cols, bits(elem));
   for (int64_t first = 0; first < rows; first += panel_rows, src += panel_rows * row_bytes, dst += panel) {
     const int64_t here = std::min(panel_rows, rows - first);
-    std::memset(dst, 0, static_cast<size_t>(panel));
+    std::memset(dst, layout == ir::Layout::panel_int4 ? 0x88 : 0, static_cast<size_t>(panel));
     // A line takes `step` bytes of each row.
-    const int64_t step = layout == ir::Layout::panel_scale ? 1 : 4, line = layout == ir::Layout::panel_scale ? panel_rows : 64;
+    const bool scales = layout == ir::Layout::panel_scale;
+    const int64_t step = scales ? bits(elem) / 8 : layout == ir::Layout::panel_int4 ? 8 : 4, line = scales ? panel_rows * step : 64;
     for (int64_t at = 0, to = 0; at < row_bytes; at += step, to += line) {
       switch (layout) {
         case ir::Layout::panel_fp8:
@@ -60,8 +73,11 @@ void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layou
         case ir::Layout::panel_fp4:
           line_of_fp4(src, row_bytes, here, at, dst + to);
           break;
+        case ir::Layout::panel_int4:
+          line_of_int4(src, row_bytes, here, at, dst + to);
+          break;
         case ir::Layout::panel_scale:
-          line_of_scales(src, row_bytes, here, at, dst + to);
+          line_of_scales(src, row_bytes, here, at, step, dst + to);
           break;
         default:
           line_of_words(src, row_bytes, here, at, dst + to);

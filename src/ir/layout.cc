@@ -12,6 +12,10 @@ std::string_view to_string(Layout layout) {
       return "panel_fp8";
     case Layout::panel_fp4:
       return "panel_fp4";
+    case Layout::panel_int4:
+      return "panel_int4";
+    case Layout::panel_int8:
+      return "panel_int8";
     case Layout::panel_scale:
       return "panel_scale";
   }
@@ -25,11 +29,13 @@ int64_t panel_bytes(Layout layout, int64_t k, int bits) {
     case Layout::panel_bf16:
       return (k + 1) / 2 * 64;
     case Layout::panel_fp8:
+    case Layout::panel_int8:
       return (k + 3) / 4 * 64;
     case Layout::panel_fp4:
+    case Layout::panel_int4:
       return (k + 15) / 16 * 128;
     case Layout::panel_scale:
-      return k * panel_rows;
+      return k * panel_rows * bits / 8;
   }
   return 0;
 }

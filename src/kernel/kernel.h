@@ -3,7 +3,7 @@
 // y[m,n] = (x[m,k] quantized as the problem says) w[n,k]^T. All numbers of a call stand in RunArgs; a kernel allocates nothing, knows no model and cannot fail:
 // `accepts` proved legality before a weight was packed. Bound, per element: |y - y64| <= (k+8) u sum|x||w| with u = 2^-24, y64 in double on the quantized
 // inputs. Kernels that multiply with vdpbf16ps take subnormal bfloat16 inputs and subnormal float32 sums for zero, before scales are applied: 2^-125 for each
-// product more.
+// product more. Their form for many tokens has E8M0 scales in the weight already: weights below 2^-126 count as zero.
 #pragma once
 
 #include <cstddef>
@@ -41,19 +41,29 @@ inline Elem grid_elem(const ir::QuantType& weight) {
   return weight.two_level() ? Elem::e4m3 : Elem::f32;
 }
 
+// What layout `panel_scale` holds: E4M3 and E8M0 scales of groups as they are stored, float32 multipliers otherwise. Only where each row has scales of its own:
+// grids of tiles and of tensors lie as `rows` beside the panels too.
+inline Elem panel_scale_elem(const ir::QuantType& weight) {
+  return weight.two_level() ? Elem::e4m3 : weight.scale == ir::ScaleValues::e8m0 && weight.block.cols != 0 ? Elem::e8m0 : Elem::f32;
+}
+inline bool scales_in_panels(ir::Layout scale_layout, const ir::QuantType& weight) {
+  return scale_layout == ir::Layout::panel_scale && weight.block.rows == 1;
+}
+
 struct Verdict {
   bool ok = false;
-  std::string why;  // a sentence; empty when ok
+  std::string why;   // a sentence; empty when ok
+  std::string note;  // what is to be known of a kernel that runs; mostly empty
 };
 
 // A weight in the layout of its kernel.
 struct Weight {
   const std::byte* codes = nullptr;   // panels (or rows) of Kernel::code_layout
-  const std::byte* scales = nullptr;  // rows: the block grid of grid_elem, row-major; panel_scale: bytes. Null for plain weights
+  const std::byte* scales = nullptr;  // rows: the block grid of grid_elem, row-major; panel_scale: of panel_scale_elem. Null for plain weights
   float global = 1;                   // second-level scale as a multiplier; 1 without one
   const float* bias = nullptr;        // [n] or null
   float input_scale = 0;              // static activation scale as a multiplier; 0 without one
-  const std::byte* zeros = nullptr;   // rows: an int8 for each scale, where the type has zero points
+  const std::byte* zeros = nullptr;   // an int8 for each scale, in the same layout, where the type has zero points
   const int32_t* order = nullptr;     // [k]: the group of each column, all below the number of groups; null: groups follow each other
   int input_zero = 0;                 // beside a static activation scale
 };
@@ -71,7 +81,7 @@ struct Kernel {
   std::string_view name;  // linear_fp8c_bf16_avx512
   host::Feature needs;    // all of these processor features
   ir::Layout code_layout;
-  ir::Layout scale_layout;                              // rows: the block grid of grid_elem
+  ir::Layout scale_layout;                              // rows: the block grid of grid_elem; panel_scale: as scales_in_panels says
   Verdict (*accepts)(const Problem&);                   // apart from the host
   double (*cost_ns)(const Problem&, const host::Cpu&);  // comparable between kernels, for one thread; constants carry their measurement
   size_t (*workspace_bytes)(const Problem&);

@@ -1,6 +1,7 @@
 // Every kernel of this machine against sums in double of the quantized inputs, within the bound of kernel.h.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -31,7 +32,7 @@ struct Stored {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal(0.0F, 1.0F);
     std::uniform_real_distribution<float> uniform(0.5F, 2.0F);
-    codes.resize(static_cast<size_t>(ir::panel_bytes(ir::Layout::rows, k, bits(type.code)) * n));
+    codes.resize(static_cast<size_t>(ir::panel_bytes(ir::Layout::rows, k, row_bits(type)) * n));
     for (int64_t i = 0; i < n * k; ++i) set_code(i / k, i % k, normal(random));
     if (type.code == Elem::e4m3 || type.code == Elem::e2m1) {
       for (std::byte& c : codes) {
@@ -39,6 +40,9 @@ struct Stored {
         if (type.code == Elem::e4m3 && (c & std::byte{0x7F}) == std::byte{0x7F}) c = std::byte{0x7E};
       }
     }
+    const int width = bits(type.code), least = -(1 << (width - 1));
+    const auto integer = [&] { return static_cast<std::byte>(least + static_cast<int>(random() % (1U << static_cast<unsigned>(width)))); };
+    if (is_integer_code(type.code)) std::generate(codes.begin(), codes.end(), integer);
     if (!type.plain()) {
       rows = type.block.rows == 0 ? 1 : ceil_div(n, type.block.rows);
       columns = type.block.cols == 0 ? 1 : ceil_div(k, type.block.cols);
@@ -47,23 +51,29 @@ struct Stored {
         if (type.two_level()) {
           scales[static_cast<size_t>(i)] = static_cast<std::byte>(random() % 0x7F);
         } else {
-          const float f = uniform(random) * scale_size;
+          float f = uniform(random) * scale_size;
+          if (type.scale == ir::ScaleValues::e8m0) f = std::ldexp(1.0F, std::ilogb(f));
           std::memcpy(scales.data() + 4 * i, &f, 4);
         }
+      }
+      if (type.zero != ir::Zero::none) {
+        zeros.resize(static_cast<size_t>(rows * columns));
+        std::generate(zeros.begin(), zeros.end(), integer);
       }
       if (type.two_level()) global = scale_size * uniform(random);
     }
   }
 
   void set_code(int64_t i, int64_t j, float x) {
-    std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, bits(type.code));
+    std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, row_bits(type));
     const uint16_t b = type.code == Elem::f16 ? encode_f16(x) : encode_bf16(x);
     if (type.code == Elem::f32) std::memcpy(row + 4 * j, &x, 4);
     if (type.code == Elem::bf16 || type.code == Elem::f16) std::memcpy(row + 2 * j, &b, 2);
   }
 
   double at(int64_t i, int64_t j) const {
-    const std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, bits(type.code));
+    const std::byte* row = codes.data() + i * ir::panel_bytes(ir::Layout::rows, k, row_bits(type));
+    const int64_t s = (type.block.rows == 0 ? 0 : i / type.block.rows) * columns + (type.block.cols == 0 ? 0 : j / type.block.cols);
     uint16_t half = 0;
     float f = 0;
     switch (type.code) {
@@ -79,13 +89,12 @@ struct Stored {
       case Elem::e5m2:
         f = decode_e5m2(std::to_integer<uint8_t>(row[j]));
         break;
-      case Elem::i8:
-        f = static_cast<float>(std::to_integer<int8_t>(row[j]));
+      case Elem::e2m1:
+        f = decode_e2m1(static_cast<uint8_t>(std::to_integer<unsigned>(row[j / 2]) >> (4 * (j % 2)) & 15U));
         break;
       default:
-        f = decode_e2m1(static_cast<uint8_t>(std::to_integer<unsigned>(row[j / 2]) >> (4 * (j % 2)) & 15U));
+        f = static_cast<float>(std::to_integer<int8_t>(row[j]) - (zeros.empty() ? 0 : std::to_integer<int8_t>(zeros[static_cast<size_t>(s)])));
     }
-    const int64_t s = (type.block.rows == 0 ? 0 : i / type.block.rows) * columns + (type.block.cols == 0 ? 0 : j / type.block.cols);
     float scale = 0;
     if (type.two_level()) {
       scale = decode_e4m3(std::to_integer<uint8_t>(scales[static_cast<size_t>(s)]));
@@ -97,7 +106,7 @@ struct Stored {
 
   ir::QuantType type;
   int64_t n, k, rows = 0, columns = 0;
-  Bytes codes, scales;
+  Bytes codes, scales, zeros;
   float global = 1;
 };
 
@@ -201,10 +210,23 @@ Bytes in_layout(const Bytes& rows, int64_t n, int64_t k, Elem elem, ir::Layout l
 
 Ran run(const Kernel& kernel, const Problem& p, const Stored& w, const std::vector<float>& x, float input_scale, const float* bias = nullptr,
         int64_t step = 0) {
-  const Bytes codes = in_layout(w.codes, p.n, p.k, w.type.code, kernel.code_layout);
-  Bytes scales = w.scales;
-  if (kernel.scale_layout == ir::Layout::panel_scale) scales = in_layout(w.scales, p.n, w.columns, Elem::e4m3, kernel.scale_layout);
-  const Weight weight{codes.data(), scales.empty() ? nullptr : scales.data(), w.global, bias, input_scale};
+  const Bytes codes = in_layout(w.codes, p.n, p.k, is_integer_code(w.type.code) ? Elem::i8 : w.type.code, kernel.code_layout);
+  Bytes scales = w.scales, zeros = w.zeros;
+  if (scales_in_panels(kernel.scale_layout, w.type)) {
+    const Elem elem = panel_scale_elem(w.type);
+    if (elem == Elem::e8m0) {
+      scales.clear();
+      for (size_t i = 0; i < w.scales.size(); i += 4) {
+        float f = 0;
+        std::memcpy(&f, w.scales.data() + i, 4);
+        scales.push_back(static_cast<std::byte>(std::isnan(f) ? 255 : std::ilogb(f) + 127));
+      }
+    }
+    scales = in_layout(scales, p.n, w.columns, elem, kernel.scale_layout);
+    if (!zeros.empty()) zeros = in_layout(zeros, p.n, w.columns, Elem::i8, kernel.scale_layout);
+  }
+  Weight weight{codes.data(), scales.empty() ? nullptr : scales.data(), w.global, bias, input_scale};
+  if (!zeros.empty()) weight.zeros = zeros.data();
   Bytes workspace(kernel.workspace_bytes(p) + 2 * guard, std::byte{0xA5});
   std::vector<float> y(static_cast<size_t>(p.m * p.n) + 2 * guard, 12345.0F);
   RunArgs a{&p, &weight, x.data(), y.data() + guard, 0, p.n, workspace.data() + guard};
@@ -276,13 +298,28 @@ constexpr std::string_view schemes[] = {"bf16",
                                         "nvfp4",
                                         "nvfp4:nvfp4",
                                         "nvfp4:fp8_token",
+                                        "nvfp4_g32",
                                         "mxfp4",
+                                        "mxfp4:fp8_tensor_dyn",
+                                        "fp4_g48",
                                         "mxfp8",
                                         "mxfp4:mxfp4",
                                         "mxfp4:mxfp4_up",
                                         "mxfp8:mxfp8",
                                         "mxfp8:mxfp8_up",
-                                        "int8_channel"};
+                                        "int4_g128",
+                                        "int4_g32:fp8_token",
+                                        "int4_g16_asym",
+                                        "int4_channel",
+                                        "int4_channel_asym",
+                                        "int3_tensor_asym",
+                                        "int2_g64",
+                                        "int8_channel",
+                                        "int8_channel_asym",
+                                        "int8_tensor:fp8_tensor_static",
+                                        "int8_g128",
+                                        "int8_g36_asym",
+                                        "int6_g64"};
 
 class EveryKernel : public testing::TestWithParam<const Kernel*> {
  protected:
@@ -334,13 +371,16 @@ TEST_P(EveryKernel, PassesNaNOn) {
   for (const std::string_view text : schemes) {
     for (const int64_t m : {1, 5, 20}) {
       const Problem p{m, 35, 144, scheme(text)};
-      if (!kernel.accepts(p).ok || p.scheme.weight.code == Elem::i8) continue;
+      if (!kernel.accepts(p).ok) continue;
       const Stored clean(p.scheme, p.n, p.k, 5);
       std::vector<float> x = tokens(m, p.k, 6);
       // In a weight: its output of every token, no other.
       Stored w = clean;
       if (p.scheme.weight.two_level()) {
         w.scales[static_cast<size_t>(33 * w.columns + 1)] = std::byte{0xFF};
+      } else if (p.scheme.weight.block.rows == 1) {
+        const float nan = std::numeric_limits<float>::quiet_NaN();
+        std::memcpy(w.scales.data() + 4 * (33 * w.columns + w.columns - 1), &nan, sizeof nan);
       } else if (p.scheme.weight.code == Elem::e4m3) {
         w.codes[static_cast<size_t>(33 * p.k + 50)] = std::byte{0x7F};
       } else if (p.scheme.weight.plain()) {
@@ -360,11 +400,13 @@ TEST_P(EveryKernel, PassesNaNOn) {
 
 TEST_P(EveryKernel, KeepsExtremeScales) {
   const Kernel& kernel = *GetParam();
-  for (const std::string_view text : {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token"}) {
+  for (const std::string_view text : {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "fp8_g32", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token",
+                                      "mxfp4", "mxfp8", "int4_g32", "int4_g32_asym", "int8_channel", "int8_g32_asym"}) {
     for (const auto& [scale, size] : {std::pair{1e-30F, 1e20F}, {1e30F, 1e-20F}, {1e-20F, 1e-10F}, {1e-38F, 1e30F}}) {
       for (const int64_t m : {1, 4, 20}) {
         const Problem p{m, 35, 144, scheme(text)};
-        if (!kernel.accepts(p).ok) continue;
+        // Powers of two end there, and weights below 2^-126 count as zero beside bfloat16 dot products (kernel.h).
+        if (!kernel.accepts(p).ok || (p.scheme.weight.scale == ir::ScaleValues::e8m0 && scale < 1e-37F)) continue;
         const Stored w(p.scheme, p.n, p.k, 7, scale);
         check(kernel, p, w, tokens(m, p.k, 8, size), size / 100);
         if (HasFatalFailure()) return;
@@ -389,7 +431,44 @@ TEST_P(EveryKernel, TakesEveryCodeForWhatItIs) {
       for (int64_t n = 0; n < 256; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n;
     }
   }
-  p.scheme = scheme("nvfp4");
+  // Integers, less a zero point of each row: every difference that there is.
+  for (const std::string_view text : {"int8_tensor", "int4_tensor", "int8_channel_asym", "int4_channel_asym", "int4_g16_asym"}) {
+    p.scheme = scheme(text);
+    if (!kernel.accepts(p).ok) continue;
+    for (const int64_t m : {1, 20}) {
+      p.m = m;
+      Stored w(p.scheme, p.n, p.k, 1);
+      const float one = 1;
+      for (size_t i = 0; i < w.scales.size(); i += 4) std::memcpy(w.scales.data() + i, &one, 4);
+      const int span = 1 << bits(p.scheme.weight.code);
+      for (int64_t i = 0; i < p.n * p.k; ++i) w.codes[static_cast<size_t>(i)] = static_cast<std::byte>((i % p.k * 16 + i / p.k) % span - span / 2);
+      for (size_t i = 0; i < w.zeros.size(); ++i) w.zeros[i] = static_cast<std::byte>(static_cast<int>(i) / 16 % span - span / 2);
+      for (int64_t j = 0; j < p.k; ++j) {
+        std::vector<float> x(static_cast<size_t>(m * p.k), 0.0F);
+        x[static_cast<size_t>((m - 1) * p.k + j)] = 1;
+        const std::vector<float> y = run(kernel, p, w, x, 1).y;
+        for (int64_t n = 0; n < p.n; ++n)
+          ASSERT_EQ(static_cast<double>(y[static_cast<size_t>((m - 1) * p.n + n)]), w.at(n, j)) << kernel.name << ' ' << text << ' ' << n << ' ' << j;
+      }
+    }
+  }
+  // Every power of two that E8M0 has, as far as the product is one that float32 has.
+  p = Problem{1, 250, 32, scheme("mxfp4")};
+  if (kernel.accepts(p).ok) {
+    Stored w(p.scheme, p.n, p.k, 1);
+    for (int n = 0; n < 250; ++n) {
+      const float power = std::ldexp(1.0F, n - 127);
+      std::memcpy(w.scales.data() + 4 * n, &power, 4);
+    }
+    for (size_t i = 0; i < w.codes.size(); ++i) w.codes[i] = static_cast<std::byte>(0x42 + (i % 8) * 0x11);
+    for (int64_t j = 0; j < p.k; ++j) {
+      std::vector<float> x(32, 0.0F);
+      x[static_cast<size_t>(j)] = 1;
+      const std::vector<float> y = run(kernel, p, w, x, 1).y;
+      for (int64_t n = 0; n < p.n; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n << ' ' << j;
+    }
+  }
+  p = Problem{1, 256, 16, scheme("nvfp4")};
   if (kernel.accepts(p).ok) {
     Stored w(p.scheme, p.n, p.k, 1);
     w.global = 1;
@@ -419,7 +498,12 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_ref", "fp6e2m3_g128", Inputs::bf16), "knows no fp6e2m3_g128 weights");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
-  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_g128", Inputs::bf16), "knows scales of a tensor, of a channel and of 128 x 128 weights, these are fp8_g128");
+  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_64x64", Inputs::bf16),
+            "knows scales of a tensor, of a channel, of groups of whole 4 columns and of 128 x 128 weights, these are fp8_64x64");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16),
+            "knows scales of a tensor, of a channel, of groups of whole 16 columns, these are int4_g24");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128+actorder", Inputs::bf16), "knows no groups whose columns lie apart");
+  EXPECT_EQ(why("linear_int8_bf16_avx512bf16", "int4_g128", Inputs::bf16), "reads integers of five to eight bits, these are int4_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
             "knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
   EXPECT_EQ(why("linear_bf16_bf16_avx512bf16", "bf16", Inputs::f32), "multiplies in bfloat16, the activations are to stay float32");

@@ -7,7 +7,12 @@
 //   bf16(line)              the operand of a panel_bf16 line, and store_bf16(line, operand) back
 //   fp8(line, o[2])         the operands of a panel_fp8 line
 //   fp4(line, o[4])         the operands of a panel_fp4 line, in the order that Prepared says
+//   int4(line[, zero], o)   of a panel_int4 line (4) and of a panel_int8 line (2), less the zero points
+//   int8(line[, zero], o)
+//   zeros4(bytes)           16 zero points (int8) as int4 and int8 want them
+//   zeros8(bytes)
 //   scales(bytes)           16 E4M3 numbers; two_scales(bytes, s[2]) 32 of them, in units of scale_unit
+//   powers(bytes)           16 E8M0 numbers
 //   times(operand, acc)     each row's pair by its scale; the product is exact in bfloat16
 //   dot(acc, operand, x)    acc + pair * (x[0], x[1])
 //   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers
@@ -17,14 +22,10 @@
 
 #include <cstring>
 
-#include "kernel/panels.h"
-
-#define QB_UNROLL _Pragma("GCC unroll 16")
+#include "kernel/panel_rows.h"
 
 namespace qb::kernel {
 namespace {
-
-inline constexpr int64_t prefetch_bytes = 2048;  // ahead of the line that is read
 
 // --- Activations ---------------------------------------------------------------------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ QB_K void prepare_panels(const RunArgs& a) noexcept {
   const float tensor_scale = q == Quantization::fp8_tensor ? inputs::fp8_scale(inputs::amax(a.x, p.m * p.k)) : 1.0F;
   for (int64_t m = 0; m < p.m; ++m) {
     quantize_row(q, p, a.x + m * p.k, a.weight->input_scale, tensor_scale, m, to);
-    if constexpr (kind == Weights::nvfp4) {
+    if constexpr (form_of(kind).exchanged) {
       typename V::X* row = to.x + m * to.ld;
       for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);
     }
@@ -86,32 +87,68 @@ QB_K void prepare_panels(const RunArgs& a) noexcept {
 
 // --- Lines of each layout ------------------------------------------------------------------------------------------------------------------------------------
 
+// The zero points of a panel's rows in one group, where there are any.
+template <class V, Weights kind, bool zeros>
+struct Zeros {
+  QB_KI Zeros(const Groups&, int64_t, int64_t) {}
+};
+template <class V>
+struct Zeros<V, Weights::int4, true> {
+  QB_KI Zeros(const Groups& groups, int64_t panel, int64_t g) : of(V::zeros4(groups.zeros_of(panel, g))) {}
+  typename V::Zero of;
+};
+template <class V>
+struct Zeros<V, Weights::int8, true> {
+  QB_KI Zeros(const Groups& groups, int64_t panel, int64_t g) : of(V::zeros8(groups.zeros_of(panel, g))) {}
+  typename V::Zero of;
+};
+
 template <class V, Weights kind>
 struct Lines;
 
 template <class V>
 struct Lines<V, Weights::bf16> {
   static constexpr int operands = 1, together = 4;  // of a line; lines that are unrolled
-  QB_KI static void load(const std::byte* line, typename V::Operand* o) { o[0] = V::bf16(line); }
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::bf16, false>&, typename V::Operand* o) { o[0] = V::bf16(line); }
 };
 template <class V>
 struct Lines<V, Weights::fp8> {
   static constexpr int operands = 2, together = 4;
-  QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::fp8(line, o); }
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::fp8, false>&, typename V::Operand* o) { V::fp8(line, o); }
 };
 template <class V>
-struct Lines<V, Weights::nvfp4> {
+struct Lines<V, Weights::fp4> {
   static constexpr int operands = 4, together = 2;
-  QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::fp4(line, o); }
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::fp4, false>&, typename V::Operand* o) { V::fp4(line, o); }
 };
+template <class V>
+struct Lines<V, Weights::int4> {
+  static constexpr int operands = 4, together = 2;
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int4, false>&, typename V::Operand* o) { V::int4(line, o); }
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int4, true>& z, typename V::Operand* o) { V::int4(line, z.of, o); }
+};
+template <class V>
+struct Lines<V, Weights::int8> {
+  static constexpr int operands = 2, together = 4;
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int8, false>&, typename V::Operand* o) { V::int8(line, o); }
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int8, true>& z, typename V::Operand* o) { V::int8(line, z.of, o); }
+};
+
+// Sixteen scales of panel_scale as numbers.
+template <class V>
+QB_KI typename V::Acc group_scales(const Groups& groups, int64_t panel, int64_t g) {
+  const std::byte* at = groups.scales_of(panel, g);
+  if (groups.elem == Elem::e4m3) return V::scales(at);
+  if (groups.elem == Elem::e8m0) return V::powers(at);
+  return V::load(reinterpret_cast<const float*>(at));
+}
 
 // --- Few tokens: a panel passes the registers once -----------------------------------------------------------------------------------------------------------
 
 // sum[m] = the dot products of `lines` lines with token m. Several chains for each token hide the latency of the products.
-template <class V, Weights kind, int M>
-QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int64_t ld, typename V::Acc* sum) {
+template <class V, Weights kind, int M, int chains, bool zeros>
+QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int64_t ld, const Zeros<V, kind, zeros>& zero, typename V::Acc* sum) {
   using L = Lines<V, kind>;
-  constexpr int chains = kind == Weights::nvfp4 ? (M <= 2 ? 2 : 1) : (M == 1 ? 4 : M <= 4 ? 2 : 1);
   typename V::Acc t[M][chains];
   QB_UNROLL for (int m = 0; m < M; ++m) {
     QB_UNROLL for (int c = 0; c < chains; ++c) t[m][c] = V::zero();
@@ -121,7 +158,7 @@ QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int
     QB_UNROLL for (int u = 0; u < L::together; ++u) {
       __builtin_prefetch(w + 64 * u + prefetch_bytes);
       typename V::Operand o[L::operands];
-      L::load(w + 64 * u, o);
+      L::load(w + 64 * u, zero, o);
       QB_UNROLL for (int i = 0; i < L::operands; ++i) {
         QB_UNROLL for (int m = 0; m < M; ++m) {
           constexpr int step = L::operands;
@@ -132,7 +169,7 @@ QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int
   }
   for (; l < lines; ++l, w += 64, x += 2 * L::operands) {
     typename V::Operand o[L::operands];
-    L::load(w, o);
+    L::load(w, zero, o);
     QB_UNROLL for (int i = 0; i < L::operands; ++i) {
       QB_UNROLL for (int m = 0; m < M; ++m) t[m][i % chains] = V::dot(t[m][i % chains], o[i], x + m * ld + 2 * i);
     }
@@ -143,84 +180,67 @@ QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int
   }
 }
 
-// The scales and the bias of one panel's rows, which come last, in double: with a sum and a token's scale no intermediate overflows.
-struct RowScales {
-  QB_KI RowScales(const RunArgs& a, int64_t first, int64_t rows) : count(rows) {
-    const auto* grid = reinterpret_cast<const float*>(a.weight->scales);
-    const ir::QuantType& type = a.problem->scheme.weight;
-    if (type.block == ir::Block{1, 0} && !type.plain()) {
-      copy(grid + first, scale);
-    } else {
-      const float all = type.two_level() ? a.weight->global : !type.plain() && type.block == ir::Block{0, 0} ? grid[0] : 1.0F;
-      for (float& s : scale) s = all;
-    }
-    if (a.weight->bias != nullptr) {
-      copy(a.weight->bias + first, bias);
-    } else {
-      for (float& b : bias) b = 0;
-    }
-  }
-  // One token's results of the panel.
-  QB_KI void finish(const float* sums, float token, float* y) const {
-    float out[ir::panel_rows];
-    for (int64_t r = 0; r < ir::panel_rows; ++r) {
-      out[r] = static_cast<float>(static_cast<double>(sums[r]) * static_cast<double>(scale[r]) * static_cast<double>(token) + static_cast<double>(bias[r]));
-    }
-    if (count == ir::panel_rows) {
-      std::memcpy(y, out, sizeof out);
-    } else {
-      std::memcpy(y, out, static_cast<size_t>(count) * sizeof(float));
-    }
-  }
-  QB_KI void copy(const float* from, float* to) const {
-    if (count == ir::panel_rows) return std::memcpy(to, from, ir::panel_rows * sizeof(float)), void();
-    for (int64_t r = 0; r < ir::panel_rows; ++r) to[r] = r < count ? from[r] : 0.0F;
-  }
-  int64_t count;
-  alignas(64) float scale[ir::panel_rows], bias[ir::panel_rows];
-};
-
+// Groups of 16 columns, as NVFP4 has them: the scales of two groups are decoded at once.
 template <class V, Weights kind, int M>
+QB_KI void short_groups(const std::byte* w, const Groups& of, int64_t panel, const Prepared<typename V::X>& in, typename V::Acc* sum) {
+  const Zeros<V, kind, false> zero(of, panel, 0);
+  const std::byte* s = of.scales_of(panel, 0);
+  const int64_t groups = in.columns / 16;
+  for (int64_t g = 0; g < groups; g += 2, w += 256, s += 2 * ir::panel_rows) {
+    __builtin_prefetch(s + 512);
+    std::byte last[2 * ir::panel_rows] = {};
+    if (g + 1 == groups) std::memcpy(last, s, ir::panel_rows);
+    typename V::Acc scale[2];
+    V::two_scales(g + 1 == groups ? last : s, scale);
+    QB_UNROLL for (int64_t i = 0; i < 2; ++i) {
+      if (g + i == groups) break;
+      typename V::Acc t[M];
+      stream<V, kind, M, M <= 2 ? 2 : 1, false>(w + 128 * i, 2, in.x + (g + i) * 16, in.ld, zero, t);
+      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale[i], sum[m]);
+    }
+  }
+  QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(sum[m], V::splat(V::scale_unit), V::zero());
+}
+
+template <class V, Weights kind, int M, bool zeros>
 QB_K void few_tokens(const RunArgs& a) noexcept {
   using Acc = typename V::Acc;
+  constexpr Form form = form_of(kind);
   const Problem& p = *a.problem;
   const Prepared<typename V::X> in(kind, p, a.workspace);
-  constexpr ir::Layout layout = kind == Weights::bf16 ? ir::Layout::panel_bf16 : kind == Weights::fp8 ? ir::Layout::panel_fp8 : ir::Layout::panel_fp4;
-  const int64_t panel_bytes = ir::panel_bytes(layout, p.k, 0), lines = panel_bytes / 64, groups = in.columns / 16;
+  const Groups groups(kind, a);
   const bool tiles = kind == Weights::fp8 && tiled(p);
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), lines = panel_bytes / 64;
+  const int64_t columns = tiles ? tile : groups.columns, together = columns / form.columns;
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
     const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
     const std::byte* w = a.weight->codes + panel * panel_bytes;
     Acc sum[M];
-    if constexpr (kind == Weights::nvfp4) {
-      const std::byte* s = a.weight->scales + panel * groups * ir::panel_rows;
-      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
-      for (int64_t g = 0; g < groups; g += 2, w += 256, s += 2 * ir::panel_rows) {
-        __builtin_prefetch(s + 512);
-        std::byte last[2 * ir::panel_rows] = {};
-        if (g + 1 == groups) std::memcpy(last, s, ir::panel_rows);
-        Acc scale[2];
-        V::two_scales(g + 1 == groups ? last : s, scale);
-        QB_UNROLL for (int64_t i = 0; i < 2; ++i) {
-          if (g + i == groups) break;
-          Acc t[M];
-          stream<V, kind, M>(w + 128 * i, 2, in.x + (g + i) * 16, in.ld, t);
-          QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale[i], sum[m]);
-        }
-      }
-      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(sum[m], V::splat(V::scale_unit), V::zero());
-    } else if (tiles) {
-      const auto* grid = reinterpret_cast<const float*>(a.weight->scales) + first / tile * ((p.k + tile - 1) / tile);
-      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
-      for (int64_t g = 0, l = 0; l < lines; ++g, l += tile / 4) {
-        Acc t[M];
-        stream<V, kind, M>(w + l * 64, std::min(tile / 4, lines - l), in.x + g * tile, in.ld, t);
-        QB_UNROLL for (int m = 0; m < M; ++m) {
-          sum[m] = V::mul_add(t[m], V::splat(in.groups != 0 ? grid[g] * in.group_scale[m * in.groups + g] : grid[g]), sum[m]);
-        }
-      }
+    QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
+    if constexpr (kind == Weights::bf16) {
+      stream<V, kind, M, M == 1 ? 4 : M <= 4 ? 2 : 1, zeros>(w, lines, in.x, in.ld, Zeros<V, kind, zeros>(groups, panel, 0), sum);
+    } else if (kind == Weights::fp4 && groups.elem == Elem::e4m3 && columns == 16) {
+      if constexpr (kind == Weights::fp4) short_groups<V, kind, M>(w, groups, panel, in, sum);
     } else {
-      stream<V, kind, M>(w, lines, in.x, in.ld, sum);
+      for (int64_t g = 0, l = 0; l < lines; ++g, l += together) {
+        Acc t[M];
+        stream<V, kind, M,
+               M == 1   ? 4
+               : M <= 4 ? 2
+                        : 1,
+               zeros>(w + l * 64, std::min(together, lines - l), in.x + g * columns, in.ld, Zeros<V, kind, zeros>(groups, panel, g), t);
+        if (kind == Weights::fp8 && tiles) {
+          const float scale = reinterpret_cast<const float*>(a.weight->scales)[first / tile * ((p.k + tile - 1) / tile) + g];
+          QB_UNROLL for (int m = 0; m < M; ++m) {
+            sum[m] = V::mul_add(t[m], V::splat(in.groups != 0 ? scale * in.group_scale[m * in.groups + g] : scale), sum[m]);
+          }
+        } else if (groups.apart) {
+          const Acc scale = group_scales<V>(groups, panel, g);
+          QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
+        } else {
+          QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = t[m];
+        }
+      }
     }
     const RowScales rows(a, first, count);
     QB_UNROLL for (int m = 0; m < M; ++m) {
@@ -236,12 +256,20 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
 inline constexpr int64_t piece = 512;           // columns of a decoded piece: whole tiles
 inline constexpr int64_t tokens_at_once = 192;  // that share it
 
-template <class V, int R, int N, bool scaled>
-QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc, const float* tile_scale,
-                    const float* token_scale, int64_t token_stride) {
+// What the sums of some columns are multiplied with before they are added up: nothing, one scale of each panel, or one of each row.
+enum class Scaling : uint8_t { none, panel, row };
+struct Scales {
+  const float* of = nullptr;
+  int64_t stride = 0;  // from one panel to the next
+  const float* token = nullptr;
+  int64_t token_stride = 0;
+};
+
+template <class V, int R, int N, Scaling scaling>
+QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc, const Scales& s) {
   typename V::Acc t[R][N];
   QB_UNROLL for (int m = 0; m < R; ++m) {
-    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = scaled ? V::zero() : V::load(c + m * ldc + n * ir::panel_rows);
+    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = scaling != Scaling::none ? V::zero() : V::load(c + m * ldc + n * ir::panel_rows);
   }
   for (int64_t l = 0; l < lines; ++l, w += 64, x += 2) {
     typename V::Operand o[N];
@@ -253,9 +281,11 @@ QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, 
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) {
       float* to = c + m * ldc + n * ir::panel_rows;
-      if constexpr (scaled) {
-        const float s = token_scale == nullptr ? tile_scale[n] : tile_scale[n] * token_scale[m * token_stride];
-        t[m][n] = V::mul_add(t[m][n], V::splat(s), V::load(to));
+      if constexpr (scaling == Scaling::panel) {
+        const float scale = s.token == nullptr ? s.of[n * s.stride] : s.of[n * s.stride] * s.token[m * s.token_stride];
+        t[m][n] = V::mul_add(t[m][n], V::splat(scale), V::load(to));
+      } else if constexpr (scaling == Scaling::row) {
+        t[m][n] = V::mul_add(t[m][n], V::load(s.of + n * s.stride), V::load(to));
       }
       V::store(to, t[m][n]);
     }
@@ -263,61 +293,66 @@ QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, 
 }
 
 // `rows` of at most R tokens: the right instance.
-template <class V, int R, int N, bool scaled>
+template <class V, int R, int N, Scaling scaling>
 QB_K void multiply_rows(int64_t rows, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc,
-                        const float* tile_scale, const float* token_scale, int64_t token_stride) {
-  if (rows == R) return multiply<V, R, N, scaled>(w, stride, x, ld, lines, c, ldc, tile_scale, token_scale, token_stride);
-  if constexpr (R > 1) multiply_rows<V, R - 1, N, scaled>(rows, w, stride, x, ld, lines, c, ldc, tile_scale, token_scale, token_stride);
+                        const Scales& s) {
+  if (rows == R) return multiply<V, R, N, scaling>(w, stride, x, ld, lines, c, ldc, s);
+  if constexpr (R > 1) multiply_rows<V, R - 1, N, scaling>(rows, w, stride, x, ld, lines, c, ldc, s);
 }
 
-// Columns [k0, k0 + count) of a panel as panel_bf16 lines.
-template <class V, Weights kind>
-QB_KI void decode(const std::byte* codes, const std::byte* scales, int64_t k0, int64_t count, std::byte* out) {
-  if constexpr (kind == Weights::fp8) {
-    codes += k0 * ir::panel_rows;
-    for (int64_t l = 0; l < count / 4; ++l, codes += 64, out += 128) {
-      typename V::Operand o[2];
-      V::fp8(codes, o);
-      QB_UNROLL for (int i = 0; i < 2; ++i) V::store_bf16(out + 64 * i, o[i]);
-    }
-  } else {
-    codes += k0 * ir::panel_rows / 2;
-    scales += k0;
-    for (int64_t l = 0; l < count / 8; ++l, codes += 64, out += 256) {
-      typename V::Operand o[4];
-      V::fp4(codes, o);
-      const typename V::Acc s = V::scales(scales + l / 2 * ir::panel_rows);
-      QB_UNROLL for (int i = 0; i < 4; ++i) V::store_bf16(out + 64 * i, V::times(o[i], s));
-    }
-  }
-}
-
-// Adds `lines` lines of `panels` panels, all under one tile scale each, to the sums of `tokens` tokens.
-template <class V, bool scaled>
-QB_KI void multiply_panels(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
-                           const float* tile_scale, const float* token_scale, int64_t token_stride) {
-  constexpr int64_t ldc = V::nr * ir::panel_rows;
-  for (int64_t m = 0; m < tokens; m += V::mr) {
-    const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
-    const float* token = token_scale == nullptr ? nullptr : token_scale + m * token_stride;
-    if (panels == V::nr) {
-      multiply_rows<V, V::mr, V::nr, scaled>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, tile_scale, token, token_stride);
+// Columns [k0, k0 + count) of a panel as panel_bf16 lines. Scales that are exact there are multiplied in.
+template <class V, Weights kind, bool zeros>
+QB_KI void decode(const std::byte* codes, const Groups& groups, int64_t panel, int64_t k0, int64_t count, std::byte* out) {
+  using L = Lines<V, kind>;
+  constexpr Form form = form_of(kind);
+  codes += k0 / form.columns * 64;
+  for (int64_t at = k0; at < k0 + count;) {
+    const int64_t g = at / groups.columns, end = std::min((g + 1) * groups.columns, k0 + count);
+    const Zeros<V, kind, zeros> zero(groups, panel, g);
+    if (groups.exact) {
+      const typename V::Acc s = group_scales<V>(groups, panel, g);
+      for (; at < end; at += form.columns, codes += 64) {
+        typename V::Operand o[L::operands];
+        L::load(codes, zero, o);
+        QB_UNROLL for (int i = 0; i < L::operands; ++i, out += 64) V::store_bf16(out, V::times(o[i], s));
+      }
     } else {
-      for (int64_t n = 0; n < panels; ++n) {
-        multiply_rows<V, V::mr, 1, scaled>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, tile_scale + n, token,
-                                           token_stride);
+      for (; at < end; at += form.columns, codes += 64) {
+        typename V::Operand o[L::operands];
+        L::load(codes, zero, o);
+        QB_UNROLL for (int i = 0; i < L::operands; ++i, out += 64) V::store_bf16(out, o[i]);
       }
     }
   }
 }
 
-template <class V, Weights kind>
+// Adds `lines` lines of `panels` panels, all under one scale each, to the sums of `tokens` tokens.
+template <class V, Scaling scaling>
+QB_KI void multiply_panels(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
+                           Scales s) {
+  constexpr int64_t ldc = V::nr * ir::panel_rows;
+  for (int64_t m = 0; m < tokens; m += V::mr) {
+    const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
+    if (panels == V::nr) {
+      multiply_rows<V, V::mr, V::nr, scaling>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, s);
+    } else {
+      for (int64_t n = 0; n < panels; ++n) {
+        const Scales one{s.of + n * s.stride, s.stride, s.token, s.token_stride};
+        multiply_rows<V, V::mr, 1, scaling>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, one);
+      }
+    }
+    if (s.token != nullptr) s.token += V::mr * s.token_stride;
+  }
+}
+
+template <class V, Weights kind, bool zeros>
 QB_K void many_tokens(const RunArgs& a) noexcept {
+  constexpr Form form = form_of(kind);
   const Problem& p = *a.problem;
   const Prepared<typename V::X> in(kind, p, a.workspace);
-  constexpr ir::Layout layout = kind == Weights::bf16 ? ir::Layout::panel_bf16 : kind == Weights::fp8 ? ir::Layout::panel_fp8 : ir::Layout::panel_fp4;
+  const Groups groups(kind, a);
   constexpr int64_t ldc = V::nr * ir::panel_rows;
-  const int64_t panel_bytes = ir::panel_bytes(layout, p.k, 0), scale_bytes = in.columns, tile_columns = (p.k + tile - 1) / tile;
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), tile_columns = (p.k + tile - 1) / tile;
   const bool tiles = kind == Weights::fp8 && tiled(p);
   alignas(64) std::byte scratch[kind == Weights::bf16 ? 64 : V::nr * piece * 32];
   alignas(64) float c[tokens_at_once * ldc];
@@ -332,27 +367,30 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
         const std::byte* w = a.weight->codes + panel * panel_bytes + k0 * 32;
         int64_t stride = panel_bytes;
         if constexpr (kind != Weights::bf16) {
-          for (int64_t n = 0; n < panels; ++n) {
-            decode<V, kind>(a.weight->codes + (panel + n) * panel_bytes, a.weight->scales + (kind == Weights::nvfp4 ? (panel + n) * scale_bytes : 0), k0,
-                            columns, scratch + n * piece * 32);
-          }
+          for (int64_t n = 0; n < panels; ++n)
+            decode<V, kind, zeros>(a.weight->codes + (panel + n) * panel_bytes, groups, panel + n, k0, columns, scratch + n * piece * 32);
           w = scratch;
           stride = piece * 32;
         }
         const typename V::X* x = in.x + m0 * in.ld + k0;
-        if (!tiles) {
-          const float unused[V::nr] = {};
-          multiply_panels<V, false>(panels, w, stride, x, in.ld, columns / 2, c, tokens, unused, nullptr, 0);
-          continue;
-        }
-        for (int64_t at = 0; at < columns; at += tile) {
-          float tile_scale[V::nr] = {};
-          const int64_t g = (k0 + at) / tile;
-          for (int64_t n = 0; n < panels; ++n) {
-            tile_scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / tile * tile_columns + g];
+        if (tiles) {
+          for (int64_t at = 0; at < columns; at += tile) {
+            float scale[V::nr] = {};
+            const int64_t g = (k0 + at) / tile;
+            for (int64_t n = 0; n < panels; ++n)
+              scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / tile * tile_columns + g];
+            multiply_panels<V, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, std::min(tile, columns - at) / 2, c, tokens,
+                                               {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
           }
-          multiply_panels<V, true>(panels, w + at * 32, stride, x + at, in.ld, std::min(tile, columns - at) / 2, c, tokens, tile_scale,
-                                   in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups);
+        } else if (kind != Weights::bf16 && groups.apart && !groups.exact) {
+          for (int64_t at = 0; at < columns;) {
+            const int64_t g = (k0 + at) / groups.columns, here = std::min((g + 1) * groups.columns - k0, columns) - at;
+            multiply_panels<V, Scaling::row>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
+                                             {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows, nullptr, 0});
+            at += here;
+          }
+        } else {
+          multiply_panels<V, Scaling::none>(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
         }
       }
       for (int64_t n = 0; n < panels; ++n) {
@@ -364,15 +402,23 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
   }
 }
 
-template <class V, Weights kind, int M>
+template <class V, Weights kind, bool zeros, int M>
 void run_few(const RunArgs& a) noexcept {
-  if (a.problem->m == M) return few_tokens<V, kind, M>(a);
-  if constexpr (M > 1) run_few<V, kind, M - 1>(a);
+  if (a.problem->m == M) return few_tokens<V, kind, M, zeros>(a);
+  if constexpr (M > 1) run_few<V, kind, zeros, M - 1>(a);
+}
+
+template <class V, Weights kind, bool zeros>
+void run_some(const RunArgs& a) noexcept {
+  a.problem->m <= V::few ? run_few<V, kind, zeros, V::few>(a) : many_tokens<V, kind, zeros>(a);
 }
 
 template <class V, Weights kind>
 void run_panels(const RunArgs& a) noexcept {
-  a.problem->m <= V::few ? run_few<V, kind, V::few>(a) : many_tokens<V, kind>(a);
+  if constexpr (kind == Weights::int4 || kind == Weights::int8) {
+    if (a.weight->zeros != nullptr) return run_some<V, kind, true>(a);
+  }
+  run_some<V, kind, false>(a);
 }
 
 template <Weights kind>
@@ -385,12 +431,10 @@ double cost_ns(const Problem& p, const host::Cpu& cpu) {
 }
 template <class V, Weights kind>
 constexpr Kernel panel_kernel(std::string_view name, host::Feature needs) {
-  constexpr ir::Layout codes = kind == Weights::bf16 ? ir::Layout::panel_bf16 : kind == Weights::fp8 ? ir::Layout::panel_fp8 : ir::Layout::panel_fp4;
-  constexpr ir::Layout scales = kind == Weights::nvfp4 ? ir::Layout::panel_scale : ir::Layout::rows;
   return {name,
           needs,
-          codes,
-          scales,
+          form_of(kind).layout,
+          kind == Weights::bf16 ? ir::Layout::rows : ir::Layout::panel_scale,
           accepts<kind>,
           cost_ns<V, kind>,
           [](const Problem& p) { return panels_workspace<typename V::X>(kind, p); },

@@ -1,5 +1,7 @@
 #include "kernel/panels.h"
 
+#include <fmt/format.h>
+
 namespace qb::kernel {
 namespace {
 
@@ -7,34 +9,57 @@ Verdict no(std::string why) {
   return {false, std::move(why)};
 }
 
-Verdict accepts_weight(Weights kind, const Problem& p) {
-  const ir::QuantType& w = p.scheme.weight;
+std::string_view word(Weights kind) {
+  constexpr std::string_view words[] = {"bf16 weights", "fp8 weights", "fp4 weights", "integers of up to four bits", "integers of five to eight bits"};
+  return words[static_cast<size_t>(kind)];
+}
+
+bool holds(Weights kind, Elem code) {
   switch (kind) {
-    case Weights::bf16:
-      if (!w.plain() || w.code != Elem::bf16) return no("reads bf16 weights, these are " + ir::to_string(w));
-      break;
     case Weights::fp8:
-      if (w.plain() || w.code != Elem::e4m3 || w.scale != ir::ScaleValues::any || w.zero != ir::Zero::none) {
-        return no("reads fp8 weights with scales of any value, these are " + ir::to_string(w));
-      }
-      if (w.block != ir::Block{0, 0} && w.block != ir::Block{1, 0} && !tiled(p)) {
-        return no("knows scales of a tensor, of a channel and of 128 x 128 weights, these are " + ir::to_string(w));
-      }
-      break;
-    case Weights::nvfp4:
-      if (w.code != Elem::e2m1 || !w.two_level() || w.block != ir::Block{1, 16} || w.zero != ir::Zero::none) {
-        return no("reads nvfp4 weights, these are " + ir::to_string(w));
-      }
+      return code == Elem::e4m3;
+    case Weights::fp4:
+      return code == Elem::e2m1;
+    case Weights::int4:
+      return is_integer_code(code) && bits(code) <= 4;
+    case Weights::int8:
+      return is_integer_code(code) && bits(code) > 4;
+    case Weights::bf16:
       break;
   }
-  return {true, ""};
+  return code == Elem::bf16;
 }
 
 }  // namespace
 
-Verdict panels_accept(Weights kind, const Problem& p) {
+Verdict panels_accept_weight(Weights kind, const Problem& p) {
+  const ir::QuantType& w = p.scheme.weight;
+  const bool integer = kind == Weights::int4 || kind == Weights::int8;
+  if (p.scheme.features.actorder && integer) return no("knows no groups whose columns lie apart");
   if (p.scheme.features != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
-  if (Verdict v = accepts_weight(kind, p); !v.ok) return v;
+  if (!holds(kind, w.code) || w.plain() != (kind == Weights::bf16)) return no(fmt::format("reads {}, these are {}", word(kind), ir::to_string(w)));
+  if (w.plain()) return {true, ""};
+  if (w.zero != ir::Zero::none && !integer) return no("knows zero points of integers only");
+  const bool groups = group_columns(w) != 0, powers = w.scale == ir::ScaleValues::e8m0;
+  if ((w.two_level() && (kind != Weights::fp4 || !groups)) || (powers && (integer || !groups)))
+    return no(fmt::format("knows no scales of this kind, these are {}", ir::to_string(w)));
+  if (kind == Weights::fp8 && tiled(p)) return {true, ""};
+  const int64_t step = form_of(kind).unit;
+  if (groups ? group_columns(w) % step != 0 : w.block != ir::Block{0, 0} && w.block != ir::Block{1, 0})
+    return no(fmt::format("knows scales of a tensor, of a channel, of groups of whole {} columns{}, these are {}", step,
+                          kind == Weights::fp8 ? " and of 128 x 128 weights" : "", ir::to_string(w)));
+  return {true, ""};
+}
+
+// Panels hold four or eight bits for an integer.
+std::string wider(Weights kind, const ir::QuantType& w) {
+  const int width = kind == Weights::int4 ? 4 : 8;
+  if ((kind != Weights::int4 && kind != Weights::int8) || bits(w.code) == width) return "";
+  return fmt::format("codes of {} bits take {} bits each in memory", bits(w.code), width);
+}
+
+Verdict panels_accept(Weights kind, const Problem& p) {
+  if (Verdict v = panels_accept_weight(kind, p); !v.ok) return v;
   const std::optional<Quantization> q = quantization_of(p);
   if (!q) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
   if (*q == Quantization::f32) return no("multiplies in bfloat16, the activations are to stay float32");
@@ -42,11 +67,18 @@ Verdict panels_accept(Weights kind, const Problem& p) {
   if (is_group(*q) && (kind != Weights::fp8 || !tiled(p) || p.scheme.input->type.block.cols != tile)) {
     return no("knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
   }
-  return {true, ""};
+  return {true, "", wider(kind, p.scheme.weight)};
+}
+
+double panel_weight_bytes(Weights kind, const ir::QuantType& w) {
+  const Form form = form_of(kind);
+  const double codes = 64.0 / static_cast<double>(form.columns * ir::panel_rows);
+  const int64_t group = group_columns(w);
+  if (group == 0) return codes;
+  return codes + (bits(panel_scale_elem(w)) + (w.zero == ir::Zero::none ? 0.0 : 8.0)) / 8 / static_cast<double>(group);
 }
 
 double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host::Cpu& cpu) {
-  constexpr double bytes_of[] = {2.0, 1.0, 0.5625};
   constexpr double tokens_for_one_decode = 192;
   const double weights = static_cast<double>(p.n) * static_cast<double>(p.k), m = static_cast<double>(p.m);
   const bool few = p.m <= r.few;
@@ -54,7 +86,7 @@ double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host
                         : kind == Weights::bf16 ? 0
                                                 : 1 / r.blocked_codes * std::max(1.0, m / tokens_for_one_decode);
   const double compute = weights * (m / r.products + decode) / cpu.clock_ghz;
-  const double memory = weights * bytes_of[static_cast<size_t>(kind)] / cpu.read_gbs;
+  const double memory = weights * panel_weight_bytes(kind, p.scheme.weight) / cpu.read_gbs;
   // Neither hides behind the other wholly: kernels whose decode is 1.4 to 2.1 times as fast as memory lost a fifth to a quarter of their own time besides.
   return std::max(compute, memory) + 0.25 * std::min(compute, memory);
 }

@@ -1,8 +1,8 @@
 // What the panel kernels share apart from instructions: which problems they take, what their workspace holds, what they cost.
 //
 // A panel kernel streams weights once, in a layout of ir/layout.h, and multiplies in bfloat16 with float32 sums. What reaches the product is exact there:
-// bfloat16 weights, FP8 codes, E2M1 codes (times their E4M3 block scale); activations rounded to bfloat16, or their codes. Scales that cover a row, a tensor or
-// a token are multiplied in at the end, in double; scales of 128 columns after each 128 columns, scales of 16 columns after each 16.
+// bfloat16 weights, FP8 codes, E2M1 codes (times their E4M3 or E8M0 block scale), integers less their zero point; activations rounded to bfloat16, or their
+// codes. Scales that cover a row, a tensor or a token are multiplied in at the end, in double; scales of some columns after these columns.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,29 @@
 
 namespace qb::kernel {
 
-enum class Weights : uint8_t { bf16, fp8, nvfp4 };
+enum class Weights : uint8_t { bf16, fp8, fp4, int4, int8 };
+
+struct Form {
+  ir::Layout layout;
+  int64_t columns;  // of a line
+  int64_t unit;     // k is filled up to whole units; groups of columns under one scale are whole ones
+  bool exchanged;   // a line's decode gives columns 0 and 2, 1 and 3 of every four as pairs
+};
+constexpr Form form_of(Weights kind) {
+  switch (kind) {
+    case Weights::fp8:
+      return {ir::Layout::panel_fp8, 4, 4, false};
+    case Weights::fp4:
+      return {ir::Layout::panel_fp4, 8, 16, true};
+    case Weights::int4:
+      return {ir::Layout::panel_int4, 8, 16, true};
+    case Weights::int8:
+      return {ir::Layout::panel_int8, 4, 4, true};
+    case Weights::bf16:
+      break;
+  }
+  return {ir::Layout::panel_bf16, 2, 2, false};
+}
 
 inline constexpr int64_t tile = 128;  // rows and columns of an FP8 scale block
 
@@ -19,23 +41,32 @@ inline bool tiled(const Problem& p) {
   return p.scheme.weight.block == ir::Block{tile, tile};
 }
 
+// Columns that share a scale of each row's own; 0: none do.
+inline int64_t group_columns(const ir::QuantType& weight) {
+  return weight.plain() || weight.block.rows != 1 ? 0 : weight.block.cols;
+}
+
+std::string wider(Weights, const ir::QuantType&);  // the note for codes that take more bits in panels than they have; empty for others
 Verdict panels_accept(Weights, const Problem&);
+Verdict panels_accept_weight(Weights, const Problem&);  // activations apart
+// Bytes of one weight in panels, with its part of the scales.
+double panel_weight_bytes(Weights, const ir::QuantType&);
 
 // What a kernel does in one cycle. Measured with bench_linear where the file of the kernel says so.
 struct Rates {
   double products;       // of its dot product
-  double codes[3];       // decoded, for bf16, fp8, nvfp4, in the form for few tokens
+  double codes[5];       // decoded, for each kind of weights, in the form for few tokens
   double blocked_codes;  // decoded into the scratch of the form for many tokens
   int64_t few;           // up to so many tokens
 };
 double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
 
 // The workspace: scales of the activations, then rows of codes, each of whole lines of the weight's layout and of 64 bytes, with 64 more so that rows do not
-// fall on the same cache sets. For nvfp4, columns 1 and 2, and 5 and 6, of every eight are exchanged: so a line's decode gives ready pairs.
+// fall on the same cache sets. Where the form says so, columns 1 and 2 of every four are exchanged: so a line's decode gives ready pairs.
 template <class X>
 struct Prepared {
   Prepared(Weights kind, const Problem& p) {
-    const int64_t unit = kind == Weights::bf16 ? 2 : kind == Weights::fp8 ? 4 : 16;
+    const int64_t unit = form_of(kind).unit;
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
     groups = is_group(*quantization_of(p)) ? (p.k + tile - 1) / tile : 0;

@@ -76,16 +76,9 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
   }
   p.row_multiple = std::lcm<int64_t>(ir::panel_rows, std::max(block_rows, 1));
   if (scale == nullptr) return p;
-  if (plan.scale_layout == ir::Layout::panel_scale) {
-    if (scale->form != ir::ScaleForm::multiply) return cannot_load(m, fmt::format("the block scales {} are not multipliers", scale->tensor));
-    p.ops.emplace_back(prog::Pack{1, plan.scale_layout});
-    const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
-    p.outputs.push_back(
-        {.name = scale->tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.scale_layout, scale->view.dims[1], 8)}, .value = next});
-    return p;
-  }
-  // A grid of floats is brought to float32 multipliers; E4M3 scales of a two-level type stay as they are.
-  const Elem grid = kernel::grid_elem(m.scheme->weight);
+  // Floats become float32 multipliers; E4M3 and E8M0 scales stay as they are where the layout holds them so.
+  const bool in_panels = kernel::scales_in_panels(plan.scale_layout, m.scheme->weight);
+  const Elem grid = in_panels ? kernel::panel_scale_elem(m.scheme->weight) : kernel::grid_elem(m.scheme->weight);
   prog::ValueId v = 1;
   const auto then = [&](prog::Op op) {
     p.ops.push_back(std::move(op));
@@ -96,10 +89,25 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
   }
   if (scale->elem != grid) then(prog::Recode{v, grid});
   if (scale->form == ir::ScaleForm::divide) then(prog::Rescale{v});
-  if (v == 1) then(prog::Copy{v});
-  p.outputs.push_back({.name = scale->tensor, .dtype = grid, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
+  const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
+  const auto panels_of = [&](const ir::Stored& s, Elem elem, prog::ValueId src) {
+    v = src;
+    then(prog::Pack{v, ir::Layout::panel_scale});
+    p.outputs.push_back(
+        {.name = s.tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(ir::Layout::panel_scale, s.view.dims[1], bits(elem))}, .value = v});
+  };
+  if (in_panels) {
+    panels_of(*scale, grid, v);
+  } else {
+    if (v == 1) then(prog::Copy{v});
+    p.outputs.push_back({.name = scale->tensor, .dtype = grid, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
+  }
   for (size_t i = 0; i < others.size(); ++i) {
     const ir::Stored& s = *others[i];
+    if (in_panels && s.role == Role::zero) {
+      panels_of(s, Elem::i8, first_other + static_cast<prog::ValueId>(i));
+      continue;
+    }
     p.outputs.push_back({.name = s.tensor,
                          .dtype = s.role == Role::zero ? Elem::i8 : s.elem,
                          .shape = {s.view.dims[0], s.view.dims[1]},

@@ -41,7 +41,7 @@ host::Feature missing(host::Feature needs, host::Feature have) {
 }
 
 Candidate judge(const Kernel& k, const Problem& p, const host::Cpu& cpu, const Policy& policy) {
-  Candidate c{.kernel = &k, .ok = false, .why = "", .cost_ns = 0};
+  Candidate c{.kernel = &k, .ok = false, .why = "", .cost_ns = 0, .note = ""};
   for (const std::string& pattern : policy.deny) {
     if (matches(pattern, k.name)) return c.why = fmt::format("denied by '{}'", pattern), c;
   }
@@ -52,6 +52,7 @@ Candidate judge(const Kernel& k, const Problem& p, const host::Cpu& cpu, const P
   const kernel::Verdict v = k.accepts(p);
   if (!v.ok) return c.why = v.why, c;
   c.ok = true;
+  c.note = v.note;
   c.cost_ns = k.cost_ns(p, cpu);
   return c;
 }

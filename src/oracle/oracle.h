@@ -21,6 +21,7 @@ struct Candidate {
   bool ok = false;
   std::string why;     // of a loser: "needs avx512_bf16, this machine has avx2"; "slower: 812 ns against 110 ns"
   double cost_ns = 0;  // of legal ones
+  std::string note;    // of legal ones, where there is something to be known
 };
 
 struct Choice {

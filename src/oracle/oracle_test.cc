@@ -40,7 +40,8 @@ std::string describe(const Choice& c) {
 TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
   std::string text;
   for (const host::Cpu& c : host::known_cpus()) {
-    for (const std::string_view s : {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128"}) {
+    for (const std::string_view s :
+         {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128", "int8_channel"}) {
       for (const int64_t m : {1, 512}) {
         const Problem p{m, 4096, 4096, scheme(s)};
         auto r = choose(p, c, kernel::kernels(), {});
@@ -58,7 +59,7 @@ TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
 
 TEST(Oracle, EveryLoserHasAReason) {
   for (const host::Cpu& c : host::known_cpus()) {
-    for (const std::string_view s : {"bf16", "f16", "fp8_tensor", "fp8_g128", "nvfp4", "mxfp4"}) {
+    for (const std::string_view s : {"bf16", "f16", "fp8_tensor", "fp8_g128", "nvfp4", "mxfp4", "int4_g128_asym", "int3_g64", "int8_channel"}) {
       for (const Inputs inputs : {Inputs::as_scheme, Inputs::f32}) {
         auto r = choose(Problem{3, 100, 64, scheme(s), inputs}, c, kernel::kernels(), {});
         ASSERT_TRUE(r.ok()) << r.error().what;
@@ -70,6 +71,16 @@ TEST(Oracle, EveryLoserHasAReason) {
       }
     }
   }
+}
+
+TEST(Oracle, ANoteSaysWhereCodesGrow) {
+  const auto note = [](std::string_view text) {
+    auto r = choose(Problem{1, 4096, 4096, scheme(text)}, cpu("zen4"), kernel::kernels(), {});
+    return r.ok() ? std::string(r->winner->name) + ": " + r->considered.front().note : r.error().what;
+  };
+  EXPECT_EQ(note("int3_g64"), "linear_int4_bf16_avx512bf16: codes of 3 bits take 4 bits each in memory");
+  EXPECT_EQ(note("int6_channel"), "linear_int8_bf16_avx512bf16: codes of 6 bits take 8 bits each in memory");
+  EXPECT_EQ(note("int4_g64"), "linear_int4_bf16_avx512bf16: ");
 }
 
 TEST(Oracle, APolicyIsFollowedWhereItIsLegal) {
@@ -93,7 +104,7 @@ TEST(Oracle, RefusesWithEveryReason) {
   auto r = choose(Problem{1, 64, 64, scheme("fp6e2m3_channel")}, cpu("zen4"), kernel::kernels(), {});
   ASSERT_FALSE(r.ok());
   EXPECT_NE(r.error().what.find("linear_ref: knows no fp6e2m3_channel weights"), std::string::npos) << r.error().what;
-  EXPECT_NE(r.error().what.find("linear_nvfp4_bf16_avx2: reads nvfp4 weights, these are fp6e2m3_channel"), std::string::npos) << r.error().what;
+  EXPECT_NE(r.error().what.find("linear_fp4_bf16_avx2: reads fp4 weights, these are fp6e2m3_channel"), std::string::npos) << r.error().what;
 }
 
 TEST(Plan, OneLayoutServesAllBatchSizes) {

@@ -268,8 +268,12 @@ class Checker {
       case ir::Layout::panel_bf16:
         return elem == Elem::bf16;
       case ir::Layout::panel_fp8:
-      case ir::Layout::panel_scale:
         return elem == Elem::e4m3;
+      case ir::Layout::panel_int4:
+      case ir::Layout::panel_int8:
+        return elem == Elem::i8;
+      case ir::Layout::panel_scale:
+        return elem == Elem::e4m3 || elem == Elem::e8m0 || elem == Elem::f32 || elem == Elem::i8;
       case ir::Layout::panel_fp4:
         return elem == Elem::e2m1;
     }
