@@ -10,6 +10,7 @@
 
 #include "host/host.h"
 #include "host/probe.h"
+#include "kernel/inputs.h"
 
 namespace qb::bench {
 namespace {
@@ -152,22 +153,23 @@ Result<WeightMemory> WeightMemory::make(size_t bytes) {
 
 Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::ThreadPool& pool, int repeats) {
   const Isa isa = host::detect_isa();
-  std::vector<double> read, f32, bf16;
+  std::vector<double> read, f32, bf16, int8;
   const std::span<std::byte> parts[] = {memory.bytes()};
   for (int i = 0; i < repeats; ++i) {
     read.push_back(static_cast<double>(memory.bytes().size()) / read_seconds(parts, isa, pool) * 1e-9);
     f32.push_back(multiply_rate(host::multiply_f32, cpu.features, pool));
     bf16.push_back(multiply_rate(host::multiply_bf16, cpu.features, pool));
+    int8.push_back(multiply_rate(host::multiply_int8, cpu.features, pool));
   }
-  return {spread_of(std::move(read)), spread_of(std::move(f32)), spread_of(std::move(bf16))};
+  return {spread_of(std::move(read)), spread_of(std::move(f32)), spread_of(std::move(bf16)), spread_of(std::move(int8))};
 }
 
 std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
   if (k.code_layout == ir::Layout::panel_bf16) return {"bf16"};
   if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128", "mxfp8"};
   if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4", "mxfp4"};
-  if (k.code_layout == ir::Layout::panel_int4) return {"int4_g128", "int4_g128_asym", "int4_g32"};
-  if (k.code_layout == ir::Layout::panel_int8) return {"int8_channel", "int8_g128"};
+  if (k.code_layout == ir::Layout::panel_int4) return {"int4_g128", "int4_g128_asym", "int4_g32", "int4_g128:int8_token"};
+  if (k.code_layout == ir::Layout::panel_int8) return {"int8_channel", "int8_g128", "int8_channel:int8_token", "int8_channel:int8_token_asym"};
   return {"bf16", "fp8_channel", "nvfp4", "int4_g128"};
 }
 
@@ -195,6 +197,7 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
   const Isa isa = host::detect_isa();
   const auto bytes = static_cast<double>(g.read()), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layer(0), 1e-6)));
+  const bool integers = kernel.code_layout != ir::Layout::rows && kernel::integer_inputs(p).has_value();
   std::vector<double> gbs, read_gbs, of_read, rate, peak, of_peak;
   for (size_t next = 1; gbs.size() < static_cast<size_t>(repeats);) {
     double run = 0, read = 0;
@@ -204,13 +207,13 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
           memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.read()))};
       read += read_seconds(other, isa, pool);
     }
-    const double n = static_cast<double>(in_piece), bf16 = multiply_rate(host::multiply_bf16, cpu.features, pool);
+    const double n = static_cast<double>(in_piece), most = multiply_rate(integers ? host::multiply_int8 : host::multiply_bf16, cpu.features, pool);
     gbs.push_back(n * bytes / run * 1e-9);
     read_gbs.push_back(n * bytes / read * 1e-9);
     of_read.push_back(read / run);
     rate.push_back(n * products / run * 1e-9);
-    peak.push_back(bf16);
-    of_peak.push_back(rate.back() / bf16);
+    peak.push_back(most);
+    of_peak.push_back(rate.back() / most);
   }
   return KernelRates{spread_of(std::move(gbs)),  spread_of(std::move(read_gbs)), spread_of(std::move(of_read)),
                      spread_of(std::move(rate)), spread_of(std::move(peak)),     spread_of(std::move(of_peak))};

@@ -24,7 +24,7 @@ double seconds(const std::function<void()>& f);
 
 struct Peaks {
   Spread read_gbs;   // GB/s from memory
-  Spread f32, bf16;  // G multiply-adds a second
+  Spread f32, bf16, int8;  // G multiply-adds a second
 };
 
 // Weights of many layers, more than any cache holds: huge-page memory whose every byte is a valid code.
@@ -47,7 +47,7 @@ std::vector<std::string_view> schemes_of(const kernel::Kernel& kernel);
 
 struct KernelRates {
   Spread gbs, read_gbs, of_read;   // bytes of the weight; the plain read in between; their ratio
-  Spread products, peak, of_peak;  // G multiply-adds a second; of the bf16 dot product in registers; their ratio
+  Spread products, peak, of_peak;  // G multiply-adds a second; of the dot product that it uses, bf16 or int8, in registers; their ratio
 };
 
 // A kernel with weights from memory, one layer after the other; after each piece the bytes of other layers are read, or as long is multiplied in registers.

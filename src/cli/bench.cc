@@ -78,10 +78,11 @@ int machine(const Options& o) {
     limits.push_back({{"threads", threads},
                       {"read_gb_per_s", to_json(peaks.read_gbs)},
                       {"f32_multiply_adds_g_per_s", to_json(peaks.f32)},
-                      {"bf16_multiply_adds_g_per_s", to_json(peaks.bf16)}});
+                      {"bf16_multiply_adds_g_per_s", to_json(peaks.bf16)},
+                      {"int8_multiply_adds_g_per_s", to_json(peaks.int8)}});
     if (!o.common.json)
-      print_out(fmt::format("{} thread{}: reads {} GB/s; multiply-adds {} G/s in float32, {} G/s in bfloat16\n", threads, threads == 1 ? "" : "s",
-                            text(peaks.read_gbs), text(peaks.f32, 0), text(peaks.bf16, 0)));
+      print_out(fmt::format("{} thread{}: reads {} GB/s; multiply-adds {} G/s in float32, {} G/s in bfloat16, {} G/s of bytes\n", threads,
+                            threads == 1 ? "" : "s", text(peaks.read_gbs), text(peaks.f32, 0), text(peaks.bf16, 0), text(peaks.int8, 0)));
     for (const kernel::Kernel* k : kernel::kernels())
       for (const std::string_view scheme : bench::schemes_of(*k))
         for (const Size& size : sizes) {

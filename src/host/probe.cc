@@ -82,6 +82,29 @@ __attribute__((target("avx512f,avx512bf16"))) double avx512_bf16(int64_t rounds)
   QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm512_cvtss_f32(t[i]);
   return static_cast<double>(rounds) * sums * 32;
 }
+
+__attribute__((target("avx512f,avx512vnni"))) double vnni_int8(int64_t rounds) {
+  __m512i t[sums];
+  const __m512i x = _mm512_castps_si512(_mm512_set1_ps(sink));
+  QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm512_castps_si512(_mm512_set1_ps(sink));
+  for (int64_t r = 0; r < rounds; ++r) {
+    QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm512_dpbusd_epi32(t[i], x, x);
+  }
+  QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm512_cvtss_f32(_mm512_castsi512_ps(t[i]));
+  return static_cast<double>(rounds) * sums * 64;
+}
+
+__attribute__((target("avx2"))) double avx2_int8(int64_t rounds) {
+  __m256i t[sums];
+  __m256i x = _mm256_castps_si256(_mm256_set1_ps(sink));
+  QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm256_castps_si256(_mm256_set1_ps(sink));
+  for (int64_t r = 0; r < rounds; ++r) {
+    __asm__("" : "+x"(x));  // not the same product in every round, as far as the compiler knows
+    QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(x, t[i]));
+  }
+  QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm256_cvtss_f32(_mm256_castsi256_ps(t[i]));
+  return static_cast<double>(rounds) * sums * 16;
+}
 #endif
 
 }  // namespace
@@ -101,6 +124,14 @@ double multiply_f32([[maybe_unused]] Feature features, int64_t rounds) {
 double multiply_bf16(Feature features, int64_t rounds) {
 #if defined(__x86_64__)
   if (covers(features, Feature::avx512_bf16)) return avx512_bf16(rounds);
+#endif
+  return multiply_f32(features, rounds);
+}
+
+double multiply_int8(Feature features, int64_t rounds) {
+#if defined(__x86_64__)
+  if (covers(features, Feature::avx512 | Feature::avx512_vnni)) return vnni_int8(rounds);
+  if (covers(features, Feature::avx2)) return avx2_int8(rounds);
 #endif
   return multiply_f32(features, rounds);
 }

@@ -1,4 +1,4 @@
-// The reference kernel on integers, against the formulas written out in double and float32 (inputs.h).
+// Kernels on integers: the reference against the formulas written out in double and float32 (inputs.h), the others' sums against integers.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "exec/ops.h"
 #include "kernel/inputs.h"
 #include "kernel/kernel.h"
 
@@ -24,8 +25,7 @@ Problem problem(std::string_view scheme, int64_t m, int64_t n, int64_t k) {
   return {.m = m, .n = n, .k = k, .scheme = *s};
 }
 
-std::vector<float> run(const Problem& p, const Weight& w, const std::vector<float>& x) {
-  const Kernel& kernel = reference();
+std::vector<float> run(const Problem& p, const Weight& w, const std::vector<float>& x, const Kernel& kernel = reference()) {
   const Verdict v = kernel.accepts(p);
   EXPECT_TRUE(v.ok) << v.why;
   std::vector<float> y(static_cast<size_t>(p.m * p.n));
@@ -102,10 +102,95 @@ TEST(Integers, Activations) {
   }
 }
 
-TEST(Integers, OnlyTheReferenceTakesQuantizedActivationsAndOrders) {
+// Kernels that multiply integers give the sum itself, scaled in double and rounded once.
+TEST(Integers, SumsAreExactUpToTheirLastBit) {
+  std::mt19937 random(11);
+  for (const Kernel* kernel : kernels()) {
+    if (!host::covers(host::this_cpu().features, kernel->needs)) continue;
+    for (const auto& [text, k] : {std::pair{"int8_channel:int8_token", 1000}, {"int8_channel:int8_token", 4097}, {"int4_channel:int8_token", 1001}}) {
+      for (const int64_t m : {1, 3, 8, 11}) {
+        constexpr int64_t n = 40;
+        const Problem p = problem(text, m, n, k);
+        if (!kernel->accepts(p).ok || kernel->name == "linear_ref") continue;
+        const int width = bits(p.scheme.weight.code);
+        std::vector<int8_t> rows(static_cast<size_t>(n * k)), quantized(static_cast<size_t>(m * k));
+        for (int8_t& c : rows) c = static_cast<int8_t>(static_cast<int>(random() % (1U << width)) - (1 << (width - 1)));
+        for (int8_t& q : quantized) q = static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+        std::vector<float> scales(static_cast<size_t>((n + 15) / 16 * 16)), x(quantized.begin(), quantized.end());
+        for (float& s : scales) s = 0.001F * static_cast<float>(random() % 1000 + 1);
+        for (int64_t i = 0; i < m; ++i) x[static_cast<size_t>(i * k)] = 127, quantized[static_cast<size_t>(i * k)] = 127;  // so that the scale is 1
+        std::vector<std::byte> codes(static_cast<size_t>((n + 15) / 16 * ir::panel_bytes(kernel->code_layout, k, 8)));
+        ops::pack(reinterpret_cast<const std::byte*>(rows.data()), n, k, Elem::i8, kernel->code_layout, codes.data());
+        const std::vector<float> y = run(p, {.codes = codes.data(), .scales = reinterpret_cast<const std::byte*>(scales.data())}, x, *kernel);
+        for (int64_t i = 0; i < m; ++i) {
+          for (int64_t r = 0; r < n; ++r) {
+            int64_t sum = 0;
+            for (int64_t j = 0; j < k; ++j) sum += int64_t{rows[static_cast<size_t>(r * k + j)]} * quantized[static_cast<size_t>(i * k + j)];
+            const auto expected = static_cast<float>(static_cast<double>(sum) * static_cast<double>(scales[static_cast<size_t>(r)]));
+            ASSERT_EQ(y[static_cast<size_t>(i * n + r)], expected) << kernel->name << ' ' << text << ' ' << i << ' ' << r;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Integers, TheLargestSumsFitAndMoreColumnsAreRefused) {
+  for (const Kernel* kernel : kernels()) {
+    if (!host::covers(host::this_cpu().features, kernel->needs) || kernel->code_layout != ir::Layout::panel_int8) continue;
+    for (const auto& [text, most] :
+         {std::pair<const char*, int64_t>{"int8_tensor:int8_tensor_static", 131071}, {"int8_tensor_asym:int8_tensor_asym_static", 32767}}) {
+      Problem p = problem(text, 1, 16, most);
+      if (!kernel->accepts(p).ok) continue;
+      const bool asymmetric = p.scheme.weight.zero != ir::Zero::none;
+      // -128 times -128, and (-128 - 127) times (-128 - 127).
+      std::vector<std::byte> codes(static_cast<size_t>(ir::panel_bytes(kernel->code_layout, p.k, 8)), std::byte{0x80});
+      const float one = 1;
+      const std::byte zero{127};
+      Weight w{.codes = codes.data(), .scales = reinterpret_cast<const std::byte*>(&one), .zeros = asymmetric ? &zero : nullptr};
+      w.input_scale = 1;
+      w.input_zero = asymmetric ? 127 : 0;
+      for (const int64_t m : {1, 10}) {
+        p.m = m;
+        const std::vector<float> y = run(p, w, std::vector<float>(static_cast<size_t>(m * p.k), -1000.0F), *kernel);
+        for (const float v : y) ASSERT_EQ(v, static_cast<float>(most * (asymmetric ? 255 * 255 : 128 * 128))) << kernel->name << ' ' << text;
+      }
+      p.k = most + 1;
+      EXPECT_EQ(kernel->accepts(p).why, "adds up at most " + std::to_string(most) + " columns in 32 bits, there are " + std::to_string(p.k));
+    }
+  }
+}
+
+TEST(Integers, WhatIsNoNumberMakesItsTokenOne) {
+  constexpr int64_t n = 20, k = 70, m = 4;
+  for (const Kernel* kernel : kernels()) {
+    if (!host::covers(host::this_cpu().features, kernel->needs) || kernel->code_layout != ir::Layout::panel_int8) continue;
+    for (const char* text : {"int8_channel:int8_token", "int8_channel:int8_token_asym", "int8_channel:int8_tensor_static", "int8_channel:int8_tensor_dyn"}) {
+      const Problem p = problem(text, m, n, k);
+      if (!kernel->accepts(p).ok) continue;
+      const bool all = p.scheme.input->type.block == ir::Block{0, 0} && p.scheme.input->when == ir::When::per_call,
+                 fixed = p.scheme.input->when == ir::When::fixed;
+      for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+        std::vector<std::byte> codes(static_cast<size_t>(2 * ir::panel_bytes(kernel->code_layout, k, 8)), std::byte{1});
+        const std::vector<float> scales(32, 1.0F);
+        std::vector<float> x(m * k, 1.0F);
+        x[2 * k + 33] = bad;
+        const Weight w{.codes = codes.data(), .scales = reinterpret_cast<const std::byte*>(scales.data()), .input_scale = 0.01F};
+        const std::vector<float> y = run(p, w, x, *kernel);
+        for (int64_t i = 0; i < m * n; ++i) {
+          // A fixed scale takes what is infinite for its largest number.
+          const bool expected = (all || i / n == 2) && (!fixed || std::isnan(bad));
+          ASSERT_EQ(std::isnan(y[static_cast<size_t>(i)]), expected) << kernel->name << ' ' << text << ' ' << bad << ' ' << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(Integers, OnlyTheReferenceTakesOrdersAndGroupsOfActivations) {
   for (const Kernel* k : kernels()) {
     const bool expected = k->name == "linear_ref";
-    for (const char* scheme : {"int8_channel:int8_token", "int4_g128+actorder"})
+    for (const char* scheme : {"int8_channel:int8_g128", "int4_g128+actorder"})
       EXPECT_EQ(k->accepts(problem(scheme, 1, 64, 256)).ok, expected) << k->name << " " << scheme;
     EXPECT_FALSE(k->accepts(problem("fp8_channel+actorder", 1, 64, 256)).ok) << k->name;
   }

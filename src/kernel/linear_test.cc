@@ -111,6 +111,7 @@ struct Stored {
 };
 
 // The formulas of inputs.h once more, in the words of the producers' simulators, with the scalar codecs.
+constexpr int input_zero = 37;  // beside fixed scales of types with zero points
 std::vector<double> quantized(const Problem& p, const std::vector<float>& x, float input_scale) {
   std::vector<double> out(x.size());
   const auto fp8 = [&](size_t begin, size_t count, float s) {
@@ -133,6 +134,31 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
     fp8(begin, count, s);
   };
   const auto k = static_cast<size_t>(p.k);
+  if (const auto in = integer_inputs(p); in) {
+    const float low = -static_cast<float>(1 << (in->bits - 1)), high = -low - 1;
+    const auto integers = [&](size_t begin, size_t count) {
+      float s = input_scale, z = in->zeros ? static_cast<float>(input_zero) : 0.0F;
+      if (!in->fixed && in->zeros) {
+        float least = 0, most = 0;
+        for (size_t i = begin; i < begin + count; ++i) {
+          least = std::min(least, x[i]);
+          most = std::max(most, x[i]);
+        }
+        s = (most - least) / (high - low);
+        if (s == 0) s = 1;
+        z = std::clamp(std::nearbyint(low - least / s), low, high);
+      } else if (!in->fixed) {
+        s = std::max(amax(begin, count) / high, 1e-12F);
+      }
+      for (size_t i = begin; i < begin + count; ++i)
+        out[i] = static_cast<double>(std::clamp(std::nearbyint(x[i] / s + z), low, high) - z) * static_cast<double>(s);
+    };
+    const size_t columns = in->columns == 0 ? x.size() : static_cast<size_t>(in->columns);
+    for (size_t i = 0; i < x.size(); i += in->columns == 0 ? x.size() : k) {
+      for (size_t j = 0; j < (in->columns == 0 ? x.size() : k); j += columns) integers(i + j, std::min(columns, (in->columns == 0 ? x.size() : k) - j));
+    }
+    return out;
+  }
   switch (*quantization_of(p)) {
     case Quantization::f32:
       for (size_t i = 0; i < x.size(); ++i) out[i] = x[i];
@@ -227,6 +253,7 @@ Ran run(const Kernel& kernel, const Problem& p, const Stored& w, const std::vect
   }
   Weight weight{codes.data(), scales.empty() ? nullptr : scales.data(), w.global, bias, input_scale};
   if (!zeros.empty()) weight.zeros = zeros.data();
+  if (const auto in = integer_inputs(p); in && in->fixed && in->zeros) weight.input_zero = input_zero;
   Bytes workspace(kernel.workspace_bytes(p) + 2 * guard, std::byte{0xA5});
   std::vector<float> y(static_cast<size_t>(p.m * p.n) + 2 * guard, 12345.0F);
   RunArgs a{&p, &weight, x.data(), y.data() + guard, 0, p.n, workspace.data() + guard};
@@ -319,7 +346,22 @@ constexpr std::string_view schemes[] = {"bf16",
                                         "int8_tensor:fp8_tensor_static",
                                         "int8_g128",
                                         "int8_g36_asym",
-                                        "int6_g64"};
+                                        "int6_g64",
+                                        "int8_channel:int8_token",
+                                        "int8_channel:int8_token_asym",
+                                        "int8_tensor:int8_tensor_static",
+                                        "int8_channel:int8_tensor_asym_static",
+                                        "int8_channel_asym:int8_tensor_dyn",
+                                        "int8_channel_asym:int8_token_asym",
+                                        "int8_g128:int8_token",
+                                        "int8_g36_asym:int8_token_asym",
+                                        "int5_g64:int6_token",
+                                        "int4_channel:int8_token",
+                                        "int4_g128:int8_token",
+                                        "int4_g32_asym:int8_tensor_asym_static",
+                                        "int4_g48:int8_token_asym",
+                                        "int3_tensor_asym:int4_token",
+                                        "int8_channel:int8_g128"};
 
 class EveryKernel : public testing::TestWithParam<const Kernel*> {
  protected:
@@ -400,8 +442,9 @@ TEST_P(EveryKernel, PassesNaNOn) {
 
 TEST_P(EveryKernel, KeepsExtremeScales) {
   const Kernel& kernel = *GetParam();
-  for (const std::string_view text : {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "fp8_g32", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token",
-                                      "mxfp4", "mxfp8", "int4_g32", "int4_g32_asym", "int8_channel", "int8_g32_asym"}) {
+  for (const std::string_view text :
+       {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "fp8_g32", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token", "mxfp4", "mxfp8", "int4_g32",
+        "int4_g32_asym", "int8_channel", "int8_g32_asym", "int8_channel:int8_token", "int4_g32:int8_token_asym"}) {
     for (const auto& [scale, size] : {std::pair{1e-30F, 1e20F}, {1e30F, 1e-20F}, {1e-20F, 1e-10F}, {1e-38F, 1e30F}}) {
       for (const int64_t m : {1, 4, 20}) {
         const Problem p{m, 35, 144, scheme(text)};
@@ -503,6 +546,12 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16),
             "knows scales of a tensor, of a channel, of groups of whole 16 columns, these are int4_g24");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128+actorder", Inputs::bf16), "knows no groups whose columns lie apart");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:int8_token", Inputs::as_scheme), "knows no activations of the kind int8_token");
+  EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128", Inputs::as_scheme), "multiplies integers, the activations are floats");
+  EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:int8_token", Inputs::bf16), "multiplies integers, the activations are floats");
+  EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:fp8_token", Inputs::as_scheme), "multiplies integers, the activations are fp8_token");
+  EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:int8_g128", Inputs::as_scheme),
+            "knows scales of activations for a tensor and for a token, these are int8_g128");
   EXPECT_EQ(why("linear_int8_bf16_avx512bf16", "int4_g128", Inputs::bf16), "reads integers of five to eight bits, these are int4_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
             "knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");

@@ -57,7 +57,8 @@ struct RowScales {
     }
   }
   // One token's results of the panel.
-  QB_KI void finish(const float* sums, float token, float* y) const {
+  template <class T>
+  QB_KI void finish(const T* sums, float token, float* y) const {
     float out[ir::panel_rows];
     for (int64_t r = 0; r < ir::panel_rows; ++r) {
       out[r] = static_cast<float>(static_cast<double>(sums[r]) * static_cast<double>(scale[r]) * static_cast<double>(token) + static_cast<double>(bias[r]));

@@ -40,8 +40,8 @@ std::string describe(const Choice& c) {
 TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
   std::string text;
   for (const host::Cpu& c : host::known_cpus()) {
-    for (const std::string_view s :
-         {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128", "int8_channel"}) {
+    for (const std::string_view s : {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128",
+                                     "int4_g128:int8_token", "int8_channel:int8_token"}) {
       for (const int64_t m : {1, 512}) {
         const Problem p{m, 4096, 4096, scheme(s)};
         auto r = choose(p, c, kernel::kernels(), {});

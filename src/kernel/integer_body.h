@@ -1,0 +1,395 @@
+// The loops of the kernels that multiply integers, written once for all instruction sets; as panel_body.h, but sums are exact and scales come after them.
+//
+// The including file defines QB_K and QB_KI (panel_body.h) and a type V with the instructions:
+//   X                       how activations lie in the workspace: int8_t or int16_t
+//   exchanged               whether columns 1 and 2 of every four are exchanged there
+//   Int, Float, Operand     16 sums of each kind, one for each row; four columns of 16 rows, without sign
+//   zero(), load(int32_t*), store(int32_t*, Int), splat(int32_t), add(Int, Int)
+//   minus_product(a, b, i)  a - b * i
+//   zeros(bytes)            16 zero points
+//   float_zero(), load(float*), store(float*, Float), mul_add(Int, Float, Float)
+//   u8(line), int8(line)    the operand of 64 bytes without a sign, and of a panel_int8 line
+//   int4(line, o[2])        the operands of a panel_int4 line
+//   bytes8(line, out), bytes4(line, out)  the same as bytes without a sign: 64 and 128 of them
+//   dot(Int, operand, x)    adds the products with four activations
+//   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers where rows have one scale, and
+//   group_mr, group_nr      where groups have
+#pragma once
+
+#include <cstring>
+
+#include "kernel/integers.h"
+#include "kernel/panel_rows.h"
+
+namespace qb::kernel {
+namespace {
+
+template <class V, Weights kind>
+QB_K void prepare_integers(const RunArgs& a) noexcept {
+  using X = typename V::X;
+  const Problem& p = *a.problem;
+  const IntegersPrepared<X> to(kind, p, a.workspace);
+  const IntegerInputs in = *integer_inputs(p);
+  const Groups groups(kind, a);
+  const float nan = std::bit_cast<float>(0x7FC00000U);
+  inputs::IntegerScale s{a.weight->input_scale, static_cast<float>(a.weight->input_zero)};
+  if (!in.fixed && in.columns == 0) s = inputs::integer_scale(in, a.x, p.m * p.k);
+  for (int64_t m = 0; m < p.m; ++m) {
+    const float* x = a.x + m * p.k;
+    X* row = to.x + m * to.ld;
+    if (!in.fixed && in.columns != 0) s = inputs::integer_scale(in, x, p.k);
+    const bool numbers = inputs::integer_codes(in, x, p.k, s, row);
+    for (int64_t j = p.k; j < to.columns; ++j) row[j] = 0;
+    // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
+    const bool sound = numbers && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
+    to.scale[m] = sound ? s.scale : nan;
+    const int32_t zero = sound ? static_cast<int32_t>(s.zero) : 0;
+    to.zero[m] = zero;
+    for (int64_t g = 0; g < to.groups; ++g) {
+      const int64_t first = g * groups.columns, end = std::min(p.k, first + groups.columns);
+      int64_t sum = -zero * (end - first);
+      for (int64_t j = first; j < end; ++j) sum += row[j];
+      to.sum[m * to.groups + g] = static_cast<int32_t>(sum);
+      to.start[m * to.groups + g] = static_cast<int32_t>(-sum * bias_of(kind));
+    }
+    if (!V::exchanged) continue;
+    for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);
+  }
+  if (to.ones == nullptr) return;
+  for (int64_t j = 0; j < to.columns; ++j) {
+    const int64_t column = V::exchanged && j % 4 == 1 ? j + 1 : V::exchanged && j % 4 == 2 ? j - 1 : j;
+    to.ones[j] = column < p.k ? 1 : 0;
+  }
+}
+
+// --- Few tokens ----------------------------------------------------------------------------------------------------------------------------------------------
+
+template <class V, Weights kind>
+struct IntegerLines;
+template <class V>
+struct IntegerLines<V, Weights::int4> {
+  static constexpr int operands = 2, together = 2;
+  QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::int4(line, o); }
+};
+template <class V>
+struct IntegerLines<V, Weights::int8> {
+  static constexpr int operands = 1, together = 4;
+  QB_KI static void load(const std::byte* line, typename V::Operand* o) { o[0] = V::int8(line); }
+};
+
+// sum[m] += the dot products of `lines` lines with token m, in several chains.
+template <class V, Weights kind, int M>
+QB_KI void add_lines(const std::byte* w, int64_t lines, const typename V::X* x, int64_t ld, typename V::Int* sum) {
+  using L = IntegerLines<V, kind>;
+  constexpr int chains = M == 1 ? 4 : M <= 4 ? 2 : 1, step = L::operands;
+  typename V::Int t[M][chains];
+  QB_UNROLL for (int m = 0; m < M; ++m) {
+    t[m][0] = sum[m];
+    QB_UNROLL for (int c = 1; c < chains; ++c) t[m][c] = V::zero();
+  }
+  int64_t l = 0;
+  for (; l + L::together <= lines; l += L::together, w += 64 * L::together, x += 4 * step * L::together) {
+    QB_UNROLL for (int u = 0; u < L::together; ++u) {
+      __builtin_prefetch(w + 64 * u + prefetch_bytes);
+      typename V::Operand o[step];
+      L::load(w + 64 * u, o);
+      QB_UNROLL for (int i = 0; i < step; ++i) {
+        QB_UNROLL for (int m = 0; m < M; ++m) t[m][(u * step + i) % chains] = V::dot(t[m][(u * step + i) % chains], o[i], x + m * ld + 4 * (u * step + i));
+      }
+    }
+  }
+  for (; l < lines; ++l, w += 64, x += 4 * step) {
+    typename V::Operand o[step];
+    L::load(w, o);
+    QB_UNROLL for (int i = 0; i < step; ++i) {
+      QB_UNROLL for (int m = 0; m < M; ++m) t[m][i % chains] = V::dot(t[m][i % chains], o[i], x + m * ld + 4 * i);
+    }
+  }
+  QB_UNROLL for (int m = 0; m < M; ++m) {
+    sum[m] = t[m][0];
+    QB_UNROLL for (int c = 1; c < chains; ++c) sum[m] = V::add(sum[m], t[m][c]);
+  }
+}
+
+template <class V, Weights kind, int M>
+QB_K void few_tokens_integers(const RunArgs& a) noexcept {
+  constexpr Form form = form_of(kind);
+  const Problem& p = *a.problem;
+  const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
+  const Groups groups(kind, a);
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), lines = panel_bytes / 64, together = groups.columns / form.columns;
+  for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
+    const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
+    const std::byte* w = a.weight->codes + panel * panel_bytes;
+    typename V::Float sum[M];
+    typename V::Int t[M];
+    QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::float_zero(), t[m] = V::zero();
+    for (int64_t g = 0, l = 0; l < lines; ++g, l += together) {
+      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[m * in.groups + g]);
+      add_lines<V, kind, M>(w + l * 64, std::min(together, lines - l), in.x + g * groups.columns, in.ld, t);
+      if (a.weight->zeros != nullptr) {
+        const typename V::Int z = V::zeros(groups.zeros_of(panel, g));
+        QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], z, in.sum[m * in.groups + g]);
+      }
+      if (in.ones != nullptr) {
+        typename V::Int u[1] = {V::zero()};
+        add_lines<V, kind, 1>(w + l * 64, std::min(together, lines - l), in.ones + g * groups.columns, 0, u);
+        QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], u[0], in.zero[m]);
+      }
+      if (!groups.apart) break;
+      const typename V::Float scale = V::load(reinterpret_cast<const float*>(groups.scales_of(panel, g)));
+      QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
+    }
+    const RowScales rows(a, first, count);
+    QB_UNROLL for (int m = 0; m < M; ++m) {
+      float* const y = a.y + m * p.n + first;
+      if (groups.apart) {
+        alignas(64) float sums[ir::panel_rows];
+        V::store(sums, sum[m]);
+        rows.finish(sums, in.scale[m], y);
+      } else {
+        alignas(64) int32_t sums[ir::panel_rows];
+        V::store(sums, t[m]);
+        rows.finish(sums, in.scale[m], y);
+      }
+    }
+  }
+}
+
+// --- Many tokens: a piece of some panels becomes bytes without a sign once, and is multiplied with all of them -----------------------------------------------
+
+// Bytes of a piece stay in the first-level cache, with the activations of the tokens that are multiplied with it at once.
+inline constexpr int64_t row_piece = 256, group_piece = 512;  // columns; of groups as many as fit, or one
+inline constexpr int64_t integer_tokens_at_once = 192;        // that share a piece
+
+// What one multiplication of a piece needs besides bytes and activations.
+struct Piece {
+  int64_t stride = 0;  // bytes from one panel to the next
+  int64_t first_group = 0, end_group = 0;
+  int64_t lines = 0, group_lines = 0;  // in all, and in a group
+};
+
+// Rows with one scale: adds to the sums c of R tokens x N panels.
+template <class V, int R, int N>
+QB_KI void multiply_rows_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, int32_t* c, int64_t ldc) {
+  typename V::Int t[R][N];
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
+  }
+  for (int64_t l = 0; l < piece.lines; ++l, w += 64, x += 4) {
+    typename V::Operand o[N];
+    QB_UNROLL for (int n = 0; n < N; ++n) o[n] = V::u8(w + n * piece.stride);
+    QB_UNROLL for (int m = 0; m < R; ++m) {
+      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
+    }
+  }
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, t[m][n]);
+  }
+}
+
+// Groups with scales of their own: `u` are the sums of the bytes of each panel's groups, where activations have zero points.
+template <class V, int R, int N>
+QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
+                                       int64_t panel, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u, int64_t u_stride) {
+  typename V::Float sum[R][N];
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
+  }
+  int64_t l = 0;
+  for (int64_t g = piece.first_group; g < piece.end_group; ++g) {
+    typename V::Int t[R][N];
+    QB_UNROLL for (int m = 0; m < R; ++m) {
+      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(in.start[(token + m) * in.groups + g]);
+    }
+    for (const int64_t end = std::min(piece.lines, l + piece.group_lines); l < end; ++l, w += 64, x += 4) {
+      typename V::Operand o[N];
+      QB_UNROLL for (int n = 0; n < N; ++n) o[n] = V::u8(w + n * piece.stride);
+      QB_UNROLL for (int m = 0; m < R; ++m) {
+        QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
+      }
+    }
+    if (groups.zeros != nullptr) {
+      QB_UNROLL for (int n = 0; n < N; ++n) {
+        const typename V::Int z = V::zeros(groups.zeros_of(panel + n, g));
+        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], z, in.sum[(token + m) * in.groups + g]);
+      }
+    }
+    if (in.ones != nullptr) {
+      QB_UNROLL for (int n = 0; n < N; ++n) {
+        const typename V::Int all = V::load(u + n * u_stride + (g - piece.first_group) * ir::panel_rows);
+        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], all, in.zero[token + m]);
+      }
+    }
+    QB_UNROLL for (int n = 0; n < N; ++n) {
+      const typename V::Float scale = V::load(reinterpret_cast<const float*>(groups.scales_of(panel + n, g)));
+      QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] = V::mul_add(t[m][n], scale, sum[m][n]);
+    }
+  }
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, sum[m][n]);
+  }
+}
+
+// `rows` of at most R tokens: the right instance.
+template <class V, int R, int N>
+QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, int32_t* c, int64_t ldc) {
+  if (rows == R) return multiply_rows_of_integers<V, R, N>(w, piece, x, ld, c, ldc);
+  if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc);
+}
+template <class V, int R, int N>
+QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
+                        int64_t panel, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u, int64_t u_stride) {
+  if (rows == R) return multiply_groups_of_integers<V, R, N>(w, piece, x, ld, c, ldc, groups, panel, in, token, u, u_stride);
+  if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc, groups, panel, in, token, u, u_stride);
+}
+
+// `count` columns of a panel as bytes without a sign, in lines as panel_int8 has them.
+template <class V, Weights kind>
+QB_KI void to_bytes(const std::byte* codes, int64_t count, std::byte* out) {
+  for (int64_t at = 0; at < count; at += form_of(kind).columns, codes += 64, out += form_of(kind).columns * ir::panel_rows) {
+    if constexpr (kind == Weights::int4) {
+      V::bytes4(codes, out);
+    } else {
+      V::bytes8(codes, out);
+    }
+  }
+}
+
+// The sum of the bytes of each row, as far as there are columns.
+template <class V>
+QB_KI typename V::Int sum_bytes(const std::byte* w, int64_t lines, const typename V::X* ones, typename V::Int sum) {
+  for (int64_t l = 0; l < lines; ++l) sum = V::dot(sum, V::u8(w + 64 * l), ones + 4 * l);
+  return sum;
+}
+
+template <class V, Weights kind>
+QB_K void many_tokens_integers(const RunArgs& a) noexcept {
+  constexpr Form form = form_of(kind);
+  const Problem& p = *a.problem;
+  const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
+  constexpr int64_t nr = V::nr, ldc = nr * ir::panel_rows;
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
+  const Groups groups(kind, a);
+  alignas(64) std::byte scratch[nr * row_piece * ir::panel_rows];
+  alignas(64) int32_t c[integer_tokens_at_once * ldc], u[nr * ir::panel_rows];
+  for (int64_t panel = a.n_begin / ir::panel_rows; panel < end; panel += nr) {
+    const int64_t panels = std::min(nr, end - panel);
+    for (int64_t m0 = 0; m0 < p.m; m0 += integer_tokens_at_once) {
+      const int64_t tokens = std::min(integer_tokens_at_once, p.m - m0);
+      for (int64_t m = 0; m < tokens; ++m) {
+        for (int64_t i = 0; i < ldc; ++i) c[m * ldc + i] = in.start[m0 + m];
+      }
+      std::memset(u, 0, sizeof u);
+      for (int64_t k0 = 0; k0 < in.columns; k0 += row_piece) {
+        const int64_t columns = std::min(row_piece, in.columns - k0);
+        const Piece piece{row_piece * ir::panel_rows, 0, 0, columns / 4, 0};
+        for (int64_t n = 0; n < panels; ++n) {
+          std::byte* const bytes = scratch + n * piece.stride;
+          int32_t* const all = u + n * ir::panel_rows;
+          to_bytes<V, kind>(a.weight->codes + (panel + n) * panel_bytes + k0 / form.columns * 64, columns, bytes);
+          if (in.ones != nullptr) V::store(all, sum_bytes<V>(bytes, piece.lines, in.ones + k0, V::load(all)));
+        }
+        for (int64_t m = 0; m < tokens; m += V::mr) {
+          const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
+          const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
+          if (panels == nr) {
+            multiply_some<V, V::mr, V::nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc);
+          } else {
+            for (int64_t n = 0; n < panels; ++n)
+              multiply_some<V, V::mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc);
+          }
+        }
+      }
+      for (int64_t n = 0; n < panels; ++n) {
+        const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
+        const RowScales rows(a, first, count);
+        for (int64_t m = 0; m < tokens; ++m) {
+          int32_t* const sums = c + m * ldc + n * ir::panel_rows;
+          if (groups.zeros != nullptr) V::store(sums, V::minus_product(V::load(sums), V::zeros(groups.zeros_of(panel + n, 0)), in.sum[m0 + m]));
+          if (in.ones != nullptr) V::store(sums, V::minus_product(V::load(sums), V::load(u + n * ir::panel_rows), in.zero[m0 + m]));
+          rows.finish(sums, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
+        }
+      }
+    }
+  }
+}
+
+template <class V, Weights kind>
+QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
+  constexpr Form form = form_of(kind);
+  const Problem& p = *a.problem;
+  const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
+  constexpr int64_t nr = V::group_nr, ldc = nr * ir::panel_rows;
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
+  const Groups groups(kind, a);
+  constexpr int64_t most_groups = group_piece / form.unit, u_stride = most_groups * ir::panel_rows;
+  const int64_t groups_at_once = std::max<int64_t>(1, group_piece / groups.columns);
+  alignas(64) std::byte scratch[nr * most_group * ir::panel_rows];
+  alignas(64) float c[integer_tokens_at_once * ldc];
+  alignas(64) int32_t u[nr * u_stride];
+  for (int64_t panel = a.n_begin / ir::panel_rows; panel < end; panel += nr) {
+    const int64_t panels = std::min(nr, end - panel);
+    for (int64_t m0 = 0; m0 < p.m; m0 += integer_tokens_at_once) {
+      const int64_t tokens = std::min(integer_tokens_at_once, p.m - m0);
+      std::memset(c, 0, static_cast<size_t>(tokens * ldc) * sizeof(float));
+      for (int64_t g0 = 0; g0 < groups.count; g0 += groups_at_once) {
+        const int64_t k0 = g0 * groups.columns, columns = std::min(groups_at_once * groups.columns, in.columns - k0);
+        const Piece piece{most_group * ir::panel_rows, g0, std::min(g0 + groups_at_once, groups.count), columns / 4, groups.columns / 4};
+        for (int64_t n = 0; n < panels; ++n) {
+          std::byte* const bytes = scratch + n * piece.stride;
+          to_bytes<V, kind>(a.weight->codes + (panel + n) * panel_bytes + k0 / form.columns * 64, columns, bytes);
+          for (int64_t g = g0, l = 0; in.ones != nullptr && g < piece.end_group; ++g, l += piece.group_lines) {
+            const int64_t lines = std::min(piece.group_lines, piece.lines - l);
+            V::store(u + n * u_stride + (g - g0) * ir::panel_rows, sum_bytes<V>(bytes + 64 * l, lines, in.ones + k0 + 4 * l, V::zero()));
+          }
+        }
+        for (int64_t m = 0; m < tokens; m += V::group_mr) {
+          const int64_t rows = std::min<int64_t>(V::group_mr, tokens - m);
+          const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
+          if (panels == nr) {
+            multiply_some<V, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, groups, panel, in, m0 + m, u, u_stride);
+          } else {
+            for (int64_t n = 0; n < panels; ++n) {
+              multiply_some<V, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, groups, panel + n, in,
+                                               m0 + m, u + n * u_stride, u_stride);
+            }
+          }
+        }
+      }
+      for (int64_t n = 0; n < panels; ++n) {
+        const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
+        const RowScales rows(a, first, count);
+        for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc + n * ir::panel_rows, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
+      }
+    }
+  }
+}
+
+template <class V, Weights kind, int M>
+void run_few_integers(const RunArgs& a) noexcept {
+  if (a.problem->m == M) return few_tokens_integers<V, kind, M>(a);
+  if constexpr (M > 1) run_few_integers<V, kind, M - 1>(a);
+}
+
+template <class V, Weights kind>
+void run_integers(const RunArgs& a) noexcept {
+  if (a.problem->m <= V::few) return run_few_integers<V, kind, V::few>(a);
+  group_columns(a.problem->scheme.weight) == 0 ? many_tokens_integers<V, kind>(a) : many_tokens_integer_groups<V, kind>(a);
+}
+
+template <class V, Weights kind>
+constexpr Kernel integer_kernel(std::string_view name, host::Feature needs) {
+  return {name,
+          needs,
+          form_of(kind).layout,
+          ir::Layout::panel_scale,
+          [](const Problem& p) { return integers_accept(kind, p); },
+          [](const Problem& p, const host::Cpu& cpu) { return panels_cost_ns(kind, V::rates, p, cpu); },
+          [](const Problem& p) { return IntegersPrepared<typename V::X>(kind, p).bytes(p.m); },
+          prepare_integers<V, kind>,
+          run_integers<V, kind>};
+}
+
+}  // namespace
+}  // namespace qb::kernel

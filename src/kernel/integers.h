@@ -1,0 +1,106 @@
+// What the kernels that multiply integers share apart from instructions: which problems they take, how they quantize activations, what their workspace holds.
+//
+// Codes of weights and of activations are multiplied as they are and added up in 32 bits, exactly: for each row and token once, or for each group of columns
+// that has a scale of its own. Instructions want one factor without a sign: weights are u = code + bias there, and with q the codes of activations
+//   sum (code - zw) (q - zx) = sum u q - zx sum u - (bias + zw) sum (q - zx)
+// in arithmetic modulo 2^32, of which the result is the sum itself, because `accepts` has seen that it fits.
+#pragma once
+
+#include "kernel/panels.h"
+
+namespace qb::kernel {
+
+Verdict integers_accept(Weights, const Problem&);
+
+inline constexpr int64_t most_group = 1024;  // columns
+
+constexpr int bias_of(Weights kind) {
+  return kind == Weights::int4 ? 8 : 128;
+}
+
+// The workspace: a scale and a zero point of each token, then for each token and group the sum of its codes less their zero point, and the same times minus the
+// bias; then rows of codes and, where activations have zero points, one of ones; each of whole lines of the weight's layout and of 64 bytes, with 64 more so
+// that rows do not fall on the same cache sets. Past k all are 0.
+template <class X>
+struct IntegersPrepared {
+  IntegersPrepared(Weights kind, const Problem& p) : zeros(integer_inputs(p)->zeros) {
+    const int64_t unit = form_of(kind).unit, group = group_columns(p.scheme.weight);
+    columns = (p.k + unit - 1) / unit * unit;
+    ld = (columns * static_cast<int64_t>(sizeof(X)) + 63) / 64 * (64 / static_cast<int64_t>(sizeof(X))) + 64 / static_cast<int64_t>(sizeof(X));
+    groups = group == 0 ? 1 : (p.k + group - 1) / group;
+  }
+  IntegersPrepared(Weights kind, const Problem& p, std::byte* workspace) : IntegersPrepared(kind, p) {
+    const auto address = reinterpret_cast<uintptr_t>(workspace);
+    scale = reinterpret_cast<float*>(workspace + (64 - address % 64) % 64);
+    zero = reinterpret_cast<int32_t*>(scale + p.m);
+    sum = zero + p.m;
+    start = sum + p.m * groups;
+    x = reinterpret_cast<X*>(scale + words(p.m));
+    ones = zeros ? x + p.m * ld : nullptr;
+  }
+  int64_t words(int64_t m) const { return (m * (2 + 2 * groups) + 15) / 16 * 16; }
+  size_t bytes(int64_t m) const {
+    return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X);
+  }
+
+  bool zeros;  // of activations
+  int64_t columns = 0, ld = 0, groups = 1;
+  float* scale = nullptr;
+  int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;
+  X *x = nullptr, *ones = nullptr;
+};
+
+namespace inputs {
+
+struct IntegerScale {
+  float scale = 1, zero = 0;
+};
+
+QB_INLINE float rounded_within(float x, float low, float high) {
+  x = x < low ? low : x;  // NaN stays
+  x = x > high ? high : x;
+  return (x + 0x1.8p23F) - 0x1.8p23F;
+}
+
+// Of these numbers alone, as the formulas above say it.
+QB_INLINE IntegerScale integer_scale(const IntegerInputs& in, const float* x, int64_t count) {
+  const float low = -static_cast<float>(1 << (in.bits - 1)), high = -low - 1;
+  IntegerScale s;
+  if (!in.zeros) {
+    s.scale = amax(x, count) / high;
+    s.scale = s.scale < 1e-12F ? 1e-12F : s.scale;
+    return s;
+  }
+  float least = 0, most = 0;
+  uint32_t nan = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    least = x[j] < least ? x[j] : least;
+    most = x[j] > most ? x[j] : most;
+    nan |= (std::bit_cast<uint32_t>(x[j]) & f32_abs_mask) > f32_inf_bits ? 0x7FC00000U : 0U;
+  }
+  s.scale = (most - least) / (high - low);
+  s.scale = s.scale == 0 ? 1.0F : s.scale;
+  s.zero = rounded_within(low - least / s.scale, low, high);
+  s.scale = std::bit_cast<float>(std::bit_cast<uint32_t>(s.scale) | nan);
+  return s;
+}
+
+// Codes of one token, and whether all are numbers.
+template <class X>
+QB_INLINE bool integer_codes(const IntegerInputs& in, const float* x, int64_t count, IntegerScale s, X* to) {
+  const float low = -static_cast<float>(1 << (in.bits - 1)), high = -low - 1;
+  float code[part];
+  uint32_t nan = 0;
+  for (int64_t at = 0; at < count; at += part) {
+    const int64_t here = count - at < part ? count - at : part;
+    for (int64_t j = 0; j < here; ++j) code[j] = rounded_within(x[at + j] / s.scale + s.zero, low, high);
+    for (int64_t j = 0; j < here; ++j) {
+      nan |= (std::bit_cast<uint32_t>(code[j]) & f32_abs_mask) > f32_inf_bits ? 1U : 0U;
+      to[at + j] = static_cast<X>(static_cast<int32_t>(std::bit_cast<uint32_t>(code[j] + 0x1.8p23F) - 0x4B400000U));
+    }
+  }
+  return nan == 0;
+}
+
+}  // namespace inputs
+}  // namespace qb::kernel
