@@ -12,8 +12,8 @@
 //                            z = round(clamp(-2^(b-1) - min / s)); (clamp(round(x / s + z)) - z) * s
 //
 // e4m3, e2m1 and round() round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own
-// schemes. The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b) are exact in bfloat16, `outer` scales come last.
-// Everything here is inlined always, so that it may be compiled for a wider instruction set.
+// schemes. The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b, mx: element * s) are exact in bfloat16, `outer`
+// scales come last. Everything here is inlined always, so that it may be compiled for a wider instruction set.
 #pragma once
 
 #include <cstring>
@@ -146,6 +146,23 @@ QB_INLINE void fp8_codes(const float* x, int64_t count, float scale, T* to) {
     const int64_t here = count - at < part ? count - at : part;
     for (int64_t j = 0; j < here; ++j) code[j] = to_e4m3(x[at + j] / scale);
     for (int64_t j = 0; j < here; ++j) keep(code[j], to + at + j);
+  }
+}
+
+// Codes times the powers of two of their blocks: few significant bits, which bfloat16 has.
+template <class T>
+QB_INLINE void mx_numbers(Quantization q, const float* x, int64_t count, T* to) {
+  const bool fp8 = q == Quantization::mxfp8 || q == Quantization::mxfp8_up;
+  for (int64_t at = 0; at < count; at += 32) {
+    const int64_t here = count - at < 32 ? count - at : 32;
+    const float s = mx_scale(q, amax(x + at, here));
+    float number[32];
+    if (fp8) {
+      for (int64_t j = 0; j < here; ++j) number[j] = to_e4m3(x[at + j] / s) * s;
+    } else {
+      for (int64_t j = 0; j < here; ++j) number[j] = to_e2m1(x[at + j] / s) * s;
+    }
+    for (int64_t j = 0; j < here; ++j) keep(number[j], to + at + j);
   }
 }
 

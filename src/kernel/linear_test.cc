@@ -539,7 +539,7 @@ TEST(Kernels, RefuseInWords) {
     return std::string("absent");
   };
   EXPECT_EQ(why("linear_ref", "fp6e2m3_g128", Inputs::bf16), "knows no fp6e2m3_g128 weights");
-  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8");
+  EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8_static");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_64x64", Inputs::bf16),
             "knows scales of a tensor, of a channel, of groups of whole 4 columns and of 128 x 128 weights, these are fp8_64x64");

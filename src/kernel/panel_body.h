@@ -60,7 +60,8 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
     case Quantization::mxfp8_up:
     case Quantization::mxfp4:
     case Quantization::mxfp4_up:
-      break;  // not accepted
+      inputs::mx_numbers(q, x, p.k, out);
+      break;
     case Quantization::nvfp4:
       scale = input_scale;
       inputs::nvfp4_codes(x, p.k, input_scale, out);

@@ -63,7 +63,6 @@ Verdict panels_accept(Weights kind, const Problem& p) {
   const std::optional<Quantization> q = quantization_of(p);
   if (!q) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
   if (*q == Quantization::f32) return no("multiplies in bfloat16, the activations are to stay float32");
-  if (is_mx(*q)) return no("knows no MX blocks of activations");
   if (is_group(*q) && (kind != Weights::fp8 || !tiled(p) || p.scheme.input->type.block.cols != tile)) {
     return no("knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
   }

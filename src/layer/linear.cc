@@ -84,7 +84,7 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
     p.ops.push_back(std::move(op));
     v = next++;
   };
-  if (grid != Elem::f32 && (scale->elem != grid || scale->form != ir::ScaleForm::multiply)) {
+  if (grid != Elem::f32 && (scale->elem != grid || scale->form == ir::ScaleForm::divide)) {
     return cannot_load(m, fmt::format("the block scales {} are {}, expected {} multipliers", scale->tensor, info(scale->elem).name, info(grid).name));
   }
   if (scale->elem != grid) then(prog::Recode{v, grid});
