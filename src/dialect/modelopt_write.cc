@@ -83,7 +83,7 @@ class Writer {
     label();
     for (const ir::Module& m : c_.modules) {
       if (m.scheme)
-        write_row(written_row(labels_.at(kind_text(m)), m, context_.restore_origin), m, context_, out_);
+        write_quantized(m);
       else
         write_unquantized(m);
     }
@@ -92,6 +92,22 @@ class Writer {
   }
 
  private:
+  void write_quantized(const ir::Module& m) {
+    const Row& row = written_row(labels_.at(kind_text(m)), m, context_.restore_origin);
+    const size_t before = out_.programs.size();
+    write_row(row, m, context_, out_);
+    const arch::Module& t = c_.topology.modules[static_cast<size_t>(m.topology)];
+    if (!m.make || t.of_experts.empty() || t.fused.empty()) return;
+    // Gate and up of an expert are cut from one matrix: a scale in tiles keeps its four axes, also where one tile is left.
+    for (const PartRow& part : row.parts) {
+      if (part.rank != Rank::grid4) continue;
+      const std::string name = fmt::format("{}.{}", m.path, part.suffix);
+      for (size_t i = before; i < out_.programs.size(); ++i)
+        for (prog::Output& o : out_.programs[i].outputs)
+          if (o.name == name && o.shape.empty()) o.shape = {1, 1, 1, 1};
+    }
+  }
+
   static std::string kind_text(const ir::Module& m) { return to_string(kind_of(*m.scheme)); }
 
   // Brings the module's scheme into words that the dialect has; a report where it has none.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "arch/match.h"
@@ -55,10 +56,19 @@ class Ignore {
   std::vector<int> hits_;
 };
 
-bool single_blocks(const ir::Checkpoint& c, const std::vector<size_t>& members, ir::Block block) {
-  for (size_t i : members)
-    if (c.modules[i].n > block.rows || c.modules[i].k > block.cols) return false;
-  return true;
+// ModelOpt holds gate and up of an expert in one matrix, and cuts it when all is done.
+bool is_cut(const recipe::Recipe& recipe, const arch::Module& t) {
+  return recipe.numerics == recipe::Numerics::modelopt && !t.of_experts.empty() && !t.fused.empty();
+}
+
+bool single_blocks(const ir::Checkpoint& c, const std::vector<size_t>& members, ir::Block block, bool cut) {
+  int64_t rows = 0;
+  for (size_t i : members) {
+    const ir::Module& m = c.modules[i];
+    rows = cut ? rows + m.n : std::max(rows, m.n);
+    if (m.k > block.cols) return false;
+  }
+  return rows <= block.rows;
 }
 
 }  // namespace
@@ -106,13 +116,14 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
     m.why = "quantized now";
     m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}};
     ++made;
-    if (recipe->share != recipe::Share::own && !t.fused.empty())
+    if ((recipe->share != recipe::Share::own || (recipe->needs_amax && is_cut(*recipe, t))) && !t.fused.empty())
       shared[t.fused].push_back(i);
     else if (recipe->needs_amax)
       m.make->amax_over = {*m.part(ir::Role::code)};
   }
   for (const auto& [fused, members] : shared) {
-    if (recipe->share == recipe::Share::single_block && !single_blocks(c, members, scheme.weight.block)) continue;
+    const bool cut = is_cut(*recipe, c.topology.modules[static_cast<size_t>(c.modules[members.front()].topology)]);
+    if (recipe->share == recipe::Share::single_block && !single_blocks(c, members, scheme.weight.block, cut)) continue;
     std::vector<ir::Stored> over;
     for (size_t i : members) over.push_back(*c.modules[i].part(ir::Role::code));
     for (size_t i : members) c.modules[i].make->amax_over = over;
