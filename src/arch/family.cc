@@ -217,7 +217,13 @@ std::string known_families() {
 }
 
 void describe_unknown(const Json& config, std::span<const TensorInfo> tensors, Topology& out, Diagnostics& diag) {
+  // Sizes under the usual words; 0 where they are not there.
+  const auto size = [&config](Key key) { return std::clamp<int64_t>(int_at(config, names_of(key)[0], 0), 0, max_size); };
   out.layers = std::clamp<int64_t>(int_at(config, "num_hidden_layers", 0), 0, max_layers);
+  out.hidden = size(Key::hidden);
+  out.heads = size(Key::heads);
+  out.kv_heads = size(Key::kv_heads) > 0 ? size(Key::kv_heads) : out.heads;
+  out.head_dim = size(Key::head_dim) > 0 ? size(Key::head_dim) : out.heads > 0 ? out.hidden / out.heads : 0;
   add_by_structure(tensors, "", out);
   diag.report(
       "family-unknown", {.file = "config.json"}, out.model_type.empty() ? "no model_type" : fmt::format("model_type {}", escape(out.model_type)),

@@ -198,7 +198,9 @@ TEST(Family, AnUnknownOneIsReadByItsTensors) {
                                {"h.0.up.weight_scale", {64, 4}},
                                {"h.0.up.lora.weight", {64, 4}},
                                {"wte.weight", {100, 64}}});
-  ASSERT_TRUE(describe({{"model_type", "brand_new"}}, stored, t, diag));
+  ASSERT_TRUE(describe({{"model_type", "brand_new"}, {"hidden_size", 64}, {"num_attention_heads", 4}, {"num_hidden_layers", "many"}}, stored, t, diag));
+  EXPECT_EQ(t.kv_heads, 4);
+  EXPECT_EQ(t.head_dim, 16);
   EXPECT_TRUE(diag.ok() && diag.has("family-unknown"));
   EXPECT_EQ(t.model_type, "brand_new");
   const std::vector<std::pair<const char*, Kind>> want{{"h.0.attn", Kind::attention}, {"h.0.attn.k_proj", Kind::linear}, {"h.0.attn.q_proj", Kind::linear},
