@@ -35,7 +35,7 @@ QB_K void prepare_integers(const RunArgs& a) noexcept {
   inputs::IntegerScale s{a.weight->input_scale, static_cast<float>(a.weight->input_zero)};
   if (!in.fixed && in.columns == 0) s = inputs::integer_scale(in, a.x, p.m * p.k);
   for (int64_t m = 0; m < p.m; ++m) {
-    const float* x = a.x + m * p.k;
+    const float* x = moved_row(a, a.x + m * p.k, to.moved);
     X* row = to.x + m * to.ld;
     if (!in.fixed && in.columns != 0) s = inputs::integer_scale(in, x, p.k);
     const bool numbers = inputs::integer_codes(in, x, p.k, s, row);

@@ -19,7 +19,7 @@ Verdict integers_accept(Weights kind, const Problem& p) {
   const int weight_bits = bits(w.code) - (w.zero == ir::Zero::none ? 1 : 0), input_bits = in->bits - (in->zeros ? 0 : 1);
   const int64_t most = (int64_t{1} << (31 - weight_bits - input_bits)) - 1;
   if (columns > most) return no(fmt::format("adds up at most {} columns in 32 bits, there are {}", most, columns));
-  return {true, "", wider(kind, w)};
+  return {true, "", panels_note(kind, p)};
 }
 
 }  // namespace qb::kernel

@@ -28,6 +28,7 @@ struct IntegersPrepared {
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns * static_cast<int64_t>(sizeof(X)) + 63) / 64 * (64 / static_cast<int64_t>(sizeof(X))) + 64 / static_cast<int64_t>(sizeof(X));
     groups = group == 0 ? 1 : (p.k + group - 1) / group;
+    moved_bytes = moved_row_bytes(p);
   }
   IntegersPrepared(Weights kind, const Problem& p, std::byte* workspace) : IntegersPrepared(kind, p) {
     const auto address = reinterpret_cast<uintptr_t>(workspace);
@@ -37,10 +38,11 @@ struct IntegersPrepared {
     start = sum + p.m * groups;
     x = reinterpret_cast<X*>(scale + words(p.m));
     ones = zeros ? x + p.m * ld : nullptr;
+    moved = reinterpret_cast<float*>(x + (p.m + (zeros ? 1 : 0)) * ld);
   }
   int64_t words(int64_t m) const { return (m * (2 + 2 * groups) + 15) / 16 * 16; }
   size_t bytes(int64_t m) const {
-    return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X);
+    return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) + moved_bytes;
   }
 
   bool zeros;  // of activations
@@ -48,6 +50,8 @@ struct IntegersPrepared {
   float* scale = nullptr;
   int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;
   X *x = nullptr, *ones = nullptr;
+  float* moved = nullptr;  // one row of activations
+  size_t moved_bytes = 0;
 };
 
 namespace inputs {

@@ -64,7 +64,8 @@ struct Weight {
   const float* bias = nullptr;        // [n] or null
   float input_scale = 0;              // static activation scale as a multiplier; 0 without one
   const std::byte* zeros = nullptr;   // an int8 for each scale, in the same layout, where the type has zero points
-  const int32_t* order = nullptr;     // [k]: the group of each column, all below the number of groups; null: groups follow each other
+  const int32_t* order = nullptr;     // rows, [k]: the group of each column, all below the number of groups; null: groups follow each other
+  const int32_t* columns = nullptr;   // panels, [k]: the column that lies at each place, where columns lie in the order of their groups; null: as they are
   int input_zero = 0;                 // beside a static activation scale
 };
 

@@ -545,7 +545,7 @@ TEST(Kernels, RefuseInWords) {
             "knows scales of a tensor, of a channel, of groups of whole 4 columns and of 128 x 128 weights, these are fp8_64x64");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16),
             "knows scales of a tensor, of a channel, of groups of whole 16 columns, these are int4_g24");
-  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128+actorder", Inputs::bf16), "knows no groups whose columns lie apart");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:mxfp8+actorder", Inputs::as_scheme), "knows no blocks of activations whose columns lie apart");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:int8_token", Inputs::as_scheme), "knows no activations of the kind int8_token");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128", Inputs::as_scheme), "multiplies integers, the activations are floats");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:int8_token", Inputs::bf16), "multiplies integers, the activations are floats");

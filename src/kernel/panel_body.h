@@ -78,7 +78,7 @@ QB_K void prepare_panels(const RunArgs& a) noexcept {
   const Quantization q = *quantization_of(p);
   const float tensor_scale = q == Quantization::fp8_tensor ? inputs::fp8_scale(inputs::amax(a.x, p.m * p.k)) : 1.0F;
   for (int64_t m = 0; m < p.m; ++m) {
-    quantize_row(q, p, a.x + m * p.k, a.weight->input_scale, tensor_scale, m, to);
+    quantize_row(q, p, moved_row(a, a.x + m * p.k, to.moved), a.weight->input_scale, tensor_scale, m, to);
     if constexpr (form_of(kind).exchanged) {
       typename V::X* row = to.x + m * to.ld;
       for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);

@@ -35,8 +35,9 @@ bool holds(Weights kind, Elem code) {
 Verdict panels_accept_weight(Weights kind, const Problem& p) {
   const ir::QuantType& w = p.scheme.weight;
   const bool integer = kind == Weights::int4 || kind == Weights::int8;
-  if (p.scheme.features.actorder && integer) return no("knows no groups whose columns lie apart");
-  if (p.scheme.features != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
+  ir::Features beyond = p.scheme.features;
+  if (integer && group_columns(w) != 0) beyond.actorder = false;
+  if (beyond != ir::Features{}) return no("knows no rotations, pre-scales, low-rank parts or other features of a scheme");
   if (!holds(kind, w.code) || w.plain() != (kind == Weights::bf16)) return no(fmt::format("reads {}, these are {}", word(kind), ir::to_string(w)));
   if (w.plain()) return {true, ""};
   if (w.zero != ir::Zero::none && !integer) return no("knows zero points of integers only");
@@ -51,11 +52,12 @@ Verdict panels_accept_weight(Weights kind, const Problem& p) {
   return {true, ""};
 }
 
-// Panels hold four or eight bits for an integer.
-std::string wider(Weights kind, const ir::QuantType& w) {
-  const int width = kind == Weights::int4 ? 4 : 8;
-  if ((kind != Weights::int4 && kind != Weights::int8) || bits(w.code) == width) return "";
-  return fmt::format("codes of {} bits take {} bits each in memory", bits(w.code), width);
+std::string panels_note(Weights kind, const Problem& p) {
+  const int width = kind == Weights::int4 ? 4 : 8, has = bits(p.scheme.weight.code);
+  const bool integer = kind == Weights::int4 || kind == Weights::int8;
+  std::string note = integer && has != width ? fmt::format("codes of {} bits take {} bits each in memory", has, width) : "";
+  if (p.scheme.features.actorder) note += std::string(note.empty() ? "" : ", ") + "columns lie in the order of their groups";
+  return note;
 }
 
 Verdict panels_accept(Weights kind, const Problem& p) {
@@ -66,7 +68,8 @@ Verdict panels_accept(Weights kind, const Problem& p) {
   if (is_group(*q) && (kind != Weights::fp8 || !tiled(p) || p.scheme.input->type.block.cols != tile)) {
     return no("knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
   }
-  return {true, "", wider(kind, p.scheme.weight)};
+  if (p.scheme.features.actorder && (is_mx(*q) || *q == Quantization::nvfp4)) return no("knows no blocks of activations whose columns lie apart");
+  return {true, "", panels_note(kind, p)};
 }
 
 double panel_weight_bytes(Weights kind, const ir::QuantType& w) {

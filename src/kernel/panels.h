@@ -46,7 +46,7 @@ inline int64_t group_columns(const ir::QuantType& weight) {
   return weight.plain() || weight.block.rows != 1 ? 0 : weight.block.cols;
 }
 
-std::string wider(Weights, const ir::QuantType&);  // the note for codes that take more bits in panels than they have; empty for others
+std::string panels_note(Weights, const Problem&);  // where codes take more bits in panels than they have, or columns are moved; empty for others
 Verdict panels_accept(Weights, const Problem&);
 Verdict panels_accept_weight(Weights, const Problem&);  // activations apart
 // Bytes of one weight in panels, with its part of the scales.
@@ -61,6 +61,11 @@ struct Rates {
 };
 double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
 
+// Bytes of room for one row of activations, where the weight's columns do not lie in their order.
+inline size_t moved_row_bytes(const Problem& p) {
+  return p.scheme.features.actorder ? static_cast<size_t>(p.k) * sizeof(float) : 0;
+}
+
 // The workspace: scales of the activations, then rows of codes, each of whole lines of the weight's layout and of 64 bytes, with 64 more so that rows do not
 // fall on the same cache sets. Where the form says so, columns 1 and 2 of every four are exchanged: so a line's decode gives ready pairs.
 template <class X>
@@ -70,22 +75,34 @@ struct Prepared {
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
     groups = is_group(*quantization_of(p)) ? (p.k + tile - 1) / tile : 0;
+    moved_bytes = moved_row_bytes(p);
   }
   Prepared(Weights kind, const Problem& p, std::byte* workspace) : Prepared(kind, p) {
     const auto address = reinterpret_cast<uintptr_t>(workspace);
     scale = reinterpret_cast<float*>(workspace + (64 - address % 64) % 64);
     group_scale = scale + p.m;
     x = reinterpret_cast<X*>(scale + (p.m * (1 + groups) + 15) / 16 * 16);
+    moved = reinterpret_cast<float*>(x + p.m * ld);
   }
   size_t bytes(int64_t m) const {
-    return 64 + static_cast<size_t>((m * (1 + groups) + 15) / 16 * 16) * sizeof(float) + static_cast<size_t>(m) * static_cast<size_t>(ld) * sizeof(X);
+    return 64 + static_cast<size_t>((m * (1 + groups) + 15) / 16 * 16) * sizeof(float) + static_cast<size_t>(m) * static_cast<size_t>(ld) * sizeof(X) +
+           moved_bytes;
   }
 
   int64_t columns = 0, ld = 0, groups = 0;  // columns: k in whole lines; ld: elements from one row to the next
   float* scale = nullptr;                   // of each token
   float* group_scale = nullptr;             // of each token and each 128 columns
   X* x = nullptr;
+  float* moved = nullptr;  // one row of activations
+  size_t moved_bytes = 0;
 };
+
+// A row of activations in the order in which the columns of the weight lie.
+inline const float* moved_row(const RunArgs& a, const float* x, float* to) {
+  if (a.weight->columns == nullptr) return x;
+  for (int64_t j = 0; j < a.problem->k; ++j) to[j] = x[a.weight->columns[j]];
+  return to;
+}
 
 template <class X>
 size_t panels_workspace(Weights kind, const Problem& p) {

@@ -6,11 +6,13 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <mutex>
 #include <numeric>
 #include <optional>
 
 #include "exec/execute.h"
+#include "exec/ops.h"
 
 namespace qb::layer {
 namespace {
@@ -41,8 +43,8 @@ Result<float> multiplier(const ir::Module& m, const ir::Stored& s) {
   return cannot_load(m, fmt::format("{} is {}, a scale must be a finite number above 0", s.tensor, *s.value));
 }
 
-// The program that brings a module's weight into the layouts of the plan, and how many bytes each output has.
-Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const oracle::LinearPlan& plan) {
+// The program that brings a module's weight into the layouts of the plan; without its codes where their columns are to be moved.
+Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const oracle::LinearPlan& plan, bool with_codes) {
   prog::Program p;
   p.rows = m.n;
   p.inputs.push_back(prog::input_of(code, 1));
@@ -52,27 +54,24 @@ Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const
   const auto first_other = static_cast<prog::ValueId>(p.inputs.size());
   std::vector<const ir::Stored*> others;
   for (const Role role : {Role::zero, Role::order}) {
-    const ir::Stored* s = scale != nullptr ? m.part(role) : nullptr;
+    const ir::Stored* s = scale != nullptr && (with_codes || role != Role::order) ? m.part(role) : nullptr;
     if (s == nullptr) continue;
     others.push_back(s);
     p.inputs.push_back(prog::input_of(*s, role == Role::zero ? block_rows : 0));
   }
   auto next = static_cast<prog::ValueId>(p.inputs.size());
-  const bool panels = plan.code_layout != ir::Layout::rows;
-  if (panels) {
-    p.ops.emplace_back(prog::Pack{0, plan.code_layout});
-  } else {
-    p.ops.emplace_back(prog::Copy{0});
-  }
-  const prog::ValueId codes = next++;
-  const int64_t bits_each = bits(code.elem);
-  if (panels) {
-    const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
-    p.outputs.push_back(
-        {.name = code.tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(plan.code_layout, m.k, static_cast<int>(bits_each))}, .value = codes});
-  } else {
-    const Elem elem = is_integer_code(code.elem) ? Elem::i8 : code.elem;
-    p.outputs.push_back({.name = code.tensor, .dtype = elem, .shape = {m.n, m.k}, .value = codes});
+  if (with_codes) {
+    const bool panels = plan.code_layout != ir::Layout::rows;
+    prog::Output out{.name = code.tensor, .dtype = Elem::u8, .value = next++};
+    if (panels) {
+      p.ops.emplace_back(prog::Pack{0, plan.code_layout});
+      out.shape = {(m.n + ir::panel_rows - 1) / ir::panel_rows, ir::panel_bytes(plan.code_layout, m.k, bits(code.elem))};
+    } else {
+      p.ops.emplace_back(prog::Copy{0});
+      out.dtype = is_integer_code(code.elem) ? Elem::i8 : code.elem;
+      out.shape = {m.n, m.k};
+    }
+    p.outputs.push_back(std::move(out));
   }
   p.row_multiple = std::lcm<int64_t>(ir::panel_rows, std::max(block_rows, 1));
   if (scale == nullptr) return p;
@@ -126,6 +125,58 @@ Result<const int32_t*> checked_order(const ir::Module& m, std::span<std::byte> b
       return cannot_load(m, fmt::format("{} names group {} for column {}, there are {}", m.part(Role::order)->tensor, order[j], j, groups));
   }
   return order;
+}
+
+// The column that lies at each place when columns lie in the order of their groups. Nothing where groups are not all of the size that the type says: then they
+// do not lie in panels.
+std::optional<std::vector<int32_t>> columns_by_group(const int32_t* order, int64_t k, int64_t group) {
+  std::vector<int32_t> columns(static_cast<size_t>(k)), next(static_cast<size_t>((k + group - 1) / group));
+  for (size_t g = 0; g < next.size(); ++g) next[g] = static_cast<int32_t>(static_cast<int64_t>(g) * group);
+  for (int64_t j = 0; j < k; ++j) {
+    const int64_t g = order[j], at = next[static_cast<size_t>(g)]++;
+    if (at >= std::min(k, (g + 1) * group)) return std::nullopt;
+    columns[static_cast<size_t>(at)] = static_cast<int32_t>(j);
+  }
+  return columns;
+}
+
+Result<std::optional<std::vector<int32_t>>> load_columns(const ir::Module& m, const ir::Stored& stored, Source& source, Context& context) {
+  std::vector<int32_t> order(static_cast<size_t>(m.k));
+  prog::Program p;
+  p.rows = stored.view.dims[0];
+  p.inputs.push_back(prog::input_of(stored, 1));
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = stored.tensor, .dtype = stored.elem, .shape = {stored.view.dims[0], stored.view.dims[1]}, .value = 1});
+  const std::span<std::byte> outputs[] = {std::as_writable_bytes(std::span(order))};
+  if (stored.elem != Elem::i32 || prog::output_bytes(p.outputs[0]) != outputs[0].size())
+    return cannot_load(m, fmt::format("{} is no list of {} groups", stored.tensor, m.k));
+  QB_TRY(run_into(p, source, outputs, nullptr, context));
+  QB_ASSIGN(const int32_t* checked, checked_order(m, outputs[0]));
+  return columns_by_group(checked, m.k, m.scheme->weight.block.cols);
+}
+
+// Codes in panels with their columns moved, some rows at a time.
+Result<void> pack_moved(const ir::Module& m, const ir::Stored& code, ir::Layout layout, std::span<const int32_t> columns, std::byte* to, Source& source,
+                        Context& context) {
+  prog::Program p;
+  p.rows = m.n;
+  p.row_multiple = ir::panel_rows;
+  p.inputs.push_back(prog::input_of(code, 1));
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = code.tensor, .dtype = Elem::i8, .shape = {m.n, m.k}, .value = 1});
+  QB_TRY(prog::type_check(p));
+  const int64_t height = std::max<int64_t>(static_cast<int64_t>(load_buffer) / m.k / ir::panel_rows, 1) * ir::panel_rows;
+  std::vector<std::byte> rows(static_cast<size_t>(std::min(height, m.n) * m.k)), moved(rows.size());
+  for (int64_t begin = 0; begin < m.n; begin += height) {
+    const int64_t end = std::min(m.n, begin + height);
+    const auto bytes = static_cast<size_t>((end - begin) * m.k);
+    const std::span<std::byte> outputs[] = {std::span(rows).first(bytes)};
+    QB_TRY(execute_rows(p, {begin, end}, source, outputs, context));
+    for (size_t row = 0; row < bytes; row += columns.size())
+      for (size_t j = 0; j < columns.size(); ++j) moved[row + j] = rows[row + static_cast<size_t>(columns[j])];
+    ops::pack(moved.data(), end - begin, m.k, Elem::i8, layout, to + begin / ir::panel_rows * ir::panel_bytes(layout, m.k, 8));
+  }
+  return {};
 }
 
 // A bias (or a norm's weight) as float32.
@@ -208,22 +259,43 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   }
   const ir::Scheme& scheme = l.problem_.scheme;
   if (!scheme.weight.plain() && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
+  const ir::Stored* order = m.part(Role::order);
+  l.problem_.scheme.features.actorder = order != nullptr;
   QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), options.policy));
+  std::optional<std::vector<int32_t>> columns;
+  if (order != nullptr && l.plan_.code_layout != ir::Layout::rows) {
+    QB_ASSIGN(columns, load_columns(m, *order, source, context));
+    if (!columns) {
+      oracle::Policy rows = options.policy;
+      rows.reference = true;
+      QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), rows));
+    }
+  }
   const ir::Layout scales = l.plan_.scale_layout;
   if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
 
-  QB_ASSIGN(const prog::Program program, packing(m, *code, l.plan_));
-  for (const prog::Output& o : program.outputs) {
-    QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(o)));
+  QB_ASSIGN(const prog::Program program, packing(m, *code, l.plan_, !columns));
+  const auto room = [&](uint64_t bytes) -> Result<void> {
+    QB_ASSIGN(const std::span<std::byte> into, arena.take(bytes));
     l.parts_.push_back(into);
     l.bytes_ += into.size();
+    return {};
+  };
+  if (columns) QB_TRY(room(static_cast<uint64_t>((m.n + ir::panel_rows - 1) / ir::panel_rows * ir::panel_bytes(l.plan_.code_layout, m.k, 8))));
+  for (const prog::Output& o : program.outputs) QB_TRY(room(prog::output_bytes(o)));
+  QB_TRY(run_into(program, source, std::span(l.parts_).subspan(columns ? 1 : 0), options.pool, context));
+  if (columns) {
+    QB_TRY(pack_moved(m, *code, l.plan_.code_layout, *columns, l.parts_[0].data(), source, context));
+    QB_ASSIGN(const std::span<std::byte> into, arena.take(columns->size() * sizeof(int32_t)));
+    std::memcpy(into.data(), columns->data(), into.size());
+    l.weight_.columns = reinterpret_cast<const int32_t*>(into.data());
+    l.bytes_ += into.size();
   }
-  QB_TRY(run_into(program, source, l.parts_, options.pool, context));
   l.weight_.codes = l.parts_[0].data();
   if (l.parts_.size() > 1) l.weight_.scales = l.parts_[1].data();
   size_t next = 2;
   if (m.part(Role::zero) != nullptr) l.weight_.zeros = l.parts_[next++].data();
-  if (m.part(Role::order) != nullptr) {
+  if (order != nullptr && !columns) {
     QB_ASSIGN(l.weight_.order, checked_order(m, l.parts_[next]));
   }
 
