@@ -149,7 +149,7 @@ struct Sweep {
       }
     }
     for (int64_t i = 0; i < p->count; ++i) {
-      const float factor = (kv.elem == Elem::e4m3 ? kv.v_scale : 1.0F) / total[i];
+      const float factor = (kv.elem == Elem::e4m3 ? kv.v.scale : 1.0F) / total[i];
       for (int64_t d = 0; d < dim; ++d) p->queries[i].q[d] = p->sums[i * dim + d] * factor;
     }
   }
@@ -240,7 +240,7 @@ void attention(const AttentionArgs& a, Isa isa, host::ThreadPool& pool) {
     Query queries[max_queries];
     Pass pass{.kv = &a.kv, .table = t.run->table.data(), .head = t.head, .queries = queries, .count = 0, .keys = keys, .values = values, .sums = sums};
     pass.softcap = a.softcap;
-    pass.scale = score_scale(a) * (a.kv.elem == Elem::e4m3 ? a.kv.k_scale : 1.0F);
+    pass.scale = score_scale(a) * (a.kv.elem == Elem::e4m3 ? a.kv.k.scale : 1.0F);
     for (int64_t token = t.begin; token < t.end; ++token)
       for (int64_t h = 0; h < group; ++h) {
         queries[pass.count++] = query_at(a, *t.run, token, t.head * group + h);
@@ -281,6 +281,41 @@ void attention_reference(const AttentionArgs& a, host::ThreadPool& pool) {
   });
 }
 
+namespace {
+
+// The numbers of one head as the cache's scheme leaves them.
+void round_head(KvRounding how, const KvScales& s, int64_t head, int64_t dim, float* x) {
+  const float scale = s.by_head != nullptr ? s.by_head[head] : s.scale;
+  const float* bias = s.bias != nullptr ? s.bias + head * dim : nullptr;
+  if (bias != nullptr)
+    for (int64_t d = 0; d < dim; ++d) x[d] -= bias[d];
+  switch (how) {
+    case KvRounding::none:
+      break;
+    case KvRounding::fp8:
+      for (int64_t d = 0; d < dim; ++d) x[d] = decode_e4m3(encode_e4m3_sat(x[d] / scale)) * scale;
+      break;
+    case KvRounding::int8:
+      for (int64_t d = 0; d < dim; ++d) x[d] = std::clamp(std::nearbyint(x[d] / scale), -128.0F, 127.0F) * scale;
+      break;
+    case KvRounding::nvfp4: {
+      const float global = scale / 6;
+      for (int64_t first = 0; first < dim; first += 16) {
+        const int64_t end = std::min(first + 16, dim);
+        float most = 0;
+        for (int64_t d = first; d < end; ++d) most = std::fabs(x[d]) > most ? std::fabs(x[d]) : most;
+        const float step = decode_e4m3(encode_e4m3_sat(most / 6 / global)) * global;
+        for (int64_t d = first; d < end; ++d) x[d] = step == 0 ? 0 : decode_e2m1(encode_e2m1(x[d] / step)) * step;
+      }
+      break;
+    }
+  }
+  if (bias != nullptr)
+    for (int64_t d = 0; d < dim; ++d) x[d] += bias[d];
+}
+
+}  // namespace
+
 void store_kv(const KvLayer& kv, std::span<const int32_t> table, int64_t position, const float* key, const float* value) {
   const int64_t block = table[static_cast<size_t>(position / tokens)] * kv.block_stride, slot = position % tokens;
   const auto put = [&](std::byte* base, int64_t i, float x, float scale) {
@@ -289,14 +324,25 @@ void store_kv(const KvLayer& kv, std::span<const int32_t> table, int64_t positio
     } else if (kv.elem == Elem::bf16) {
       recipe::store(base, i, encode_bf16(x));
     } else {
-      recipe::store(base, i, kv.through_e4m3 ? decode_e4m3(encode_e4m3_sat(x / scale)) * scale : x);
+      recipe::store(base, i, x);
     }
   };
-  for (int64_t h = 0; h < kv.kv_heads; ++h)
-    for (int64_t d = 0; d < kv.head_dim; ++d) {
-      put(kv.keys + block, (h * kv.head_dim + d) * tokens + slot, key[h * kv.head_dim + d], kv.k_scale);
-      put(kv.values + block, (h * tokens + slot) * kv.head_dim + d, value[h * kv.head_dim + d], kv.v_scale);
+  float rounded[2][max_head_dim];
+  for (int64_t h = 0; h < kv.kv_heads; ++h) {
+    const float *k = key + h * kv.head_dim, *v = value + h * kv.head_dim;
+    if (kv.through != KvRounding::none) {
+      std::copy_n(k, kv.head_dim, rounded[0]);
+      std::copy_n(v, kv.head_dim, rounded[1]);
+      round_head(kv.through, kv.k, h, kv.head_dim, rounded[0]);
+      round_head(kv.through, kv.v, h, kv.head_dim, rounded[1]);
+      k = rounded[0];
+      v = rounded[1];
     }
+    for (int64_t d = 0; d < kv.head_dim; ++d) {
+      put(kv.keys + block, (h * kv.head_dim + d) * tokens + slot, k[d], kv.k.scale);
+      put(kv.values + block, (h * tokens + slot) * kv.head_dim + d, v[d], kv.v.scale);
+    }
+  }
 }
 
 }  // namespace qb::layer

@@ -21,6 +21,17 @@ namespace qb::layer {
 inline constexpr int64_t kv_block_tokens = 32;
 inline constexpr int64_t max_head_dim = 256;
 
+// How numbers are rounded on their way into the cache, where its own format does not do that. With a bias b for each channel, x becomes round(x - b) + b.
+//   fp8    e4m3(x / s) * s
+//   int8   clamp(round(x / s)) * s
+//   nvfp4  over 16 of a head: g = s / 6, b = e4m3(amax / 6 / g), e2m1(x / (b g)) * b g
+enum class KvRounding : uint8_t { none, fp8, int8, nvfp4 };
+struct KvScales {
+  float scale = 1;
+  const float* by_head = nullptr;  // [kv_heads]; null: `scale` for all
+  const float* bias = nullptr;     // [kv_heads, head_dim]; null: none
+};
+
 // One layer of the cache.
 struct KvLayer {
   std::byte* keys = nullptr;    // of block 0
@@ -28,8 +39,8 @@ struct KvLayer {
   int64_t block_stride = 0;     // bytes from a block of this layer to the next
   Elem elem = Elem::bf16;       // f32, bf16 or e4m3
   int64_t kv_heads = 0, head_dim = 0;
-  float k_scale = 1, v_scale = 1;  // of E4M3
-  bool through_e4m3 = false;       // f32 only: numbers are rounded as E4M3 with the scales would
+  KvScales k, v;                          // an E4M3 cache has one scale for the layer
+  KvRounding through = KvRounding::none;  // f32 and bf16 only
 };
 
 // Stores the key and the value ([kv_heads, head_dim] each, the key after rope) of one token.

@@ -44,9 +44,9 @@ class Cache {
     layer.elem = shape.elem;
     layer.kv_heads = shape.kv_heads;
     layer.head_dim = shape.head_dim;
-    layer.through_e4m3 = shape.through_e4m3;
-    layer.k_scale = 0.03F;
-    layer.v_scale = 0.011F;
+    layer.through = shape.through_e4m3 ? KvRounding::fp8 : KvRounding::none;
+    layer.k.scale = 0.03F;
+    layer.v.scale = 0.011F;
     std::vector<int32_t> order(static_cast<size_t>(blocks));
     for (int32_t i = 0; i < blocks; ++i) order[static_cast<size_t>(i)] = i;
     std::shuffle(order.begin(), order.end(), random_);
@@ -76,7 +76,7 @@ class Cache {
       double dot = 0;
       for (int64_t d = 0; d < dim; ++d)
         dot +=
-            static_cast<double>(q[d]) * static_cast<double>(stored(shape_, keys[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.k_scale));
+            static_cast<double>(q[d]) * static_cast<double>(stored(shape_, keys[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.k.scale));
       dot *= shape_.scale != 0 ? static_cast<double>(shape_.scale) : 1 / std::sqrt(static_cast<double>(dim));
       const auto cap = static_cast<double>(shape_.softcap);
       scores.push_back(cap > 0 ? cap * std::tanh(dot / cap) : dot);
@@ -88,7 +88,7 @@ class Cache {
       total += weight;
       for (int64_t d = 0; d < dim; ++d)
         out[static_cast<size_t>(d)] +=
-            weight * static_cast<double>(stored(shape_, values[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.v_scale));
+            weight * static_cast<double>(stored(shape_, values[sequence][static_cast<size_t>(j * width + kv_head * dim + d)], layer.v.scale));
     }
     for (double& x : out) x /= total;
     return out;
@@ -177,6 +177,54 @@ TEST(Attention, AFloatCacheThroughE4m3HoldsWhatAnE4m3CacheMeans) {
     const Shape s{1, 1, 4, 0, Elem::e4m3};
     EXPECT_EQ(stored(s, x, 0.03F), stored({1, 1, 4, 0, Elem::f32, true}, x, 0.03F));
     EXPECT_LE(std::abs(stored(s, x, 0.03F)), 448 * 0.03F);
+  }
+}
+
+// What goes into a float32 cache is what each scheme leaves of it.
+TEST(StoreKv, RoundsAsTheCachesScheme) {
+  constexpr int64_t heads = 2, dim = 24;
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0.0F, 2.0F);
+  std::vector<float> x(heads * dim), bias(heads * dim);
+  for (float& f : x) f = normal(random);
+  for (float& f : bias) f = normal(random);
+  const float by_head[] = {0.02F, 0.03F};
+  const int32_t table[] = {0};
+  for (const KvRounding how : {KvRounding::none, KvRounding::fp8, KvRounding::int8, KvRounding::nvfp4}) {
+    for (const bool affine : {false, true}) {
+      std::vector<float> keys(heads * dim * tokens), values(heads * dim * tokens);
+      KvLayer layer{.keys = reinterpret_cast<std::byte*>(keys.data()), .values = reinterpret_cast<std::byte*>(values.data()), .elem = Elem::f32};
+      layer.kv_heads = heads;
+      layer.head_dim = dim;
+      layer.through = how;
+      layer.k = {.scale = 0.025F, .by_head = by_head, .bias = affine ? bias.data() : nullptr};
+      layer.v = {.scale = 0.025F, .by_head = nullptr, .bias = affine ? bias.data() : nullptr};
+      store_kv(layer, table, 3, x.data(), x.data());
+      for (int64_t h = 0; h < heads; ++h) {
+        for (int64_t d = 0; d < dim; ++d) {
+          for (const bool key : {true, false}) {
+            const float b = affine ? bias[static_cast<size_t>(h * dim + d)] : 0, s = key ? by_head[h] : 0.025F,
+                        centred = x[static_cast<size_t>(h * dim + d)] - b;
+            float want = centred;
+            if (how == KvRounding::fp8) want = decode_e4m3(encode_e4m3_sat(centred / s)) * s;
+            if (how == KvRounding::int8) want = std::clamp(std::nearbyint(centred / s), -128.0F, 127.0F) * s;
+            if (how == KvRounding::nvfp4) {
+              float most = 0;
+              for (int64_t e = d / 16 * 16; e < std::min(d / 16 * 16 + 16, dim); ++e)
+                most = std::max(most, std::fabs(x[static_cast<size_t>(h * dim + e)] - (affine ? bias[static_cast<size_t>(h * dim + e)] : 0)));
+              const float g = s / 6, step = decode_e4m3(encode_e4m3_sat(most / 6 / g)) * g;
+              want = decode_e2m1(encode_e2m1(centred / step)) * step;
+            }
+            if (how == KvRounding::none)
+              want = x[static_cast<size_t>(h * dim + d)];
+            else
+              want += b;
+            const float got = key ? keys[static_cast<size_t>((h * dim + d) * tokens + 3)] : values[static_cast<size_t>((h * tokens + 3) * dim + d)];
+            EXPECT_EQ(got, want) << static_cast<int>(how) << " head " << h << " " << d;
+          }
+        }
+      }
+    }
   }
 }
 

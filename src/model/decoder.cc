@@ -25,15 +25,16 @@ struct Ends {
   const float* norm = nullptr;
 };
 
+// How keys and values are quantized. as_bytes: an E4M3 cache holds them; other schemes are rounded into a cache of bfloat16.
+struct KvScheme {
+  layer::KvRounding rounding = layer::KvRounding::none;
+  bool as_bytes = false;
+};
+
 class Decoder final : public Model {
  public:
-  Decoder(DecoderParts parts, Ends ends, const Loading& loading, bool quantized_kv, size_t resident)
-      : p_(std::move(parts)),
-        ends_(std::move(ends)),
-        pool_(loading.pool),
-        reference_(loading.options.reference),
-        quantized_kv_(quantized_kv),
-        resident_(resident) {
+  Decoder(DecoderParts parts, Ends ends, const Loading& loading, KvScheme kv, size_t resident)
+      : p_(std::move(parts)), ends_(std::move(ends)), pool_(loading.pool), reference_(loading.options.reference), kv_(kv), resident_(resident) {
     isa_ = host::covers(loading.options.linear.cpu.features, host::Feature::avx512) ? Isa::avx512
            : host::covers(loading.options.linear.cpu.features, host::Feature::avx2) ? Isa::avx2
                                                                                     : Isa::generic;
@@ -45,7 +46,7 @@ class Decoder final : public Model {
   }
 
   KvCache::Shape kv_shape() const override { return p_.kv; }
-  Elem kv_elem() const override { return reference_ ? Elem::f32 : quantized_kv_ ? Elem::e4m3 : Elem::bf16; }
+  Elem kv_elem() const override { return reference_ ? Elem::f32 : kv_.as_bytes ? Elem::e4m3 : Elem::bf16; }
   int64_t vocab() const override { return ends_.head.n(); }
   int64_t max_positions() const override { return p_.config.max_positions; }
   Result<std::span<const float>> forward(const Batch& batch, KvCache& cache) override;
@@ -70,7 +71,8 @@ class Decoder final : public Model {
   Ends ends_;
   host::ThreadPool& pool_;
   Isa isa_ = Isa::generic;
-  bool reference_ = false, quantized_kv_ = false;
+  bool reference_ = false;
+  KvScheme kv_;
   size_t resident_ = 0;
   int64_t scratch_per_row_ = 0, pass_rows_ = 0;
 
@@ -147,7 +149,7 @@ void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
             .layer = 0,
             .ropes = step_turns_,
             .reference = reference_,
-            .quantized_kv = quantized_kv_,
+            .through = kv_elem() == Elem::e4m3 ? layer::KvRounding::none : kv_.rounding,
             .tools = {workspace_, isa_, pool_}};
   for (DecoderLayer& l : p_.layers) {
     half(step, *l.attention, l.attention_norm, l.attention_out_norm);
@@ -172,13 +174,23 @@ void Decoder::half(const Step& step, Sublayer& sublayer, const float* weight, co
   for (int64_t i = 0; i < rows * p_.config.hidden; ++i) x_[i] += normed_[i];
 }
 
-Result<bool> quantizes_kv(const Loading& loading) {
+Result<KvScheme> kv_scheme(const Loading& loading) {
   const std::optional<ir::KvCache>& kv = loading.checkpoint.kv;
-  if (!kv || !loading.options.quantized_kv) return false;
+  KvScheme out;
+  if (!kv || !loading.options.quantized_kv) return out;
   const ir::QuantType& t = kv->scheme.type;
-  if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.block == ir::Block{0, 0} && kv->scheme.when == ir::When::fixed) return true;
-  return Error{Errc::invalid_argument,
-               fmt::format("a KV cache of kind kv:{} is not supported by the runtime; run without a quantized KV cache", to_string(kv->scheme))};
+  const bool tensor = t.scale == ir::ScaleValues::any && t.block == ir::Block{0, 0} && t.zero == ir::Zero::none && kv->scheme.when == ir::When::fixed;
+  if (tensor && t.code == Elem::e4m3)
+    out.rounding = layer::KvRounding::fp8;
+  else if (tensor && t.code == Elem::i8)
+    out.rounding = layer::KvRounding::int8;
+  else if (t.code == Elem::e2m1 && t.two_level() && t.block == ir::Block{1, 16})
+    out.rounding = layer::KvRounding::nvfp4;
+  else
+    return Error{Errc::invalid_argument,
+                 fmt::format("a KV cache of kind {} is not supported by the runtime; run without a quantized KV cache", to_string(*kv))};
+  out.as_bytes = out.rounding == layer::KvRounding::fp8 && !kv->per_head && !kv->affine;
+  return out;
 }
 
 Result<Ends> load_ends(Loader& l, const arch::Topology& t, const DecoderParts& parts) {
@@ -256,9 +268,9 @@ Result<DecoderLayer> DecoderBuilder::layer(int64_t layer, std::unique_ptr<Sublay
 }
 
 Result<std::unique_ptr<Model>> DecoderBuilder::finish() {
-  QB_ASSIGN(const bool quantized_kv, quantizes_kv(*loading_));
+  QB_ASSIGN(const KvScheme kv, kv_scheme(*loading_));
   QB_ASSIGN(Ends ends, load_ends(*loader_, loading_->checkpoint.topology, parts));
-  return std::unique_ptr<Model>(std::make_unique<Decoder>(std::move(parts), std::move(ends), *loading_, quantized_kv, loader_->resident()));
+  return std::unique_ptr<Model>(std::make_unique<Decoder>(std::move(parts), std::move(ends), *loading_, kv, loader_->resident()));
 }
 
 }  // namespace qb::model

@@ -26,8 +26,8 @@ class LatentAttention final : public Sublayer {
     QB_ASSIGN(kv_norm_, l.norm(path_ + ".kv_a_layernorm", s_.kv_rank));
     QB_ASSIGN(kv_b_, l.linear(path_ + ".kv_b_proj", s_.heads * (s_.nope + s_.v), s_.kv_rank));
     QB_ASSIGN(o_, l.linear(path_ + ".o_proj", s_.hidden, s_.heads * s_.v));
-    QB_ASSIGN(k_scale_, l.kv_scale(path_, ir::Role::k_scale));
-    QB_ASSIGN(v_scale_, l.kv_scale(path_, ir::Role::v_scale));
+    QB_ASSIGN(k_scales_, l.kv_scales(path_, ir::Role::k_scale, ir::Role::k_bias));
+    QB_ASSIGN(v_scales_, l.kv_scales(path_, ir::Role::v_scale, ir::Role::v_bias));
     return {};
   }
 
@@ -64,7 +64,7 @@ class LatentAttention final : public Sublayer {
     layer::rms_norm(latent, kv_norm_, s_.eps, rows, s_.kv_rank, latent, t.isa, t.pool);
     kv_b_.run(latent, rows, kv, t.workspace, t.pool);
 
-    const layer::KvLayer cached = step.kv(s_.heads, s_.key(), k_scale_, v_scale_);
+    const layer::KvLayer cached = step.kv(s_.heads, s_.key(), k_scales_, v_scales_);
     const Step::Turns& turns = step.ropes[0];
     step.for_rows([&](int64_t row, int64_t position, std::span<const int32_t> table) {
       float *const k = keys + row * width, *const v = values + row * width, *const turning = kv_a + row * (s_.kv_rank + s_.rope) + s_.kv_rank;
@@ -97,7 +97,7 @@ class LatentAttention final : public Sublayer {
   LatentSpec s_;
   Linear q_a_, q_, kv_a_, kv_b_, o_;  // without a q_rank, q_ alone makes the queries
   const float *q_norm_ = nullptr, *kv_norm_ = nullptr;
-  float k_scale_ = 1, v_scale_ = 1;
+  layer::KvScales k_scales_, v_scales_;
 };
 
 }  // namespace

@@ -73,13 +73,25 @@ Result<layer::Embedding> Loader::embedding(const std::string& path) {
   return out;
 }
 
-Result<float> Loader::kv_scale(const std::string& attention, Role role) const {
+Result<layer::KvScales> Loader::kv_scales(const std::string& attention, Role scale, Role bias) {
+  layer::KvScales out;
   const ir::Module* m = find(attention);
-  const ir::Stored* s = m == nullptr ? nullptr : m->part(role);
-  if (s == nullptr || !s->value) return 1.0F;
-  const auto x = static_cast<float>(s->form == ir::ScaleForm::divide ? 1.0 / *s->value : *s->value);
-  if (x > 0 && x < __builtin_inff()) return x;
-  return Error{Errc::invalid_argument, fmt::format("{} is {}, a scale must be a finite number above 0", s->tensor, *s->value)};
+  if (m == nullptr) return out;
+  if (const ir::Stored* b = m->part(bias); b != nullptr) {
+    QB_ASSIGN(out.bias, floats(*b, b->view.dims[1], 0));
+  }
+  const ir::Stored* s = m->part(scale);
+  if (s == nullptr) return out;
+  const auto usable = [](float x) { return x > 0 && x < __builtin_inff(); };
+  const auto refused = [&](double x) { return Error{Errc::invalid_argument, fmt::format("{} is {}, a scale must be a finite number above 0", s->tensor, x)}; };
+  if (s->value) {
+    out.scale = static_cast<float>(s->form == ir::ScaleForm::divide ? 1.0 / *s->value : *s->value);
+    return usable(out.scale) ? Result<layer::KvScales>(out) : refused(*s->value);
+  }
+  QB_ASSIGN(out.by_head, floats(*s, s->view.dims[1], 0));
+  for (int64_t h = 0; h < s->view.dims[1]; ++h)
+    if (!usable(out.by_head[h])) return refused(static_cast<double>(out.by_head[h]));
+  return out;
 }
 
 }  // namespace qb::model

@@ -26,8 +26,8 @@ class Loader {
   // A plain tensor that a module has beside its weight.
   Result<const float*> plain(const std::string& path, std::string_view suffix, int64_t n);
   Result<layer::Embedding> embedding(const std::string& path);
-  // The scale of a layer's keys or values; 1 where the checkpoint has none.
-  Result<float> kv_scale(const std::string& attention, ir::Role role) const;
+  // Of a layer's keys or values; 1 and no bias where the checkpoint has none.
+  Result<layer::KvScales> kv_scales(const std::string& attention, ir::Role scale, ir::Role bias);
 
   size_t resident() const { return resident_; }  // of everything loaded so far
 

@@ -29,8 +29,8 @@ class SelfAttention final : public Sublayer {
     if (l.find(path_ + ".k_norm") != nullptr) {
       QB_ASSIGN(k_norm_, l.norm(path_ + ".k_norm", s_.head_dim, s_.norm_plus));
     }
-    QB_ASSIGN(k_scale_, l.kv_scale(path_, ir::Role::k_scale));
-    QB_ASSIGN(v_scale_, l.kv_scale(path_, ir::Role::v_scale));
+    QB_ASSIGN(k_scales_, l.kv_scales(path_, ir::Role::k_scale, ir::Role::k_bias));
+    QB_ASSIGN(v_scales_, l.kv_scales(path_, ir::Role::v_scale, ir::Role::v_bias));
     return {};
   }
 
@@ -69,7 +69,7 @@ class SelfAttention final : public Sublayer {
     }
     if (q_norm_ != nullptr) layer::rms_norm(q, q_norm_, s_.eps, rows * s_.heads, s_.head_dim, q, t.isa, t.pool);
     if (k_norm_ != nullptr) layer::rms_norm(k, k_norm_, s_.eps, rows * s_.kv_heads, s_.head_dim, k, t.isa, t.pool);
-    const layer::KvLayer kv = step.kv(s_.kv_heads, s_.head_dim, k_scale_, v_scale_);
+    const layer::KvLayer kv = step.kv(s_.kv_heads, s_.head_dim, k_scales_, v_scales_);
     const Step::Turns& turns = step.ropes[s_.rope];
     step.for_rows([&](int64_t row, int64_t position, std::span<const int32_t> table) {
       const float *cos = turns.cos + row * turns.half, *sin = turns.sin + row * turns.half;
@@ -86,7 +86,7 @@ class SelfAttention final : public Sublayer {
   AttentionSpec s_;
   Linear q_, k_, v_, o_;  // fused: all three in q_
   const float *q_norm_ = nullptr, *k_norm_ = nullptr;
-  float k_scale_ = 1, v_scale_ = 1;
+  layer::KvScales k_scales_, v_scales_;
 };
 
 }  // namespace

@@ -2,16 +2,16 @@
 
 namespace qb::model {
 
-layer::KvLayer Step::kv(int64_t kv_heads, int64_t head_dim, float k_scale, float v_scale) const {
+layer::KvLayer Step::kv(int64_t kv_heads, int64_t head_dim, const layer::KvScales& k, const layer::KvScales& v) const {
   return {.keys = cache.keys(layer, 0),
           .values = cache.values(layer, 0),
           .block_stride = cache.block_stride(),
           .elem = cache.elem(),
           .kv_heads = kv_heads,
           .head_dim = head_dim,
-          .k_scale = k_scale,
-          .v_scale = v_scale,
-          .through_e4m3 = reference && quantized_kv};
+          .k = k,
+          .v = v,
+          .through = through};
 }
 
 void Step::attend(const layer::AttentionArgs& args) const {

@@ -25,10 +25,11 @@ struct Step {
   KvCache& cache;
   int64_t layer;  // in the cache
   std::span<const Turns> ropes;
-  bool reference, quantized_kv;  // as in Options
+  bool reference;  // as in Options
+  layer::KvRounding through;
   layer::Tools tools;
 
-  layer::KvLayer kv(int64_t kv_heads, int64_t head_dim, float k_scale, float v_scale) const;
+  layer::KvLayer kv(int64_t kv_heads, int64_t head_dim, const layer::KvScales& k, const layer::KvScales& v) const;
   // f(row, position, table) for every row, spread over the threads.
   template <class F>
   void for_rows(const F& f) const {
