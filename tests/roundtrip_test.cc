@@ -58,11 +58,12 @@ constexpr struct {
     {"dense", "modelopt", "none"},
     {"dense", "compressed_tensors", "none"},
     {"dense", "hf_fp8", "none"},
+    {"dense", "hf_mxfp4", "none"},
 };
 // Dialects that can hold several schemes beside each other, and those of KV caches.
 constexpr std::string_view takes_several[] = {"modelopt", "compressed_tensors"}, takes_kv[] = {"modelopt", "compressed_tensors"};
 constexpr std::string_view shared_kv = "kv:fp8_tensor_static";  // the caches that two dialects can both say
-constexpr const char* targets[] = {"modelopt", "compressed_tensors", "hf_fp8"};
+constexpr const char* targets[] = {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4"};
 
 void same_bytes(const Weights& want, const Weights& got) {
   for (const auto& [name, tensor] : want.tensors) {
@@ -217,7 +218,7 @@ TEST(Roundtrip, EveryFixture) {
   std::set<std::tuple<std::string, std::string, std::string>> seen;
   std::map<std::string, int> noted;
   int there = 0, only_one = 0;
-  for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "broken", "base"})
+  for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "broken", "base"})
     for (const Fixture& f : fixtures(folder)) {
       if (!scope_of(f).in || (std::string_view(folder) == "broken" && string_at(f.expected, "class") != "good")) continue;
       SCOPED_TRACE(f.name);

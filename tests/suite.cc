@@ -266,14 +266,15 @@ Scope scope_of(const Fixture& f) {
   if (!f.config.is_object()) return {false, "no config.json"};
   const Json* text = find(f.config, "text_config");
   const std::string family(string_at(text != nullptr && text->is_object() ? *text : f.config, "model_type"));
-  if (!one_of(family,
-              {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "deepseek_v2", "deepseek_v3", "gemma2", "gemma3_text"}))
+  if (!one_of(family, {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "deepseek_v2", "deepseek_v3", "gemma2", "gemma3_text",
+                       "gpt_oss"}))
     return {false, "family " + family};
   const Json q = quantization_config(f);
   const std::string method(q.is_object() ? string_at(q, "quant_method") : "");
   if (method == "compressed-tensors") return compressed_scope(q);
   if (method == "modelopt" || (method.empty() && f.quant.is_object())) return modelopt_scope(f);
   if (method == "fp8") return {true, empty(q, "weight_block_size") ? "fp8 tensor" : "fp8 tiles"};
+  if (method == "mxfp4") return {true, "mxfp4 stacks"};
   if (method == "awq" && int_at(q, "bits", 4) == 4 && one_of(string_at(q, "version", "gemm"), {"gemm", "gemv"})) return {true, "awq"};
   if (q.is_null()) return {true, "dense"};
   return {false, "quant_method " + method};
@@ -417,7 +418,7 @@ Outcome convert(const Path& in, const Path& out, const JobOptions& options, cons
 Kind kind_of(const Session& s) {
   Kind out;
   for (const ir::Module& m : s.checkpoint.modules)
-    if (m.scheme) out.schemes.insert(to_string(*m.scheme));
+    if (m.scheme) out.schemes.insert(to_string(*m.scheme) + (m.stack.experts > 0 ? " in stacks" : ""));
   if (s.checkpoint.kv) out.kv = to_string(*s.checkpoint.kv);
   return out;
 }

@@ -110,7 +110,8 @@ struct Outcome {
 Outcome convert(const Path& in, const Path& out, const JobOptions& options, const Limits& limits = {});
 JobOptions to_dialect(std::string dialect);
 
-// Distinct schemes of a checkpoint's linears and its KV cache in the grammar's words; "none" without any. From the library's own reader.
+// Distinct schemes of a checkpoint's linears ("... in stacks" of stacked experts) and its KV cache in the grammar's words; "none" without any. From the
+// library's own reader.
 struct Kind {
   std::set<std::string> schemes;
   std::string kv;  // kv:fp8_tensor_static; empty: none

@@ -181,6 +181,7 @@ class Builder {
     m.kind = row.kind;
     m.n = sizes_.of(row.n);
     m.k = sizes_.of(row.k);
+    if (row.kind == Kind::expert) m.experts = sizes_.of(Key::experts);
     m.parallel = row.parallel;
     m.fused = full(row.fused);
     m.input_norm = full(row.input_norm);

@@ -18,6 +18,8 @@
 
 namespace qb::arch {
 
+// expert: the weights of all experts of a layer in one tensor, a parameter of the module that holds them: "<path>" is the tensor, "<path>_bias" and the like
+// belong to it.
 enum class Kind : uint8_t { linear, expert, embedding, norm, attention, other };
 enum class Parallel : uint8_t { none, columns, rows, vocabulary };  // how engines cut it: columns = along n, rows = along k
 enum class Layers : uint8_t { all, dense, sparse };                 // sparse: those whose feed-forward part is experts
@@ -84,7 +86,8 @@ struct Family {
 struct Module {
   std::string path;  // model.layers.0.self_attn.q_proj
   Kind kind = Kind::other;
-  int64_t n = 0, k = 0;  // by config.json; norms: n elements; 0: not known
+  int64_t n = 0, k = 0;  // by config.json; norms: n elements; stacked experts: outputs and inputs of one; 0: not known
+  int64_t experts = 0;   // of Kind::expert: how many the tensor holds
   Parallel parallel = Parallel::none;
   std::string fused;       // model.layers.0.self_attn.qkv_proj, or empty
   std::string input_norm;  // path, or empty

@@ -1,4 +1,5 @@
-// gpt-oss: the modules that are ordinary. Attention has a learned sink for each head; the experts of a layer are stacked.
+// gpt-oss: attention with biases and a learned sink for each head; all experts of a layer stacked in one tensor for gate and up and one for down. Of an
+// expert's outputs of gate_up_proj the even ones are the gate's, the odd ones up's.
 #include "arch/experts.h"
 
 namespace qb::arch {
@@ -9,8 +10,22 @@ constexpr ModuleRow attention_with_sinks() {
   row.plain = "sinks";
   return row;
 }
+constexpr ModuleRow stack(std::string_view suffix, Dim n, Dim k) {
+  return {.suffix = suffix, .kind = Kind::expert, .n = n, .k = k, .layers = Layers::sparse};
+}
+constexpr Dim dim_gate_up{.terms = {Key::intermediate, Key::intermediate}};
 constexpr std::array layer{
-    row_input_norm, attention_with_sinks(), row_q, row_k, row_v, row_o, row_rotary, row_post_norm, router_row("mlp.router"),
+    row_input_norm,
+    attention_with_sinks(),
+    row_q,
+    row_k,
+    row_v,
+    row_o,
+    row_rotary,
+    row_post_norm,
+    router_row("mlp.router"),
+    stack("mlp.experts.gate_up_proj", dim_gate_up, dim_hidden),
+    stack("mlp.experts.down_proj", dim_hidden, dim_intermediate),
 };
 }  // namespace
 

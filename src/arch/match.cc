@@ -66,7 +66,6 @@ bool shell_match(std::string_view pattern, std::string_view name) {
 std::string_view module_class(arch::Kind kind) {
   switch (kind) {
     case arch::Kind::linear:
-    case arch::Kind::expert:
       return "Linear";
     case arch::Kind::embedding:
       return "Embedding";
@@ -98,6 +97,7 @@ Result<NameRule> NameRule::compressed_tensors(std::string pattern, RegexCompiler
 NameRule NameRule::component(std::string name) {
   NameRule r;
   r.component_ = true;
+  r.wild_ = name.find('*') != name.npos;
   r.text_ = std::move(name);
   return r;
 }
@@ -113,6 +113,9 @@ NameRule::How NameRule::match(std::string_view path, arch::Kind kind) const {
   if (path == text_) return How::exact;
   if (substring_) return !text_.empty() && path.find(text_) != path.npos ? How::pattern : How::no;
   if (component_) {
+    if (wild_)  // the name, or what holds it
+      for (size_t dot = path.size(); dot != path.npos && dot > 0; dot = path.rfind('.', dot - 1))
+        if (shell_match(text_, path.substr(0, dot))) return How::pattern;
     const bool longer = path.size() > text_.size() && !text_.empty();
     const bool subtree = longer && path.starts_with(text_) && path[text_.size()] == '.';
     return subtree || (longer && path.ends_with(text_) && path[path.size() - text_.size() - 1] == '.') ? How::pattern : How::no;

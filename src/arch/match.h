@@ -22,7 +22,8 @@ class NameRule {
   // A regex that does not compile gives an error that names the pattern.
   static Result<NameRule> shell(std::string pattern);                                      // ModelOpt: exact or fnmatch, "X.*" also hits X
   static Result<NameRule> compressed_tensors(std::string pattern, RegexCompiler compile);  // exact, class name, "re:" from the start of the name
-  static NameRule component(std::string name);  // transformers' modules_to_not_convert: a module, a subtree, or the last components of names; at dots only
+  // transformers' modules_to_not_convert: a module, a subtree, or the last components of names; at dots only. With * a pattern of a module or of a subtree.
+  static NameRule component(std::string name);
   static NameRule substring(std::string part);  // AutoAWQ's modules_to_not_convert: any part of a name
 
   enum class How : uint8_t { no, exact, pattern, class_name };  // in the order of compressed-tensors' priority
@@ -32,7 +33,7 @@ class NameRule {
 
  private:
   std::string text_;
-  bool shell_ = false, literal_ = false, component_ = false, substring_ = false;
+  bool shell_ = false, literal_ = false, component_ = false, wild_ = false, substring_ = false;
   std::shared_ptr<const Regex> regex_;
 };
 

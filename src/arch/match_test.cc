@@ -50,6 +50,18 @@ TEST(NameRule, ModelOptEntries) {
   EXPECT_FALSE(hit("model.layers.1", "model.layers.10"));
 }
 
+TEST(NameRule, PartsOfNamesAndSubtrees) {
+  const auto hit = [](const char* entry, const char* path) { return NameRule::component(entry).match(path, arch::Kind::linear) != NameRule::How::no; };
+  EXPECT_TRUE(hit("model.layers.*.self_attn", "model.layers.10.self_attn.q_proj"));
+  EXPECT_TRUE(hit("model.layers.*.mlp.router", "model.layers.0.mlp.router"));
+  EXPECT_FALSE(hit("model.layers.*.self_attn", "model.layers.0.self_attn_norm"));
+  EXPECT_FALSE(hit("model.layers.*.mlp.router", "model.layers.0.mlp.experts"));
+  EXPECT_TRUE(hit("lm_head", "lm_head"));
+  EXPECT_TRUE(hit("model.layers.1", "model.layers.1.mlp.up_proj"));
+  EXPECT_FALSE(hit("model.layers.1", "model.layers.10.mlp.up_proj"));
+  EXPECT_TRUE(hit("up_proj", "model.layers.1.mlp.up_proj"));
+}
+
 class StartsWith : public Regex {
  public:
   explicit StartsWith(std::string_view text) : text_(text) {}

@@ -194,6 +194,8 @@ constexpr ProblemKind kinds[] = {
     {"recipe-missing", unsupported, none, "No recipe makes this scheme under these numerics.", "-", "See `quantize --list`."},
     {"already-quantized", unsupported, none, "The checkpoint is quantized already.", "-", "Take the original model, or convert --to dense first."},
     {"group-does-not-divide", unsupported, none, "A linear's inputs are no whole number of groups.", "They refuse.", "Leave it out with --ignore."},
+    {"experts-stay-plain", suspicious, none, "Stacked experts, most of the weights, are no linears, and quantize leaves them as they are.",
+     "They run them unquantized.", "Take a release whose experts are quantized."},
     {"nothing-to-quantize", unsupported, none, "No linear is left to quantize.", "-", "Check the ignore rules."},
 };
 

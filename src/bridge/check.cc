@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "ir/stack.h"
 #include "ir/verify.h"
 
 #define XXH_INLINE_ALL
@@ -141,10 +142,9 @@ class DeepCheck {
   // Zero scales matter where their codes are not zero.
   bool dead(const ir::Module& m, const ir::Stored& scale, Diagnostics& found) {
     const ir::Stored& code = *m.part(ir::Role::code);
-    Result<prog::SurveyResult> r = survey({.kind = prog::SurveyKind::dead_codes,
-                                           .input = prog::input_of(scale, m.scheme->weight.block.rows),
-                                           .second = {prog::input_of(code, 1)},
-                                           .type = m.scheme->weight});
+    const ir::QuantType type = ir::stored_type(m);
+    Result<prog::SurveyResult> r =
+        survey({.kind = prog::SurveyKind::dead_codes, .input = prog::input_of(scale, type.block.rows), .second = {prog::input_of(code, 1)}, .type = type});
     if (!r) {
       fail(r.error());
       return false;

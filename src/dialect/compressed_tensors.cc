@@ -341,7 +341,9 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     changes.add(m.path, before, *m.scheme, "compressed-tensors leaves the rounding of run-time scales to the engine");
     const Row* row = written_row(m, format);
     // The library of today refuses configs with it.
-    if (row == nullptr || m.scheme->features.actorder)
+    if (m.kind == arch::Kind::expert)
+      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} on stacked experts", to_string(*m.scheme)), "a linear for each expert");
+    else if (row == nullptr || m.scheme->features.actorder)
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme),
                   "integers, FP8, MX or NVFP4 with groups of 16, the groups in the columns' order");
     else if (m.part(Role::zero) != nullptr && !keeps_bytes(*row, m))

@@ -5,6 +5,7 @@
 #include "dialect/documents.h"
 #include "dialect/reading.h"
 #include "dialect/register.h"
+#include "ir/stack.h"
 
 namespace qb {
 namespace {
@@ -78,14 +79,17 @@ prog::ValueId fold(prog::Program& p, const ir::Module& m, prog::ValueId matrix, 
   return next;
 }
 
-void write_dequantized(const ir::Module& m, Elem to, bool stored, Export& out) {
+// transformers multiplies stacked experts from the right. Their own orientation, where that is the other, is kept with `stored`.
+void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& out) {
+  const int64_t experts = module.stack.experts;
+  const ir::Module m = experts > 0 && !module.stack.inputs_first && !stored ? ir::turned(module) : module;
   const ir::Stored& code = *m.part(Role::code);
   const ir::Stored& scale = *m.part(Role::scale);
   const ir::Stored* global = m.part(Role::global);
-  const ir::QuantType& type = m.scheme->weight;
+  const ir::QuantType type = ir::stored_type(m);
   prog::Program p;
   p.rows = m.n;
-  p.row_multiple = std::max(type.block.rows, 1);
+  if (experts == 0) p.row_multiple = std::max(type.block.rows, 1);
   p.inputs = {prog::input_of(code, 1), prog::input_of(scale, type.block.rows)};
   prog::Dequantize op{.type = type, .code = 0, .scale = 1, .scale_form = scale.form};
   if (global != nullptr) {
@@ -114,13 +118,14 @@ void write_dequantized(const ir::Module& m, Elem to, bool stored, Export& out) {
     p.ops.emplace_back(prog::Recode{value, to});
     ++value;
   }
-  p.outputs.push_back({.name = m.path + ".weight", .dtype = to, .shape = {m.n, m.k}, .value = value});
+  const std::vector<int64_t> shape = experts == 0 ? std::vector{m.n, m.k} : std::vector{experts, m.n / experts, m.k};
+  p.outputs.push_back({.name = ir::tensor_name(m, "weight"), .dtype = to, .shape = shape, .value = value});
   out.programs.push_back(std::move(p));
 }
 
 bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Diagnostics& diag) {
   const Elem to = context.dense_dtype.value_or(c.model_dtype);
-  bool kv = false, inputs = false, around = false;
+  bool kv = false, inputs = false, around = false, turned = false;
   for (const ir::Module& m : c.modules) {
     if (m.make) {
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "plain numbers: dense holds nothing quantized");
@@ -129,6 +134,7 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
     if (m.scheme) {
       write_dequantized(m, to, context.stored, out);
       around |= context.stored && !fold_inputs(m).empty();
+      turned |= context.stored && m.stack.experts > 0 && !m.stack.inputs_first;
       inputs |= m.part(Role::input_scale) != nullptr;
     }
     for (const ir::Stored& s : m.parts) {
@@ -138,6 +144,7 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
   }
   if (inputs) out.lost.push_back({"static activation scales", "an unquantized model does not quantize activations"});
   if (around) out.lost.push_back({"pre-scales and low-rank parts", "only the stored matrices were asked for"});
+  if (turned) out.lost.push_back({"the orientation of stacked experts", "the matrices were asked for as they are stored, and transformers' are turned"});
   if (kv) out.lost.push_back({"KV-cache scales", "an unquantized model has no scheme for its KV cache"});
   Json config = plain_config(context.package);
   const char* key = config.contains("dtype") ? "dtype" : "torch_dtype";

@@ -198,7 +198,11 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     if (!m.scheme) continue;
     m.scheme = as_noted(noted, *m.scheme);
     if (row_for(rows, *m.scheme) == nullptr || m.kind != arch::Kind::linear)
-      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{}{}", to_string(*m.scheme), m.kind == arch::Kind::linear ? "" : " on an embedding"),
+      diag.report("scheme-inexpressible", {.module = m.path},
+                  fmt::format("{}{}", to_string(*m.scheme),
+                              m.kind == arch::Kind::linear   ? ""
+                              : m.kind == arch::Kind::expert ? " on stacked experts"
+                                                             : " on an embedding"),
                   "FP8 in tiles with activations in groups of a tile's width, or FP8 by tensor with static or per-token activations");
     by_scheme[to_string(*m.scheme)].push_back(m.path);
   }

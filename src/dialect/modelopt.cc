@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "dialect/modelopt_config.h"
+#include "dialect/modelopt_stacks.h"
 #include "dialect/modelopt_write.h"
 #include "dialect/register.h"
 
@@ -98,8 +99,9 @@ class Labels {
     if (config_.mixed && config_.layers.empty())
       r_.diag.report("layers-missing", {.file = config_.from}, "quant_algo MIXED_PRECISION, no quantized_layers", "the algorithm of each quantized module");
     for (const ir::Module& m : r_.out.modules) {
-      if (m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding) continue;
-      Label* label = assign(m);
+      const bool stack = m.kind == arch::Kind::expert;
+      if (m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding && !stack) continue;
+      Label* label = stack ? said_of(m) : assign(m);
       of_[static_cast<size_t>(m.topology)] = label;
       if (label != nullptr) label->has_input |= m.kind == arch::Kind::linear && r_.find(m, "input_scale") != nullptr;
     }
@@ -156,9 +158,13 @@ class Labels {
           }
   }
 
-  Label* assign(const ir::Module& m) {
+  Label* said_of(const ir::Module& m) {
     const ModelOptConfig::Layer* layer = config_.mixed ? find_layer(m.path) : nullptr;
-    Label* said = layer != nullptr ? &labels_.at({std::string(modelopt::canonical_label(layer->algo)), layer->group}) : single_;
+    return layer != nullptr ? &labels_.at({std::string(modelopt::canonical_label(layer->algo)), layer->group}) : single_;
+  }
+
+  Label* assign(const ir::Module& m) {
+    Label* said = said_of(m);
     if (!has_codes(r_, m) || r_.find(m, "weight") == nullptr || (said == nullptr && !config_.mixed)) return said;
     if (said != nullptr)
       for (const Row& row : modelopt::rows_of(said->name))
@@ -294,6 +300,27 @@ void read_weight(Reading& r, const ModelOptConfig& config, const Labels& labels,
   r.read_bias(m);
 }
 
+// Stacked experts with scales; false where they have none and are plain.
+bool read_stack(Reading& r, const ModelOptConfig& config, const Labels& labels, ir::Module& m) {
+  const Label* label = labels.of(m);
+  const bool has_input = r.find(m, "input_scale") != nullptr;
+  if (!has_codes(r, m) || label == nullptr) return false;
+  const modelopt::StackKind* kind = modelopt::stack_kind(label->name, has_input);
+  if (kind == nullptr) {
+    for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
+    r.diag.report("algorithm-unsupported", {.file = config.from, .module = m.path}, fmt::format("{} on stacked experts", label->name),
+                  "an algorithm whose scales belong to the stacked codes");
+    return true;
+  }
+  m.scheme = meaning_of(*kind, label->group);
+  m.stack = {.inputs_first = true, .own_scale = kind->own_scale};
+  m.why = r.why_quantized(m, r.excluded_by(m), label->why);
+  read_row(r, Row{.label = kind->label, .holds = [](const ir::Scheme&) noexcept { return false; }, .parts = kind->parts()}, m);
+  report_unused(r, m, label->name);
+  r.read_bias(m);
+  return true;
+}
+
 bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   ModelOptConfig config;
@@ -332,7 +359,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   if (config.kv_disagrees)
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
                 "the same in both: the scales decide");
-  r.read_modules([&](ir::Module& m) { read_weight(r, config, labels, m); });
+  r.read_modules([&](ir::Module& m) { read_weight(r, config, labels, m); }, [&](ir::Module& m) { return read_stack(r, config, labels, m); });
   return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include "dialect/modelopt_config.h"
 #include "dialect/modelopt_rows.h"
+#include "dialect/modelopt_stacks.h"
 
 namespace qb::modelopt {
 namespace {
@@ -38,13 +39,13 @@ ir::Scheme kind_of(ir::Scheme s) {
   return s;
 }
 
-// The label that holds all modules of a kind; the source's own where it does.
-std::string_view label_of(const std::vector<const ir::Module*>& modules, std::string_view wanted) {
+// The label that holds all schemes of a kind; the source's own where it does.
+std::string_view label_of(const std::vector<ir::Scheme>& schemes, std::string_view wanted) {
   bool marked = false;
-  for (const ir::Module* m : modules) marked |= m->scheme->features.prescale || m->scheme->features.lowrank > 0;
+  for (const ir::Scheme& s : schemes) marked |= s.features.prescale || s.features.lowrank > 0;
   const auto takes = [&](const Algorithm& a) {
     if (a.imported || (a.marked && !marked)) return false;
-    return std::all_of(modules.begin(), modules.end(), [&](const ir::Module* m) { return row_for(rows_of(a.label), *m->scheme) != nullptr; });
+    return std::all_of(schemes.begin(), schemes.end(), [&](const ir::Scheme& s) { return row_for(rows_of(a.label), s) != nullptr; });
   };
   for (const Algorithm& a : algorithms())
     if (a.label == wanted && takes(a)) return a.label;
@@ -53,12 +54,27 @@ std::string_view label_of(const std::vector<const ir::Module*>& modules, std::st
   return {};
 }
 
+// What a linear has that is written under the same label. Precondition: a stack is of a kind that the dialect knows.
+ir::Scheme as_linear(const ir::Module& m) {
+  if (m.kind != arch::Kind::expert) return *m.scheme;
+  const StackKind& kind = *stack_kind(m);
+  const ir::Block block = m.scheme->weight.block;
+  for (const Row& row : rows_of(kind.label)) {
+    ir::Scheme s = meaning_of(row);
+    if (s.input.has_value() != m.scheme->input.has_value() || (s.input && s.input->when != m.scheme->input->when)) continue;
+    if (s.weight.two_level()) s.weight.block.cols = std::max(block.rows, block.cols);
+    if (s.input && s.input->type.two_level()) s.input->type.block = s.weight.block;
+    return s;
+  }
+  return meaning_of(rows_of(kind.label).front());
+}
+
 // The row to write a module by: one whose shape it had before it went through another dialect, one that keeps its bytes, else the label's first.
 const Row& written_row(std::string_view label, const ir::Module& m, bool restore) {
   const Row* first = nullptr;
   const std::optional<std::vector<int64_t>> noted = restore ? parse_origin_entry(m.part(Role::code)->origin).shape : std::nullopt;
   for (const Row& row : rows_of(label))
-    if (noted && row.holds(*m.scheme) && part_shape(row.parts[0], *m.scheme, m.n, m.k) == *noted) return row;
+    if (noted && row.holds(*m.scheme) && part_shape(row.parts[0], m) == *noted) return row;
   for (const Row& row : rows_of(label)) {
     if (!row.holds(*m.scheme)) continue;
     if (!m.make && is_integer_code(m.scheme->weight.code) && keeps_bytes(row, m)) return row;
@@ -93,6 +109,7 @@ class Writer {
 
  private:
   void write_quantized(const ir::Module& m) {
+    if (m.kind == arch::Kind::expert) return write_row(Row{.label = {}, .holds = nullptr, .parts = stack_kind(m)->parts()}, m, context_, out_);
     const Row& row = written_row(labels_.at(kind_text(m)), m, context_.restore_origin);
     const size_t before = out_.programs.size();
     write_row(row, m, context_, out_);
@@ -108,10 +125,16 @@ class Writer {
     }
   }
 
-  static std::string kind_text(const ir::Module& m) { return to_string(kind_of(*m.scheme)); }
+  static std::string kind_text(const ir::Module& m) { return to_string(kind_of(as_linear(m))); }
 
   // Brings the module's scheme into words that the dialect has; a report where it has none.
   void say(ir::Module& m) {
+    if (m.kind == arch::Kind::expert) {
+      if (stack_kind(m) == nullptr)
+        diag_.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} on stacked experts", to_string(*m.scheme)),
+                     "stacks with the inputs first, and the blocks that ModelOpt gives them");
+      return;
+    }
     m.scheme = as_noted(noted_, *m.scheme);
     const std::optional<ir::Scheme> said = express(*m.scheme);
     const int32_t group = m.scheme->weight.block.cols;
@@ -129,18 +152,18 @@ class Writer {
   }
 
   void label() {
-    std::map<std::string, std::vector<const ir::Module*>> kinds;
+    std::map<std::string, std::vector<ir::Scheme>> kinds;
     bool embedding = false;
     for (const ir::Module& m : c_.modules) {
       if (!m.scheme) continue;
-      kinds[kind_text(m)].push_back(&m);
+      kinds[kind_text(m)].push_back(as_linear(m));
       embedding |= m.kind == arch::Kind::embedding;
     }
     // A label without a list means the linears alone.
     mixed_ = kinds.size() > 1 || embedding;
     const auto it = origin_.document.find("label");
-    for (const auto& [kind, modules] : kinds)
-      labels_[kind] = label_of(modules, it != origin_.document.end() ? std::string_view(it->second) : std::string_view());
+    for (const auto& [kind, schemes] : kinds)
+      labels_[kind] = label_of(schemes, it != origin_.document.end() ? std::string_view(it->second) : std::string_view());
   }
 
   void write_unquantized(const ir::Module& m) {
@@ -160,7 +183,7 @@ class Writer {
     if (const auto it = origin_.document.find("producer_version"); it != origin_.document.end()) d.producer_version = it->second;
     for (const ir::Module& m : c_.modules) {
       if (m.scheme)
-        d.layers.push_back({m.path, &algorithm_of(rows_of(labels_.at(kind_text(m))).front()), m.scheme->weight.block.cols});
+        d.layers.push_back({m.path, &algorithm_of(rows_of(labels_.at(kind_text(m))).front()), as_linear(m).weight.block.cols});
       else if (m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding)
         d.excludes.push_back(m.path);
     }

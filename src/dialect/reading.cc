@@ -15,7 +15,21 @@ bool is_plain_float(Elem e) {
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ","));
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+bool is_matrix(arch::Kind kind) {
+  return kind == arch::Kind::linear || kind == arch::Kind::embedding || kind == arch::Kind::expert;
+}
+
+// The weight's size as it is stored: [n, k], of stacked experts [experts, rows, columns]; as read, and by config.json.
+std::vector<int64_t> size_of(const ir::Module& m) {
+  const int64_t experts = m.stack.experts;
+  return experts == 0 ? std::vector{m.n, m.k} : std::vector{experts, m.n / experts, m.k};
+}
+std::vector<int64_t> size_by(const arch::Module& config, const ir::Stack& stack) {
+  if (stack.experts == 0) return {config.n, config.k};
+  return stack.inputs_first ? std::vector{config.experts, config.k, config.n} : std::vector{config.experts, config.n, config.k};
 }
 
 }  // namespace
@@ -34,13 +48,14 @@ bool Reading::begin() {
   owned_.resize(out.modules.size());
   claimed_.assign(context.package.tensors.size(), false);
   for (const TensorInfo& t : context.package.tensors) {
+    if (own_as_parameter(t)) continue;
     std::string_view path = t.name;
     while (true) {
       const size_t dot = path.rfind('.');
       if (dot == path.npos) break;
       path = path.substr(0, dot);
       if (auto it = module_index_.find(path); it != module_index_.end()) {
-        owned_[it->second].push_back({&t, path.size() + 1});
+        owned_[it->second].push_back({&t, std::string_view(t.name).substr(path.size() + 1)});
         break;
       }
     }
@@ -48,15 +63,27 @@ bool Reading::begin() {
   return true;
 }
 
+bool Reading::own_as_parameter(const TensorInfo& t) {
+  const std::string_view name = t.name;
+  for (std::string_view path = name; !path.empty(); path = path.substr(0, path.find_last_of("._"))) {
+    if (auto it = module_index_.find(path); it != module_index_.end() && out.modules[it->second].kind == arch::Kind::expert) {
+      owned_[it->second].push_back({&t, path == name ? "weight" : name.substr(path.size() + 1)});
+      return true;
+    }
+    if (path.find_last_of("._") == path.npos || path[path.find_last_of("._")] == '.') return false;
+  }
+  return false;
+}
+
 ir::Module* Reading::module(std::string_view path) {
   auto it = module_index_.find(path);
   return it == module_index_.end() ? nullptr : &out.modules[it->second];
 }
 
-const TensorInfo* Reading::find(const ir::Module& module, std::string_view suffix) const {
+const TensorInfo* Reading::find(const ir::Module& module, std::string_view word) const {
   if (module.topology < 0) return nullptr;
   for (const Owned& o : owned_[static_cast<size_t>(module.topology)])
-    if (std::string_view(o.tensor->name).substr(o.suffix) == suffix) return o.tensor;
+    if (o.word == word) return o.tensor;
   return nullptr;
 }
 
@@ -92,13 +119,15 @@ bool Reading::read_plain(ir::Module& m) {
   const TensorInfo* t = find(m, "weight");
   if (t == nullptr || !is_plain_float(t->dtype)) return false;
   claim(*t);
-  if (t->shape.size() != 2) {
+  const bool stack = m.kind == arch::Kind::expert;
+  if (t->shape.size() != (stack ? 3 : 2) || (stack && t->elements() == 0)) {
     diag.report("weight-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape),
-                "two dimensions [n, k]");
+                stack ? "three dimensions [experts, inputs, outputs]" : "two dimensions [n, k]");
     return true;
   }
-  m.n = t->shape[0];
-  m.k = t->shape[1];
+  m.k = t->shape.back();
+  m.n = stack ? t->shape[0] * t->shape[1] : t->shape[0];
+  if (stack) m.stack = {.experts = t->shape[0], .inputs_first = true};
   m.parts.push_back(stored(*t, ir::Role::code, t->dtype, m.n, m.k));
   return true;
 }
@@ -107,17 +136,20 @@ void Reading::read_bias(ir::Module& m) {
   const TensorInfo* t = find(m, "bias");
   if (t == nullptr) return;
   claim(*t);
-  if (!is_plain_float(t->dtype) || t->shape.size() != 1 || (m.n != 0 && t->shape[0] != m.n))
+  const int64_t experts = m.stack.experts;
+  const std::vector<int64_t> usual = experts == 0 ? std::vector{m.n} : std::vector{experts, m.stack.inputs_first ? m.k : m.n / experts};
+  const bool fits = m.n == 0 ? t->shape.size() == (m.kind == arch::Kind::expert ? 2 : 1) : t->shape == usual;
+  if (!is_plain_float(t->dtype) || !fits)
     diag.report("bias-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path},
-                fmt::format("{} {}", info(t->dtype).safetensors, shape_text(t->shape)), fmt::format("a float vector [{}]", m.n));
-  m.parts.push_back(stored(*t, ir::Role::bias, t->dtype, t->elements(), 1));
+                fmt::format("{} {}", info(t->dtype).safetensors, shape_text(t->shape)), fmt::format("floats {}", shape_text(usual)));
+  const int64_t columns = experts > 0 && fits ? usual[1] : 1;
+  m.parts.push_back(stored(*t, ir::Role::bias, t->dtype, t->elements() / columns, columns));
 }
 
 void Reading::read_others(ir::Module& m) {
   const arch::Module& t = out.topology.modules[static_cast<size_t>(m.topology)];
-  const bool matrix = m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding;
-  for (const TensorInfo* tensor : tensors_of(m)) {
-    const std::string_view suffix = std::string_view(tensor->name).substr(m.path.size() + 1);
+  const bool matrix = is_matrix(m.kind);
+  for (const auto& [tensor, suffix] : owned_[static_cast<size_t>(m.topology)]) {
     const bool own = suffix == "weight" || suffix == "bias" || suffix == "inv_freq";
     const bool named = (!t.plain.empty() && suffix == t.plain) || (own && !matrix && m.kind != arch::Kind::attention) ||
                        (t.structural && !arch::is_quantization_word(suffix) && !(matrix && own));
@@ -133,9 +165,19 @@ void Reading::read_others(ir::Module& m) {
   }
 }
 
-void Reading::read_modules(const std::function<void(ir::Module&)>& read_weight) {
-  for (ir::Module& m : out.modules)
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && !tensors_of(m).empty()) read_weight(m);
+void Reading::read_modules(const std::function<void(ir::Module&)>& read_weight, const std::function<bool(ir::Module&)>& read_stack) {
+  for (ir::Module& m : out.modules) {
+    if (!is_matrix(m.kind) || tensors_of(m).empty()) continue;
+    if (m.kind != arch::Kind::expert) {
+      read_weight(m);
+    } else if (!read_stack || !read_stack(m)) {
+      if (!read_plain(m)) diag.report("weight-missing", {.tensor = m.path, .module = m.path}, "no floats", "floats [experts, inputs, outputs]");
+      const NameRule* rule = excluded_by(m);
+      m.why =
+          rule != nullptr ? fmt::format("{}: '{}'", rules_from_, rule->text()) : "plain numbers: stacked experts are no linears, and no list has to name them";
+      read_bias(m);
+    }
+  }
   for (ir::Module& m : out.modules) read_others(m);
   check_rules();
   finish();
@@ -147,17 +189,17 @@ void Reading::finish() {
   const ir::Module* first = nullptr;
   for (const ir::Module& m : out.modules) {
     const arch::Module& t = out.topology.modules[static_cast<size_t>(m.topology)];
-    const bool matrix = m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding;
+    const bool matrix = is_matrix(m.kind);
     if (m.parts.empty() && !t.optional && tensors_of(m).empty())
       diag.report("module-missing", {.module = m.path}, "no tensors", matrix ? fmt::format("a weight [{}, {}]", t.n, t.k) : "a weight");
-    if (!matrix || t.structural || m.n == 0 || (m.n == t.n && m.k == t.k)) continue;
+    if (!matrix || t.structural || m.n == 0 || size_of(m) == size_by(t, m.stack)) continue;
     if (mismatches++ == 0) first = &m;
   }
   if (first != nullptr) {
     const arch::Module& t = out.topology.modules[static_cast<size_t>(first->topology)];
     const std::string others = mismatches > 1 ? fmt::format(" (and {} more modules differ)", mismatches - 1) : "";
     diag.report("config-shape-mismatch", {.file = "config.json", .tensor = first->parts.empty() ? "" : first->parts.front().tensor, .module = first->path},
-                fmt::format("[{}, {}]{}", first->n, first->k, others), fmt::format("[{}, {}] by config.json", t.n, t.k));
+                shape_text(size_of(*first)) + others, shape_text(size_by(t, first->stack)) + " by config.json");
   }
   // Whatever no module claimed, with the module that owns its name if there is one.
   for (size_t i = 0; i < p.tensors.size(); ++i) {

@@ -21,8 +21,9 @@ class Reading {
   // family.
   bool begin();
 
-  // A tensor of the module by its suffix behind "<path>."; null when absent. Claiming marks it as explained.
-  const TensorInfo* find(const ir::Module& module, std::string_view suffix) const;
+  // A tensor of the module by the word behind "<path>."; null when absent. Of stacked experts "<path>" is the "weight", and words follow "<path>_". Claiming
+  // marks it as explained.
+  const TensorInfo* find(const ir::Module& module, std::string_view word) const;
   void claim(const TensorInfo& tensor);
   bool claimed(const TensorInfo& tensor) const;
   std::vector<const TensorInfo*> tensors_of(const ir::Module& module) const;
@@ -30,8 +31,9 @@ class Reading {
   // A Stored for a scalar, or for rows x cols elements behind each other; the value comes from the facts.
   ir::Stored stored(const TensorInfo& tensor, ir::Role role, Elem elem, int64_t rows, int64_t cols) const;
 
-  // Gives every linear and embedding that has tensors to `read_weight`, then reads the rest, checks the rules and finishes.
-  void read_modules(const std::function<void(ir::Module&)>& read_weight);
+  // Gives every linear and embedding that has tensors to `read_weight`, then reads the rest, checks the rules and finishes. Stacked experts are given to
+  // `read_stack`, where the dialect stores quantized ones; those for which it returns false, and those of all other dialects, are plain.
+  void read_modules(const std::function<void(ir::Module&)>& read_weight, const std::function<bool(ir::Module&)>& read_stack = {});
 
   // Claims `weight` (plain floats), checks its dtype and shape. False when there is none.
   bool read_plain(ir::Module& module);
@@ -46,6 +48,8 @@ class Reading {
   const NameRule* excluded_by(const ir::Module& module);
   // Why a weight of a quantized model is plain, where lists need not name embeddings and the head: the rule that covers it, or what report_unlisted() says.
   std::string why_plain(const ir::Module& module, const NameRule* rule);
+  // Why a weight has a scheme: `why`, and the rule that would have left it out, which is reported.
+  std::string why_quantized(const ir::Module& module, const NameRule* rule, std::string why);
   // A plain linear that no rule covers although the model is quantized: reports it and says why it has no scheme.
   std::string report_unlisted(const ir::Module& module);
 
@@ -66,8 +70,10 @@ class Reading {
 
   struct Owned {
     const TensorInfo* tensor;
-    size_t suffix;
-  };  // suffix: offset of the part behind "<path>."
+    std::string_view word;  // as find() takes it
+  };
+  // The stacked experts that a tensor belongs to, by its name; false when it is no parameter of any.
+  bool own_as_parameter(const TensorInfo& tensor);
   std::unordered_map<std::string_view, size_t> module_index_;
   std::vector<std::vector<Owned>> owned_;  // by module
   std::vector<bool> claimed_;              // by position in Package::tensors

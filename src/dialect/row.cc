@@ -5,6 +5,8 @@
 
 #include <cstring>
 
+#include "ir/stack.h"
+
 namespace qb {
 namespace {
 
@@ -18,6 +20,15 @@ bool is_float_scale(Elem e) {
 
 std::string describe(const TensorInfo& t) {
   return fmt::format("{} [{}]", info(t.dtype).safetensors, fmt::join(t.shape, ","));
+}
+
+// The shape as of a matrix: of stacked experts' tensors the first two axes are one, and so are the rest.
+std::vector<int64_t> flat(const ir::Module& m, const TensorInfo& t) {
+  if (m.kind != arch::Kind::expert || t.shape.size() < 2) return t.shape;
+  std::vector<int64_t> out{t.shape[0] * t.shape[1]};
+  if (t.shape.size() > 2) out.push_back(1);
+  for (size_t i = 2; i < t.shape.size(); ++i) out[1] *= t.shape[i];
+  return out;
 }
 
 const char* missing_code(ir::Role role) {
@@ -78,9 +89,11 @@ std::optional<ir::View> packed_size(const Reading& r, const ir::Module& m, const
 // Rows, columns and order of the codes; nothing when the tensor is no matrix of whole ones.
 std::optional<ir::View> code_view(const Reading& r, const ir::Module& m, const PartRow& part, const TensorInfo& t, Elem elem, int64_t& n, int64_t& k) {
   if (part.packing == Packing::words_along_columns) return packed_size(r, m, t, bits(elem), n, k);
-  if (t.shape.size() != 2) return std::nullopt;
-  n = t.shape[0];
-  k = t.shape[1];
+  const std::vector<int64_t> shape = flat(m, t);
+  const size_t rank = part.rank == Rank::mx_bytes ? 4 : m.kind == arch::Kind::expert ? 3 : 2;
+  if (t.shape.size() != rank || (rank == 4 && t.shape[3] != 16)) return std::nullopt;
+  n = shape[0];
+  k = shape[1];
   if (n < 1 || k < 1) return std::nullopt;
   switch (part.packing) {  // a parsed header bounds shapes by the file's size
     case Packing::row_pairs:
@@ -108,7 +121,7 @@ std::string deviation(const PartRow& row, const TensorInfo& t, const std::vector
 // that of the scales, where the row holds it.
 bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m, const TensorInfo& t) {
   const Place place{.file = r.context.package.file_name(t.file), .tensor = t.name, .module = m.path};
-  const ir::QuantType& type = m.scheme->weight;
+  const ir::QuantType type = ir::stored_type(m);
   const bool scale_bytes = row.container == Elem::e4m3, exponents = row.form == ir::ScaleForm::exponent;
   if (exponents ? t.dtype != Elem::u8 && t.dtype != Elem::e8m0 : scale_bytes ? t.dtype != Elem::e4m3 : !is_float_scale(t.dtype)) {
     r.diag.report("dtype-unexpected", place, describe(t), exponents ? "U8 or F8_E8M0 exponents" : scale_bytes ? "F8_E4M3" : "F32, BF16 or F16");
@@ -119,7 +132,7 @@ bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m
   const int64_t rows = grid ? blocks(m.n, type.block.rows) : 1, cols = grid ? blocks(m.k, type.block.cols) : 1;
   if (t.elements() == rows * cols) {
     std::vector<int64_t> lean;  // without unit axes: it must be the grid, not its transpose
-    for (int64_t d : t.shape)
+    for (int64_t d : flat(m, t))
       if (d != 1) lean.push_back(d);
     std::vector<int64_t> want;
     for (int64_t d : {rows, cols})
@@ -129,11 +142,10 @@ bool check_scale(Reading& r, const Row& whole, const PartRow& row, ir::Module& m
       return true;
     }
   }
-  const std::string expected =
-      fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, *m.scheme, m.n, m.k), ","), m.n, m.k, ir::to_string(type));
+  const std::string expected = fmt::format("[{}] for a weight [{}, {}] with {}", fmt::join(part_shape(row, m), ","), m.n, m.k, ir::to_string(m.scheme->weight));
   const int64_t columns = t.shape.empty() ? 1 : t.shape.back();
-  if (grid && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 && m.k % columns == 0 &&
-      (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128)) {
+  if (grid && m.stack.experts == 0 && type.block.rows == 1 && type.block.cols > 0 && t.shape.size() == 2 && t.shape[0] == m.n && columns > 0 &&
+      m.k % columns == 0 && (m.k / columns == 16 || m.k / columns == 32 || m.k / columns == 64 || m.k / columns == 128)) {
     ir::Scheme stored = *m.scheme;
     stored.weight.block.cols = static_cast<int32_t>(m.k / columns);
     if (whole.holds(stored)) {
@@ -185,6 +197,15 @@ std::optional<ir::Stored> read_integers(const Reading& r, const PartRow& row, co
     r.diag.report("packed-shape-mismatch", place, fmt::format("[{}, {}]", number_at(fact->bits, 0), number_at(fact->bits, 1)),
                   fmt::format("[{}, {}], as the codes have", m.n, m.k));
   return s;
+}
+
+// The blocks of stacked experts' scales end with each expert, and so do the bytes of packed codes whichever way they are turned.
+bool whole_blocks(const ir::Module& m) {
+  const int64_t rows = m.n / m.stack.experts;
+  if (rows > INT32_MAX || m.k > INT32_MAX) return false;
+  const ir::Block block = ir::stored_type(m).block;
+  const bool whole = (block.rows == 0 || rows % block.rows == 0) && (block.cols == 0 || m.k % block.cols == 0);
+  return whole && (m.scheme->weight.code != Elem::e2m1 || (rows % 2 == 0 && m.k % 2 == 0));
 }
 
 // Numbers of the model's own dtype beside the codes: what inputs are multiplied by, the factors of a low-rank part.
@@ -249,10 +270,24 @@ std::vector<int64_t> part_shape(const PartRow& row, const ir::Scheme& scheme, in
       return {n, 1};
     case Rank::grid:
       return {rows, cols};
+    case Rank::mx_bytes:
+      return {n, k / 32, 16};
     case Rank::grid4:
       return rows * cols == 1 ? std::vector<int64_t>{} : std::vector<int64_t>{rows, 1, cols, 1};
   }
   return {};
+}
+
+std::vector<int64_t> part_shape(const PartRow& row, const ir::Module& m) {
+  ir::Scheme scheme = *m.scheme;
+  scheme.weight = ir::stored_type(m);
+  std::vector<int64_t> shape = part_shape(row, scheme, m.n, m.k);
+  const int64_t experts = m.stack.experts;
+  if (experts == 0 || shape.empty()) return shape;
+  if (row.rank == Rank::vector) return {experts};
+  shape.front() /= experts;
+  shape.insert(shape.begin(), experts);
+  return shape;
 }
 
 bool read_row(Reading& r, const Row& row, ir::Module& m) {
@@ -266,7 +301,7 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
     if (!needed && part.role != ir::Role::input_scale) continue;  // one that is there stays unclaimed and is reported
     if (t == nullptr) {
       if (part.presence == Presence::optional || !needed) continue;
-      r.diag.report(missing_code(part.role), {.tensor = fmt::format("{}.{}", m.path, part.suffix), .module = m.path}, "absent",
+      r.diag.report(missing_code(part.role), {.tensor = ir::tensor_name(m, part.suffix), .module = m.path}, "absent",
                     fmt::format("{} of {}", ir::to_string(part.role), ir::to_string(scheme)));
       ok = false;
       if (is_code) return false;
@@ -278,21 +313,34 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
       const Elem elem = part.container == Elem::i8 ? Elem::i8 : scheme.weight.code;  // codes of fewer bits lie one to a byte there
       const std::optional<ir::View> view = t->dtype == part.container ? code_view(r, m, part, *t, elem, m.n, m.k) : std::nullopt;
       if (t->dtype != part.container || (!view && part.packing != Packing::words_along_columns)) {
-        r.diag.report("dtype-unexpected", place, describe(*t), fmt::format("{} [n, k] codes of {}", info(part.container).safetensors, ir::to_string(scheme)));
+        r.diag.report("dtype-unexpected", place, describe(*t),
+                      fmt::format("{} {} codes of {}", info(part.container).safetensors,
+                                  part.rank == Rank::mx_bytes    ? "[experts, n, k/32, 16]"
+                                  : m.kind == arch::Kind::expert ? "[experts, inputs, outputs]"
+                                                                 : "[n, k]",
+                                  ir::to_string(scheme)));
         return false;
       }
       if (!view) {
         r.diag.report("weight-shape", place, describe(*t), fmt::format("[n, words]: words of 32 bits that hold {} columns of {}", m.k, info(elem).name));
         return false;
       }
+      if (m.kind == arch::Kind::expert) {
+        m.stack.experts = t->shape[0];
+        if (!whole_blocks(m)) {
+          r.diag.report("weight-shape", place, describe(*t), fmt::format("whole blocks of {} in each expert", ir::to_string(scheme.weight)));
+          return false;
+        }
+      }
       const arch::Module& config = r.out.topology.modules[static_cast<size_t>(m.topology)];
       const TensorInfo* scale = r.find(m, "weight_scale");
       // A weight that disagrees with both its scales and the config is cut; one that agrees with its scales is the config's mistake (finish() says so).
-      if (scheme.weight.block.rows == 1 && scale != nullptr && !scale->shape.empty() && m.n != config.n && scale->shape[0] == config.n) {
+      if (m.stack.experts == 0 && scheme.weight.block.rows == 1 && scale != nullptr && !scale->shape.empty() && m.n != config.n &&
+          scale->shape[0] == config.n) {
         r.diag.report("weight-shape", place, describe(*t), fmt::format("{} rows, as its scales and config.json have", config.n));
         return false;
       }
-      if (scheme.weight.two_level() && scheme.weight.block.cols > 0 && m.k % scheme.weight.block.cols != 0) {
+      if (m.stack.experts == 0 && scheme.weight.two_level() && scheme.weight.block.cols > 0 && m.k % scheme.weight.block.cols != 0) {
         r.diag.report("weight-shape", place, describe(*t), fmt::format("columns in whole groups of {}", scheme.weight.block.cols));
         return false;
       }
@@ -308,10 +356,11 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
       ok &= read_floats(r, part, m, *t);
     } else if (check_scale(r, row, part, m, *t)) {
       const bool grid = part.role == ir::Role::scale;
-      ir::Stored s = r.stored(*t, part.role, part.form == ir::ScaleForm::exponent ? Elem::e8m0 : t->dtype, grid ? blocks(m.n, scheme.weight.block.rows) : 1,
-                              grid ? blocks(m.k, scheme.weight.block.cols) : 1);
+      const ir::Block block = ir::stored_type(m).block;
+      ir::Stored s = r.stored(*t, part.role, part.form == ir::ScaleForm::exponent ? Elem::e8m0 : t->dtype, grid ? blocks(m.n, block.rows) : 1,
+                              grid ? blocks(m.k, block.cols) : 1);
       s.form = part.form;
-      s.deviation = deviation(part, *t, part_shape(part, scheme, m.n, m.k));
+      s.deviation = deviation(part, *t, part_shape(part, m));
       m.parts.push_back(std::move(s));
     } else {
       ok = false;

@@ -23,6 +23,7 @@ enum class Rank : uint8_t {
   pair,      // [2]: n and k, as numbers
   factor_a,  // [r,k] of a low-rank part
   factor_b,  // [n,r]
+  mx_bytes,  // [n, k/32, 16]: four-bit codes, the bytes of a block in an axis of their own
 };
 
 // Integer codes that do not lie one to a byte: streams of bits in 32-bit words, in offset binary, along the columns or along the rows; nibbles as
@@ -51,8 +52,10 @@ struct Row {
 // The first row that holds the scheme; null when none does.
 const Row* row_for(std::span<const Row> rows, const ir::Scheme& scheme);
 
-// Shape in which a part is written for a matrix n x k.
+// Shape in which a part is written for a matrix n x k; for a module. The first axis of stacked experts' tensors is the expert: what is said here of rows is
+// said of those of all experts together ([n,k] becomes [experts, n / experts, k]), and a vector has one number for each expert.
 std::vector<int64_t> part_shape(const PartRow&, const ir::Scheme&, int64_t n, int64_t k);
+std::vector<int64_t> part_shape(const PartRow&, const ir::Module&);
 
 // Claims the row's tensors for a module whose scheme is set and fills its parts, n and k. Problems: weight-missing, scale-missing, input-scale-missing,
 // dtype-unexpected, weight-shape, scale-shape, group-size-mismatch, packed-shape-mismatch. False when the module cannot be used.

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "dialect/row.h"
+#include "ir/stack.h"
 #include "num/codec.h"
 #include "recipe/recipe.h"
 
@@ -81,10 +82,7 @@ ValueId convert(Program& p, ValueId v, Elem elem, ir::ScaleForm from, const Targ
 
 Target target_of(const PartRow& part, const ir::Module& m, Elem found) {
   const bool keep = part.any_float && (found == Elem::f32 || found == Elem::f16 || found == Elem::bf16);
-  return {.name = fmt::format("{}.{}", m.path, part.suffix),
-          .dtype = keep ? found : part.container,
-          .shape = part_shape(part, *m.scheme, m.n, m.k),
-          .form = part.form};
+  return {.name = ir::tensor_name(m, part.suffix), .dtype = keep ? found : part.container, .shape = part_shape(part, m), .form = part.form};
 }
 
 std::string numbers(std::initializer_list<int64_t> list) {
@@ -96,7 +94,7 @@ std::string numbers(std::initializer_list<int64_t> list) {
 void write_shape(const PartRow& part, const ir::Module& m, Export& out) {
   Program p;
   p.ops.emplace_back(prog::Literal{Elem::i64, numbers({m.n, m.k})});
-  p.outputs.push_back({.name = fmt::format("{}.{}", m.path, part.suffix), .dtype = Elem::i64, .shape = {2}, .value = 0});
+  p.outputs.push_back({.name = ir::tensor_name(m, part.suffix), .dtype = Elem::i64, .shape = {2}, .value = 0});
   out.programs.push_back(std::move(p));
 }
 
@@ -267,10 +265,10 @@ void write_row(const Row& row, const ir::Module& m, const WriteContext& context,
       const ir::Stored* s = m.part(part.role);
       if (part.role == ir::Role::shape)
         write_shape(part, m, out);
-      else if (s != nullptr && part.role == ir::Role::code && is_integer_code(m.scheme->weight.code))
+      else if (s != nullptr && part.role == ir::Role::code && (is_integer_code(m.scheme->weight.code) || part.packing != Packing::none))
         write_codes(part, m, *s, out);
       else if (s != nullptr && is_integer_part(part.role))
-        copy_bytes(*s, fmt::format("{}.{}", m.path, part.suffix), out);
+        copy_bytes(*s, ir::tensor_name(m, part.suffix), out);
       else if (s != nullptr)
         write_stored(*s, target_of(part, m, s->container), context, out);
     }

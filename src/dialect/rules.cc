@@ -48,6 +48,14 @@ std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
   return report_unlisted(m);
 }
 
+std::string Reading::why_quantized(const ir::Module& m, const NameRule* rule, std::string why) {
+  if (rule == nullptr) return why;
+  const std::vector<const TensorInfo*> tensors = tensors_of(m);
+  diag.report("excluded-but-quantized", {.file = rules_from_, .tensor = tensors.empty() ? m.path : tensors.front()->name, .module = m.path},
+              fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
+  return fmt::format("{}, although '{}' excludes it", why, rule->text());
+}
+
 std::string Reading::report_unlisted(const ir::Module& m) {
   for (const NameRule& rule : rules_)
     if (meant_by(rule, m) != Meant::no) return fmt::format("{}: '{}', which means it", rules_from_, rule.text());  // check_rules() reports the entry

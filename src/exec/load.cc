@@ -1,5 +1,6 @@
 #include "exec/load.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "prog/typing.h"
@@ -63,8 +64,32 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
       dense_(prog::is_dense(input.view, input.elem)),
       dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0) {
   packed_ = prog::is_packed(view_, input.elem);
-  if (packed_) plan_codes(end);
-  if (packed_ || dense_ || dense_rows_ || rows_ == 0 || cols_ == 0) return;
+  integers_ = is_integer_code(input.elem);
+  if (packed_) {
+    plan_codes(end);
+  } else if (view_.piece == 0 || rows_ == 0) {
+    plan_lines();
+  } else {
+    cut(input, end);
+  }
+}
+
+// One load for each piece. A block of as many rows may begin anywhere in a piece, so that its staging area is counted for the worst beginning.
+void Load::cut(const prog::Input& input, int64_t end) {
+  const int64_t piece = view_.piece;
+  plan_lines();  // as if they lay in one
+  if (lines_ > 0) slack_ = (rows_ / piece + 2) * 3 * (along_ == 0 ? cols_ : 1);
+  prog::Input part = input;
+  part.view.piece = 0;
+  part.view.dims[0] = piece;
+  for (int64_t p = begin_ / piece; p * piece < end; ++p) {
+    part.view.offset = view_.offset + p * view_.next_piece;
+    pieces_.emplace_back(part, std::max(begin_ - p * piece, int64_t{0}), std::min(end - p * piece, piece));
+  }
+}
+
+void Load::plan_lines() {
+  if (dense_ || dense_rows_ || rows_ == 0 || cols_ == 0) return;
   along_ = view_.stride[0] < view_.stride[1] ? 0 : 1;
   lines_ = along_ == 0 ? cols_ : rows_;
   // A line may start at any bit of its first byte.
@@ -74,6 +99,12 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
 
 Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& requests) const {
   if (rows_ == 0 || row_bytes_ == 0) return {};
+  for (const Load& piece : pieces_) {
+    QB_TRY(piece.request(rows, staging, requests));
+    rows += piece.bytes();
+    staging += piece.staging();
+  }
+  if (!pieces_.empty()) return {};
   if (packed_) return request_codes(staging, requests);
   if (dense_) return requests.add(file_, offset_ + static_cast<uint64_t>(view_.offset) / 8 + static_cast<uint64_t>(begin_) * row_bytes_, {rows, bytes()});
   if (dense_rows_) {
@@ -93,6 +124,12 @@ Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& reques
 
 void Load::gather(std::byte* rows, const std::byte* staging) const {
   if (lines_ == 0) return;
+  for (const Load& piece : pieces_) {
+    piece.gather(rows, staging);
+    rows += piece.bytes();
+    staging += piece.staging();
+  }
+  if (!pieces_.empty()) return;
   if (packed_) return gather_codes(rows, staging);
   if (width_ % 8 != 0) std::memset(rows, 0, bytes());
   const int64_t step = view_.stride[static_cast<size_t>(along_)];

@@ -2,7 +2,7 @@
 //
 // A dense view is one read into its place. Rows that are dense each are one read per row. Anything else is read line by line into a staging area (a line runs
 // along the axis with the smaller stride, so that a transposed matrix costs what it holds, not its whole extent for each row) and gathered from there. Packed
-// integer codes (load_codes.cc) become one byte each.
+// integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces are read piece by piece.
 #pragma once
 
 #include <cstddef>
@@ -35,13 +35,15 @@ class Load {
 
   // Bytes of the dense rows, and of the area that gathering needs besides (0 for most views).
   uint64_t bytes() const { return static_cast<uint64_t>(rows_) * row_bytes_; }
-  uint64_t staging() const { return lines_ == 0 ? 0 : static_cast<uint64_t>(lines_ * line_bytes_ + slack_); }
+  uint64_t staging() const { return static_cast<uint64_t>(lines_ * line_bytes_ + slack_); }
 
   Result<void> request(std::byte* rows, std::byte* staging, Requests&) const;
   // After the reads: puts the elements in place.
   void gather(std::byte* rows, const std::byte* staging) const;
 
  private:
+  void plan_lines();
+  void cut(const prog::Input& input, int64_t end);
   // Packed codes. A line is one unit of the slow axis (a row or column, the lanes of one, or a 32-bit word of a stream), as far as the fast axis reaches.
   void plan_codes(int64_t end);
   Result<void> request_codes(std::byte* staging, Requests&) const;
@@ -63,8 +65,9 @@ class Load {
   bool dense_, dense_rows_;
   int along_ = 1;                       // the axis that a line runs along
   int64_t lines_ = 0, line_bytes_ = 0;  // of the staging area
-  int64_t slack_ = 0;                   // bytes behind it that codes are read across
-  bool packed_ = false;
+  int64_t slack_ = 0;                   // bytes behind it: codes are read across its end, lines of pieces begin at bits of their own
+  std::vector<Load> pieces_;            // where rows lie in several; each has its part of the rows and of the staging area
+  bool packed_ = false, integers_ = false;
   int64_t first_unit_ = 0, first_bit_ = 0, line_bits_ = 0;  // of packed codes: the first line, where lines begin along the fast axis, how long they are
 };
 

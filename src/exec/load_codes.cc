@@ -1,5 +1,7 @@
-// Packed integer codes into bytes: any width from two to eight bits, lanes, and streams of words that lie apart (ir::View says what these are).
+// Packed codes: integers into bytes, four-bit floats into rows of nibbles: any width from two to eight bits, lanes, and streams of words that lie apart
+// (ir::View says what these are).
 #include <algorithm>
+#include <cstring>
 
 #include "exec/load.h"
 #include "exec/numbers.h"
@@ -73,17 +75,23 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
   const int64_t slow_step = slow == 0 ? cols_ : 1, fast_step = fast == 0 ? cols_ : 1;  // of the result
   const unsigned mask = (1U << width_) - 1, bias = 1U << (width_ - 1);
   // Of offset binary: minus the bias. Of two's complement: the sign extended.
-  const auto put = [&](std::byte* to, unsigned stored) { *to = static_cast<std::byte>(view_.offset_binary ? stored - bias : (stored ^ bias) - bias); };
+  if (!integers_) std::memset(rows, 0, bytes());  // nibbles are put into place one by one
+  const auto put = [&](int64_t at, unsigned stored) {
+    if (integers_)
+      rows[at] = static_cast<std::byte>(view_.offset_binary ? stored - bias : (stored ^ bias) - bias);
+    else
+      rows[at / 2] |= static_cast<std::byte>(stored << at % 2 * 4);
+  };
   const bool plain = view_.lanes[fast].count == 1;
   for (int64_t s = 0; s < slow_count; ++s) {
     const Spot at = spot(slow, slow_begin + s);
     const int64_t line_number = at.unit - first_unit_, start = (first_bit_ + at.unit * pitch(slow)) % 8 + at.bit;
     const std::byte* line = staging + line_number * line_bytes_;
-    std::byte* out = rows + s * slow_step;
+    int64_t out = s * slow_step;
     const bool split = view_.words[slow] != 0 && at.bit + width_ > 32;  // goes on in the next word
     const int64_t here = 32 - at.bit;
     if (width_ == 4 && view_.offset_binary && plain && view_.stride[fast] == 4 && fast_step == 1 && view_.words[slow] == 0 && start % 8 == 0) {
-      nibbles(line + start / 8, fast_count, out);
+      nibbles(line + start / 8, fast_count, rows + out);
       continue;
     }
     for (int64_t f = 0; f < fast_count; ++f, out += fast_step) {

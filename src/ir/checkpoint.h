@@ -56,12 +56,15 @@ struct View {
   std::array<int64_t, 2> dims{1, 1};    // rows, cols; scalars are 1 x 1
   std::array<int64_t, 2> stride{0, 0};  // bits
   int64_t offset = 0;                   // bits
-  // What follows is for integer codes alone.
-  std::array<Lanes, 2> lanes{};
+  std::array<Lanes, 2> lanes{};         // of codes of less than a byte
+  // The next two are for integer codes alone.
   // Codes packed along an axis that is not the innermost of the tensor: at[a] then counts bits in a stream of 32-bit words which lie so many bits apart, and a
   // code may go on in the next word. 0: they lie behind each other. At most one axis has it.
   std::array<int64_t, 2> words{0, 0};
   bool offset_binary = false;  // the stored number is code + 2^(bits-1)
+  // Rows in pieces of so many, each of which lies `next_piece` bits behind the one before: (i,j) is (i % piece, j) of piece i / piece. 0: one piece. Not
+  // together with lanes or words.
+  int64_t piece = 0, next_piece = 0;
   friend bool operator==(const View&, const View&) = default;
 };
 View row_major(int64_t rows, int64_t cols, int bits);
@@ -99,10 +102,19 @@ struct Make {
   std::vector<Stored> amax_over;  // weights that share one amax; empty: the recipe needs none
 };
 
+// Weights of several experts in one tensor, one behind the other (Kind::expert). The module's matrix [n, k] has them below each other, each as it is stored;
+// its scheme says what the weight of one of them means as a linear, [outputs, inputs] (ir/stack.h).
+struct Stack {
+  int64_t experts = 0;        // 0: an ordinary matrix
+  bool inputs_first = false;  // an expert's part is stored [inputs, outputs]
+  bool own_scale = false;     // where the scheme has one scale for a tensor: each expert has its own; otherwise all share one
+};
+
 struct Module {
   std::string path;
   arch::Kind kind = arch::Kind::other;
-  int64_t n = 0, k = 0;          // logical shape of the weight; 0 where it has none
+  int64_t n = 0, k = 0;  // logical shape of the weight; 0 where it has none
+  Stack stack = {};
   std::optional<Scheme> scheme;  // absent: plain numbers
   std::string why;               // which rule decided the scheme, or why there is none
   std::vector<Stored> parts;

@@ -116,7 +116,7 @@ class Verifier {
   }
 
   void explained(const Module& m) {
-    if ((m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding) && m.part(Role::code) != nullptr && !m.scheme && m.why.empty())
+    if (m.part(Role::code) != nullptr && !m.scheme && m.why.empty())
       diag_.report("module-unexplained", {.module = m.path}, "no scheme and no reason for having none", "one of the two");
   }
 

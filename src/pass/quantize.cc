@@ -89,14 +89,20 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
   Ignore ignore;
   if (!ignore.compile(options.ignore, options.regex, diag)) return false;
   std::map<std::string, std::vector<size_t>> shared;
-  int made = 0;
+  int made = 0, stacks = 0;
   for (size_t i = 0; i < c.modules.size(); ++i) {
     ir::Module& m = c.modules[i];
-    if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr) continue;
+    const bool stack = m.kind == arch::Kind::expert;
+    if ((m.kind != arch::Kind::linear && !stack) || m.part(ir::Role::code) == nullptr) continue;
     const arch::Module& t = c.topology.modules[static_cast<size_t>(m.topology)];
     if (m.scheme) {
       diag.report("already-quantized", {.module = m.path}, to_string(*m.scheme), "plain numbers: convert --to dense first, or take the original model");
       return false;
+    }
+    if (stack) {
+      m.why = "stacked experts are no linears";
+      if (stacks++ == 0) diag.report("experts-stay-plain", {.module = m.path}, m.why, fmt::format("linears, which {} can be made of", text));
+      continue;
     }
     if (const std::string* rule = ignore.hit(t); rule != nullptr) {
       m.why = fmt::format("--ignore '{}'", *rule);

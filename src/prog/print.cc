@@ -14,6 +14,7 @@ void print(std::string& s, const Input& in) {
                  in.view.dims[1]);
   if (in.view != ir::row_major(in.view.dims[0], in.view.dims[1], bits(in.elem))) {
     fmt::format_to(out, ", bits {} + {} i + {} j", in.view.offset, in.view.stride[0], in.view.stride[1]);
+    if (in.view.piece != 0) fmt::format_to(out, ", pieces of {} rows {} bits apart", in.view.piece, in.view.next_piece);
   }
   for (size_t axis = 0; axis < 2; ++axis) {
     const char name = axis == 0 ? 'i' : 'j';

@@ -17,7 +17,8 @@ Input input_of(const ir::Stored& stored, int64_t rows_per) {
 }
 
 bool is_packed(const ir::View& view, Elem elem) {
-  return is_integer_code(elem) && (elem != Elem::i8 || view.offset_binary || view.lanes != std::array<ir::Lanes, 2>{} || view.words[0] + view.words[1] != 0);
+  const bool lanes = view.lanes != std::array<ir::Lanes, 2>{};
+  return is_integer_code(elem) ? elem != Elem::i8 || view.offset_binary || lanes || view.words[0] + view.words[1] != 0 : lanes;
 }
 
 int64_t last_lane(const ir::View& view, size_t axis) {
@@ -30,6 +31,7 @@ bool is_dense(const ir::View& view, Elem elem) {
   const int64_t width = bits(elem);
   if (view.offset % 8 != 0 || is_packed(view, elem)) return false;
   if (view.dims[0] == 0 || view.dims[1] == 0) return true;
+  if (view.piece != 0 && view.dims[0] > view.piece) return false;
   if (view.dims[1] > 1 && view.stride[1] != width) return false;
   return view.dims[0] == 1 || view.stride[0] == view.dims[1] * width;
 }

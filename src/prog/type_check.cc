@@ -28,9 +28,13 @@ bool axis_end(const ir::View& v, size_t axis, int64_t width, int64_t& end) {
 }
 
 // The bit behind the last element; false on overflow. Strides and offset are known not to be negative.
-bool view_end(const ir::View& v, int64_t width, int64_t& end) {
-  int64_t down = 0, right = 0;
+bool view_end(ir::View v, int64_t width, int64_t& end) {
+  int64_t down = 0, right = 0, last_piece = 0;
   if (v.dims[0] == 0 || v.dims[1] == 0) return end = 0, true;
+  if (v.piece > 0 && v.dims[0] > v.piece) {
+    if (__builtin_mul_overflow((v.dims[0] - 1) / v.piece, v.next_piece, &last_piece) || __builtin_add_overflow(v.offset, last_piece, &v.offset)) return false;
+    v.dims[0] = v.piece;
+  }
   return axis_end(v, 0, width, down) && axis_end(v, 1, width, right) && !__builtin_add_overflow(down, right, &end) &&
          !__builtin_add_overflow(end, v.offset, &end) && !__builtin_add_overflow(end, width, &end);
 }
@@ -39,7 +43,8 @@ bool sound_lanes(const ir::View& v, Elem elem) {
   for (size_t axis = 0; axis < 2; ++axis) {
     const ir::Lanes& l = v.lanes[axis];
     if (l.count < 1 || l.count > static_cast<int32_t>(l.bit.size()) || v.words[axis] < 0 || v.words[axis] % 32 != 0) return false;
-    if ((l.count > 1 || last_lane(v, axis) != 0 || v.words[axis] != 0) && !is_integer_code(elem)) return false;
+    const bool lanes = l.count > 1 || last_lane(v, axis) != 0;
+    if ((v.words[axis] != 0 && !is_integer_code(elem)) || (lanes && !is_integer_code(elem) && elem != Elem::e2m1)) return false;
   }
   // Words are read as lines along the other axis.
   if (v.words[0] != 0 && (v.words[1] != 0 || v.stride[1] % 32 != 0)) return false;
@@ -58,6 +63,8 @@ Result<void> check_input(const Input& in) {
   const std::string name = escape(in.tensor);
   if (!countable(v.dims[0], v.dims[1], width)) return malformed(fmt::format("input '{}' has the impossible size {} x {}", name, v.dims[0], v.dims[1]));
   if (v.stride[0] < 0 || v.stride[1] < 0 || v.offset < 0) return malformed(fmt::format("input '{}' has a negative stride or offset", name));
+  if (v.piece < 0 || v.next_piece < 0 || (v.piece != 0 && is_packed(v, in.elem)))
+    return malformed(fmt::format("input '{}' has pieces that cannot be read", name));
   if (in.rows_per < 0) return malformed(fmt::format("input '{}' has a negative rows_per", name));
   if (!sound_lanes(v, in.elem)) return malformed(fmt::format("input '{}' has lanes or words that no integer codes have", name));
   if (v.dims[1] * bits(value_elem(in.elem)) % 8 != 0)

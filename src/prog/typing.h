@@ -22,7 +22,7 @@ inline int64_t value_rows(int64_t rows, int64_t rows_per) {
   return rows_per == 0 ? 1 : rows / rows_per + (rows % rows_per != 0 ? 1 : 0);
 }
 
-// Of integer codes: they do not lie one to a byte in two's complement, so that reading has to unpack them.
+// Integer codes that do not lie one to a byte in two's complement, and others with lanes: reading has to unpack them.
 bool is_packed(const ir::View&, Elem);
 
 // The highest bit at which an element of this axis starts within its unit.
