@@ -29,16 +29,33 @@ struct GeluTanhMul {
   }
 };
 
+struct ClampedMul {
+  static QB_INLINE void run(float* __restrict gate, const float* __restrict up, int64_t count) {
+    constexpr float limit = 7.0F, alpha = 1.702F;
+    for (int64_t i = 0; i < count; ++i) {
+      const float x = gate[i] > limit ? limit : gate[i];
+      const float y = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];  // NaN stays
+      gate[i] = (y + 1.0F) * (x / (1.0F + exp_f32(-alpha * x)));
+    }
+  }
+};
+
 void run_part(const GateArgs& a, Isa isa, int64_t begin, int64_t end) {
   while (begin < end) {
     const int64_t row = begin / a.n, i = begin % a.n, count = std::min(a.n - i, end - begin);
     const float *x = a.x + row * a.stride + i, *up = a.up + row * a.stride + i;
     float* const out = a.out + begin;
     if (out != x) std::memcpy(out, x, static_cast<size_t>(count) * sizeof(float));
-    if (a.gate == Gate::silu) {
-      recipe::run_at<SiluMul>(isa, out, up, count);
-    } else {
-      recipe::run_at<GeluTanhMul>(isa, out, up, count);
+    switch (a.gate) {
+      case Gate::silu:
+        recipe::run_at<SiluMul>(isa, out, up, count);
+        break;
+      case Gate::gelu_tanh:
+        recipe::run_at<GeluTanhMul>(isa, out, up, count);
+        break;
+      case Gate::clamped:
+        recipe::run_at<ClampedMul>(isa, out, up, count);
+        break;
     }
     begin += count;
   }

@@ -11,6 +11,7 @@ namespace qb::layer {
 enum class Gate : uint8_t {
   silu,       // x / (1 + exp(-x))
   gelu_tanh,  // GELU by its approximation with tanh
+  clamped,    // gpt-oss: x / (1 + exp(-1.702 x)) with x at most 7, and what it is multiplied with is 1 more than up, which lies between -7 and 7
 };
 
 // out[r,i] = f(gate[r,i]) * up[r,i], in float32. Rows of `gate` and `up` lie `stride` numbers apart, those of `out` n; out may be gate where stride is n.

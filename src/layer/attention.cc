@@ -21,6 +21,7 @@ constexpr float nothing = -__builtin_inff();
 struct Query {
   float* q;           // in and out
   int64_t low, high;  // visible positions, both included
+  float sink;         // a score without a value
 };
 
 // One pass of up to max_queries queries of one KV head over their context.
@@ -125,8 +126,8 @@ struct Sweep {
     float most[max_queries], total[max_queries];
     int64_t first = p->queries[0].low, last = p->queries[0].high;
     for (int64_t i = 0; i < p->count; ++i) {
-      most[i] = nothing;
-      total[i] = 0;
+      most[i] = p->queries[i].sink;
+      total[i] = most[i] == nothing ? 0.0F : 1.0F;
       for (int64_t d = 0; d < dim; ++d) p->sums[i * dim + d] = 0;
       first = std::min(first, p->queries[i].low);
       last = std::max(last, p->queries[i].high);
@@ -224,7 +225,8 @@ void for_tiles(const AttentionArgs& a, int64_t height, host::ThreadPool& pool, c
 // The visible positions of a token.
 Query query_at(const AttentionArgs& a, const AttentionRun& run, int64_t token, int64_t head) {
   const int64_t position = run.first_position + token;
-  return {a.q + ((run.first_row + token) * a.heads + head) * a.kv.head_dim, a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0, position};
+  return {a.q + ((run.first_row + token) * a.heads + head) * a.kv.head_dim, a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0, position,
+          a.sinks == nullptr ? nothing : a.sinks[head]};
 }
 
 float score_scale(const AttentionArgs& a) {
@@ -267,8 +269,10 @@ void attention_reference(const AttentionArgs& a, host::ThreadPool& pool) {
         const auto cap = static_cast<double>(a.softcap);
         return cap > 0 ? cap * std::tanh(dot / cap) : dot;
       };
-      double most = score(query.low), total = 0;
+      const auto sink = static_cast<double>(query.sink);
+      double most = std::max(sink, score(query.low));
       for (int64_t j = query.low + 1; j <= query.high; ++j) most = std::max(most, score(j));
+      double total = std::exp(sink - most);
       double sums[max_head_dim] = {};
       for (int64_t j = query.low; j <= query.high; ++j) {
         const double weight = std::exp(score(j) - most);

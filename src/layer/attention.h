@@ -56,11 +56,12 @@ struct AttentionRun {
 
 struct AttentionArgs {
   KvLayer kv;
-  int64_t heads = 0;   // a multiple of kv_heads
-  int64_t window = 0;  // tokens that are visible, the own one among them; 0: all
-  float scale = 0;     // of scores; 0: one over the root of head_dim
-  float softcap = 0;   // scores are bent to stay below it: cap * tanh(score / cap); 0: they are not
-  float* q = nullptr;  // [rows, heads, head_dim]: queries after rope, overwritten with the result
+  int64_t heads = 0;             // a multiple of kv_heads
+  int64_t window = 0;            // tokens that are visible, the own one among them; 0: all
+  float scale = 0;               // of scores; 0: one over the root of head_dim
+  float softcap = 0;             // scores are bent to stay below it: cap * tanh(score / cap); 0: they are not
+  const float* sinks = nullptr;  // [heads]: a score of each head that takes part in the softmax and has no value; null: none
+  float* q = nullptr;            // [rows, heads, head_dim]: queries after rope, overwritten with the result
   std::span<const AttentionRun> runs;
 };
 

@@ -22,7 +22,13 @@ struct Shape {
   Elem elem;
   bool through_e4m3 = false;
   float scale = 0, softcap = 0;
+  bool sinks = false;
 };
+
+// One for each head: far below the scores, among them, far above.
+float sink_of(int64_t head) {
+  return static_cast<float>(head % 3) * 6.0F - 5.0F;
+}
 
 // What one number is after it went through the cache.
 float stored(const Shape& s, float x, float scale) {
@@ -82,6 +88,11 @@ class Cache {
       scores.push_back(cap > 0 ? cap * std::tanh(dot / cap) : dot);
       most = std::max(most, scores.back());
     }
+    if (shape_.sinks) {
+      const auto sink = static_cast<double>(sink_of(head));
+      most = std::max(most, sink);
+      total = std::exp(sink - most);
+    }
     std::vector<double> out(static_cast<size_t>(dim), 0.0);
     for (int64_t j = low; j <= position; ++j) {
       const double weight = std::exp(scores[static_cast<size_t>(j - low)] - most);
@@ -123,20 +134,27 @@ void expect_right(const Shape& shape) {
   }
   const std::vector<float> q = cache.numbers(rows * shape.heads * shape.head_dim, 1.5F);
   host::ThreadPool three(3), one(1);
+  std::vector<float> sinks;
+  for (int64_t h = 0; shape.sinks && h < shape.heads; ++h) sinks.push_back(sink_of(h));
+  const auto args = [&](std::vector<float>& out) {
+    return AttentionArgs{.kv = cache.layer,
+                         .heads = shape.heads,
+                         .window = shape.window,
+                         .scale = shape.scale,
+                         .softcap = shape.softcap,
+                         .sinks = shape.sinks ? sinks.data() : nullptr,
+                         .q = out.data(),
+                         .runs = runs};
+  };
   const auto run = [&](Isa isa, host::ThreadPool& pool) {
     std::vector<float> out = q;
-    attention({.kv = cache.layer, .heads = shape.heads, .window = shape.window, .scale = shape.scale, .softcap = shape.softcap, .q = out.data(), .runs = runs},
-              isa, pool);
+    attention(args(out), isa, pool);
     return out;
   };
   const std::vector<float> got = run(levels().back(), three);
   for (const Isa isa : levels()) EXPECT_EQ(std::memcmp(run(isa, one).data(), got.data(), got.size() * sizeof(float)), 0) << "level " << static_cast<int>(isa);
   std::vector<float> reference = q;
-  if (shape.elem == Elem::f32) {
-    attention_reference(
-        {.kv = cache.layer, .heads = shape.heads, .window = shape.window, .scale = shape.scale, .softcap = shape.softcap, .q = reference.data(), .runs = runs},
-        three);
-  }
+  if (shape.elem == Elem::f32) attention_reference(args(reference), three);
   for (size_t s = 0; s < lengths.size(); ++s)
     for (int64_t t = 0; t < counts[s]; ++t)
       for (int64_t h = 0; h < shape.heads; ++h) {
@@ -164,6 +182,12 @@ TEST(Attention, ScalesAndCapsOfScores) {
     expect_right({4, 2, 16, 0, elem, false, 0.0625F, 0});
     expect_right({4, 2, 16, 33, elem, false, 0, 5.0F});
     expect_right({4, 2, 16, 0, elem, false, 2.0F, 50.0F});
+  }
+}
+TEST(Attention, SinksTakeTheirShare) {
+  for (const int64_t window : {0, 1, 33}) {
+    expect_right({6, 2, 16, window, Elem::f32, false, 0, 0, true});
+    expect_right({6, 2, 64, window, Elem::bf16, false, 0, 0, true});
   }
 }
 TEST(Attention, QuantizedCaches) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "ir/stack.h"
+
 namespace qb::model {
 
 using ir::Role;
@@ -22,26 +24,38 @@ Result<const ir::Module*> Loader::need(const std::string& path) const {
   return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", path)};
 }
 
-Result<layer::Linear> Loader::load(const std::string& path, int64_t n, int64_t k, kernel::Inputs inputs) {
-  QB_ASSIGN(const ir::Module* const m, need(path));
-  if ((n != 0 && m->n != n) || (k != 0 && m->k != k)) {
-    return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", path, m->n, m->k, n, k)};
+Result<layer::Linear> Loader::load(const ir::Module& m, int64_t n, int64_t k, kernel::Inputs inputs) {
+  if ((n != 0 && m.n != n) || (k != 0 && m.k != k)) {
+    return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", m.path, m.n, m.k, n, k)};
   }
   layer::LinearOptions options = options_;
   options.inputs = inputs;
   // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
-  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m->scheme || !m->scheme->input)) options.inputs = kernel::Inputs::f32;
-  QB_ASSIGN(layer::Linear out, layer::Linear::load(*m, *loading_.package.source, loading_.arena, options, loading_.context));
+  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || !m.scheme->input)) options.inputs = kernel::Inputs::f32;
+  QB_ASSIGN(layer::Linear out, layer::Linear::load(m, *loading_.package.source, loading_.arena, options, loading_.context));
   resident_ += out.bytes();
   return out;
 }
 
 Result<layer::Linear> Loader::linear(const std::string& path, int64_t n, int64_t k) {
-  return load(path, n, k, options_.inputs);
+  QB_ASSIGN(const ir::Module* const m, need(path));
+  return load(*m, n, k, options_.inputs);
+}
+
+Result<layer::Linear> Loader::linear_of(const std::string& stack, const Part& part, int64_t n, int64_t k) {
+  QB_ASSIGN(const ir::Module* const m, need(stack));
+  const int64_t experts = m->stack.experts, outputs = experts == 0 ? 0 : m->stack.inputs_first ? m->k : m->n / experts;
+  const int32_t share = m->scheme ? m->scheme->weight.block.rows : 1;  // outputs with one scale
+  if (part.expert >= experts || outputs % part.step != 0 || (share > 1 && share % part.step != 0)) {
+    return Error{Errc::invalid_argument, fmt::format("{}: {} experts of {} outputs{} have no part {} of {} of expert {}", stack, experts, outputs,
+                                                     share > 1 ? fmt::format(" that share scales by {}", share) : "", part.first, part.step, part.expert)};
+  }
+  return load(ir::expert_of(*m, part.expert, part.first, part.step), n, k, options_.inputs);
 }
 
 Result<layer::Linear> Loader::exact_linear(const std::string& path, int64_t n, int64_t k) {
-  return load(path, n, k, kernel::Inputs::f32);
+  QB_ASSIGN(const ir::Module* const m, need(path));
+  return load(*m, n, k, kernel::Inputs::f32);
 }
 
 Result<const float*> Loader::floats(const ir::Stored& stored, int64_t n, float plus) {

@@ -13,6 +13,11 @@ class Loader {
  public:
   explicit Loader(const Loading& loading);
 
+  // One expert of stacked ones: of its outputs every step-th from `first` on, n of them.
+  struct Part {
+    int64_t expert = 0, first = 0, step = 1;
+  };
+  Result<layer::Linear> linear_of(const std::string& stack, const Part& part, int64_t n, int64_t k);
   // The module with that path; null when it has no tensors.
   const ir::Module* find(const std::string& path) const;
   Result<const ir::Module*> need(const std::string& path) const;
@@ -32,7 +37,7 @@ class Loader {
   size_t resident() const { return resident_; }  // of everything loaded so far
 
  private:
-  Result<layer::Linear> load(const std::string& path, int64_t n, int64_t k, kernel::Inputs inputs);
+  Result<layer::Linear> load(const ir::Module& module, int64_t n, int64_t k, kernel::Inputs inputs);
   Result<const float*> floats(const ir::Stored& stored, int64_t n, float plus);
   const Loading& loading_;
   layer::LinearOptions options_;

@@ -29,6 +29,9 @@ class SelfAttention final : public Sublayer {
     if (l.find(path_ + ".k_norm") != nullptr) {
       QB_ASSIGN(k_norm_, l.norm(path_ + ".k_norm", s_.head_dim, s_.norm_plus));
     }
+    if (s_.sinks) {
+      QB_ASSIGN(sinks_, l.plain(path_, "sinks", s_.heads));
+    }
     QB_ASSIGN(k_scales_, l.kv_scales(path_, ir::Role::k_scale, ir::Role::k_bias));
     QB_ASSIGN(v_scales_, l.kv_scales(path_, ir::Role::v_scale, ir::Role::v_bias));
     return {};
@@ -77,7 +80,7 @@ class SelfAttention final : public Sublayer {
       layer::rotate(k + row * kv_width, s_.kv_heads, s_.head_dim, turns.half, cos, sin);
       layer::store_kv(kv, table, position, k + row * kv_width, v + row * kv_width);
     });
-    step.attend({.kv = kv, .heads = s_.heads, .window = s_.window, .scale = s_.scale, .softcap = s_.softcap, .q = q, .runs = step.pass.runs});
+    step.attend({.kv = kv, .heads = s_.heads, .window = s_.window, .scale = s_.scale, .softcap = s_.softcap, .sinks = sinks_, .q = q, .runs = step.pass.runs});
     o_.run(q, rows, x, t.workspace, t.pool);
   }
 
@@ -85,7 +88,7 @@ class SelfAttention final : public Sublayer {
   std::string path_;
   AttentionSpec s_;
   Linear q_, k_, v_, o_;  // fused: all three in q_
-  const float *q_norm_ = nullptr, *k_norm_ = nullptr;
+  const float *q_norm_ = nullptr, *k_norm_ = nullptr, *sinks_ = nullptr;
   layer::KvScales k_scales_, v_scales_;
 };
 

@@ -15,6 +15,7 @@ struct AttentionSpec {
   size_t rope = 0;      // which of the model's
   float scale = 0;      // of scores; 0: one over the root of head_dim
   float softcap = 0;    // 0: none
+  bool sinks = false;   // a learned one for each head
   float eps = 1e-6F;    // of the norms over heads
   float norm_plus = 0;  // as in Loader::norm
 };
