@@ -88,10 +88,15 @@ bool Diagnostics::has(std::string_view code) const {
   return std::any_of(all_.begin(), all_.end(), [&](const Problem& p) { return p.code == code; });
 }
 
+// Notes do not count: they say how something was taken, not that it is wrong.
 bool Diagnostics::worst(ProblemClass& out) const {
-  if (all_.empty()) return false;
-  out = std::min_element(all_.begin(), all_.end(), [](const Problem& a, const Problem& b) { return a.cls < b.cls; })->cls;
-  return true;
+  bool any = false;
+  for (const Problem& p : all_) {
+    if (p.severity == Severity::note) continue;
+    out = any ? std::min(out, p.cls) : p.cls;
+    any = true;
+  }
+  return any;
 }
 
 namespace {

@@ -28,6 +28,9 @@ TEST(Diagnostics, ReportsByTheTable) {
   ProblemClass worst{};
   EXPECT_TRUE(diag.ok());
   EXPECT_FALSE(diag.worst(worst));
+  diag.report("modules-by-structure", {.file = "f"}, "two modules", "none").severity = Severity::note;
+  EXPECT_TRUE(diag.ok() && !diag.worst(worst));
+  diag = {};
   diag.report("dtype-unknown", {.file = "f", .tensor = "t"}, "F8_E3M4", "a dtype");
   EXPECT_FALSE(diag.ok());
   ASSERT_TRUE(diag.worst(worst));
