@@ -215,8 +215,6 @@ bool is_vector(ir::Role role) {
 
 bool read_floats(const Reading& r, const PartRow& row, ir::Module& m, const TensorInfo& t) {
   const std::vector<int64_t> usual = part_shape(row, *m.scheme, m.n, m.k);
-  int64_t count = 1;
-  for (const int64_t d : usual) count *= d;
   const bool rank_one = row.role == ir::Role::prescale && t.elements() == m.k;
   if (!is_float_scale(t.dtype) || (t.shape != usual && !rank_one)) {
     r.diag.report(is_float_scale(t.dtype) ? "scale-shape" : "dtype-unexpected",
