@@ -260,6 +260,30 @@ TEST(Roundtrip, EveryFixture) {
     EXPECT_TRUE(seen.contains({s.from, s.through, s.scheme})) << "no fixture of " << s.scheme << " from " << s.from << " to " << s.through;
 }
 
+// No two dialects can say a stack of quantized experts alike; each writes its own as it was.
+TEST(Conversion, StackedExpertsAreWrittenBackAsTheyWere) {
+  int done = 0;
+  for (const char* folder : {"hf_mxfp4", "modelopt"})
+    for (const Fixture& f : fixtures(folder)) {
+      Result<Session> session = open_session(f.path);
+      ASSERT_TRUE(session.ok()) << session.error().what;
+      if (!session->readable || kind_of(*session).text().find("in stacks") == std::string::npos) continue;
+      SCOPED_TRACE(f.name);
+      Scratch scratch;
+      const Outcome outcome = convert(f.path, scratch / "out", to_dialect(std::string(session->dialect->name)));
+      ASSERT_TRUE(outcome.written) << outcome.text();
+      const Weights weights = f.weights();
+      same_bytes(weights, read_weights(scratch / "out"));
+      const Fixture got = fixture_at(scratch / "out");
+      if (session->dialect->name == "modelopt")
+        same_meaning(f, weights, got, "modelopt");
+      else
+        EXPECT_EQ(got.config["quantization_config"], f.config["quantization_config"]);
+      ++done;
+    }
+  EXPECT_GE(done, 2);
+}
+
 // AutoAWQ's codes lie along the other axis. Without zero points compressed-tensors can say them too, and then they are repacked: in square weights both orders
 // have the same shape, so that copied bytes would go unnoticed.
 TEST(Conversion, AwqCodesAreRepacked) {
