@@ -23,7 +23,7 @@ Spread spread_of(std::vector<double> values);
 double seconds(const std::function<void()>& f);
 
 struct Peaks {
-  Spread read_gbs;   // GB/s from memory
+  Spread read_gbs;         // GB/s from memory
   Spread f32, bf16, int8;  // G multiply-adds a second
 };
 
