@@ -114,7 +114,11 @@ TEST(Dequantize, EveryFixture) {
                            "fp8 tiles",
                            "fp8 tensor",
                            "awq",
-                           "mxfp4 stacks"})
+                           "mxfp4 stacks",
+                           "gptq 3",
+                           "gptq 4",
+                           "gptq 4 ordered",
+                           "gptq_p 6"})
     EXPECT_TRUE(kinds.contains(kind)) << "no fixture of " << kind;
   EXPECT_GE(refused, 3);
 }

@@ -176,7 +176,7 @@ bool shares_scales(const Session& s) {
 
 std::vector<suite::Fixture> in_scope() {
   std::vector<suite::Fixture> all;
-  for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "awq", "base"})
+  for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "awq", "gptq", "base"})
     for (suite::Fixture& f : suite::fixtures(folder))
       if (std::filesystem::exists(f.path / "expected.logits") && suite::scope_of(f).in) all.push_back(std::move(f));
   return all;

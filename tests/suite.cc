@@ -276,6 +276,14 @@ Scope scope_of(const Fixture& f) {
   if (method == "fp8") return {true, empty(q, "weight_block_size") ? "fp8 tensor" : "fp8 tiles"};
   if (method == "mxfp4") return {true, "mxfp4 stacks"};
   if (method == "awq" && int_at(q, "bits", 4) == 4 && one_of(string_at(q, "version", "gemm"), {"gemm", "gemv"})) return {true, "awq"};
+  const Json beside = q.is_null() ? read_document(f.path / "quantize_config.json") : Json();
+  if (method == "gptq" || beside.is_object()) {
+    const Json& args = q.is_null() ? beside : q;
+    const std::string format(string_at(args, "checkpoint_format", "gptq"));
+    const int64_t bits = int_at(args, "bits", 0);
+    if (!one_of(format, {"gptq", "gptq_v2", "gptq_p"}) || bits < 2 || bits > 8) return {false, "format " + format};
+    return {true, fmt::format("{} {}{}", format, bits, bool_at(args, "desc_act", false) ? " ordered" : "")};
+  }
   if (q.is_null()) return {true, "dense"};
   return {false, "quant_method " + method};
 }

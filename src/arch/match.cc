@@ -94,6 +94,16 @@ Result<NameRule> NameRule::compressed_tensors(std::string pattern, RegexCompiler
   return r;
 }
 
+Result<NameRule> NameRule::signed_regex(std::string entry, RegexCompiler compile) {
+  NameRule r;
+  r.text_ = std::move(entry);
+  if (compile == nullptr) return Error{Errc::invalid_argument, fmt::format("pattern '{}' needs a regex engine and none was given", r.text_)};
+  std::string_view pattern = r.text_;
+  if (pattern.starts_with("-:") || pattern.starts_with("+:")) pattern.remove_prefix(2);
+  QB_ASSIGN(r.regex_, compile(pattern));
+  return r;
+}
+
 NameRule NameRule::component(std::string name) {
   NameRule r;
   r.component_ = true;

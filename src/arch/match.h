@@ -22,6 +22,8 @@ class NameRule {
   // A regex that does not compile gives an error that names the pattern.
   static Result<NameRule> shell(std::string pattern);                                      // ModelOpt: exact or fnmatch, "X.*" also hits X
   static Result<NameRule> compressed_tensors(std::string pattern, RegexCompiler compile);  // exact, class name, "re:" from the start of the name
+  // GPTQModel: a regex from the start of the name, behind "-:", "+:" or nothing.
+  static Result<NameRule> signed_regex(std::string entry, RegexCompiler compile);
   // transformers' modules_to_not_convert: a module, a subtree, or the last components of names; at dots only. With * a pattern of a module or of a subtree.
   static NameRule component(std::string name);
   static NameRule substring(std::string part);  // AutoAWQ's modules_to_not_convert: any part of a name

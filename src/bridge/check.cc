@@ -10,8 +10,10 @@
 #include <thread>
 
 #include "base/json.h"
+#include "exec/execute.h"
 #include "ir/stack.h"
 #include "ir/verify.h"
+#include "pass/settle.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -72,6 +74,8 @@ class DeepCheck {
   DeepCheck(Session& s, Context& context) : s_(s), context_(context) {}
 
   Result<uint64_t> run() {
+    StreamSurveyor surveyor(*s_.package.source, context_);
+    QB_TRY(pass::settle(s_.checkpoint, surveyor, s_.diag));
     std::vector<Task> tasks;
     for (const ir::Module& m : s_.checkpoint.modules)
       for (const ir::Stored& part : m.parts) {
@@ -116,27 +120,10 @@ class DeepCheck {
       if (part.role == ir::Role::scale && !part.value && r->zero > 0)
         if (!dead(*t.module, part, found)) return;
     }
-    if (part.role == ir::Role::order && !order(*t.module, part, found)) return;
     done_ += part.bytes;
     const std::lock_guard lock(mutex_);
     for (const Problem& p : found.all()) s_.diag.add(p);
     if (context_.progress) context_.progress({done_, total_});
-  }
-
-  // Every column is in a group that has a scale, or none is said (-1).
-  bool order(const ir::Module& m, const ir::Stored& part, Diagnostics& found) {
-    std::vector<int32_t> groups(static_cast<size_t>(m.k));
-    const ReadRequest request{part.file, part.offset, std::as_writable_bytes(std::span(groups))};
-    if (Result<void> read = s_.package.source->read(std::span(&request, 1)); !read) {
-      fail(read.error());
-      return false;
-    }
-    const int64_t group = m.scheme->weight.block.cols, count = (m.k + group - 1) / group;
-    const auto bad = std::find_if(groups.begin(), groups.end(), [count](int32_t g) { return g < -1 || g >= count; });
-    if (bad != groups.end())
-      found.report("group-order-invalid", {.file = s_.package.file_name(part.file), .tensor = part.tensor, .module = m.path},
-                   fmt::format("group {} for column {}", *bad, bad - groups.begin()), fmt::format("0 to {}", count - 1));
-    return true;
   }
 
   // Zero scales matter where their codes are not zero.

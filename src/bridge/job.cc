@@ -9,7 +9,9 @@
 #include <tuple>
 
 #include "base/json.h"
+#include "exec/execute.h"
 #include "io/directory.h"
+#include "pass/settle.h"
 #include "quantbridge/version.h"
 
 #define XXH_INLINE_ALL
@@ -28,8 +30,7 @@ std::tuple<int, FileId, uint64_t> key_of(const prog::Program& p) {
 // Problems that stop a conversion. Exact repairs happen on reading: names, ranks and dtypes are normalised there, so the IR is already right.
 bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& diag) {
   std::map<std::string, std::set<std::string>> repaired;
-  for (const Problem& p : s.diag.all()) {
-    diag.add(p);
+  for (const Problem& p : diag.all()) {
     if (p.severity != Severity::error || p.repair != Repair::exact) continue;
     repaired[p.code].insert(p.module.empty() ? p.tensor : p.module);
   }
@@ -70,16 +71,22 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
 }  // namespace
 
 bool plan_job(const Session& s, const JobOptions& options, Context& context, Job& job, Diagnostics& diag) {
-  if (!usable(s, options, job, diag)) return false;
+  for (const Problem& p : s.diag.all()) diag.add(p);
   const Dialect* target = find_dialect(options.to);
   ir::Checkpoint checkpoint = s.checkpoint;
+  StreamSurveyor surveyor(*s.package.source, context);
+  if (s.readable)
+    if (const Result<void> settled = pass::settle(checkpoint, surveyor, diag); !settled) {
+      diag.report("shard-unreadable", {}, settled.error().what, "tensors that can be read");
+      return false;
+    }
+  if (!usable(s, options, job, diag)) return false;
   Diagnostics own;
   const auto fail = [&] {
     for (const Problem& p : own.all()) diag.add(p);
     return false;
   };
   if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
-  StreamSurveyor surveyor(*s.package.source, context);
   const WriteContext write{.package = s.package,
                            .facts = s.facts,
                            .surveyor = surveyor,

@@ -70,10 +70,6 @@ Result<Facts> fetch_facts(const Package& package) {
   return facts;
 }
 
-Result<prog::SurveyResult> StreamSurveyor::ask(const prog::Survey& question) {
-  return survey(question, source_, context_);
-}
-
 Result<Session> open_session(const std::filesystem::path& path) {
   Session s;
   s.path = path;

@@ -28,17 +28,6 @@ Result<Session> open_session(const std::filesystem::path& path);
 // Values of all single-element float tensors, in one batch.
 Result<Facts> fetch_facts(const Package&);
 
-// Answers surveys by streaming.
-class StreamSurveyor : public Surveyor {
- public:
-  StreamSurveyor(Source& source, Context& context) : source_(source), context_(context) {}
-  Result<prog::SurveyResult> ask(const prog::Survey& question) override;
-
- private:
-  Source& source_;
-  Context& context_;
-};
-
 // Problems that a conversion may carry over: the values are kept apart as they are, so nothing that the checkpoint means is lost.
 bool carried_over(const Problem&);
 

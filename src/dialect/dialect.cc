@@ -26,7 +26,7 @@ const Dialect* detect(const Package& package, Diagnostics& diag) {
   const Json* quant = find(*config, "quantization_config");
   std::string found = "a quantization_config without a known quant_method";
   if (quant != nullptr && !string_at(*quant, "quant_method").empty()) found = fmt::format("quant_method {}", escape(string_at(*quant, "quant_method")));
-  diag.report("algorithm-unsupported", {.file = "config.json"}, found, "modelopt, compressed-tensors, or an unquantized model");
+  diag.report("algorithm-unsupported", {.file = "config.json"}, found, "modelopt, compressed-tensors, fp8, awq, gptq, or an unquantized model");
   return nullptr;
 }
 

@@ -17,6 +17,7 @@
 #include "io/package.h"
 #include "ir/checkpoint.h"
 #include "prog/program.h"
+#include "prog/surveyor.h"
 
 namespace qb {
 
@@ -34,13 +35,6 @@ struct Facts {
 };
 // Which tensors facts are fetched for.
 bool is_fact(const TensorInfo&);
-
-// Answers of the runner to named questions about bulk data, asked by passes and by Dialect::write.
-class Surveyor {
- public:
-  virtual ~Surveyor() = default;
-  virtual Result<prog::SurveyResult> ask(const prog::Survey&) = 0;
-};
 
 struct Match {
   enum Level : uint8_t { no, maybe, certain } level = no;

@@ -120,6 +120,69 @@ TEST(Codes, InLanes) {
   reads({"pairs of rows", Elem::int4, n, k, n / 2 * k, pairs, [=](int64_t i, int64_t j, int b) { return i / 2 * k * 8 + j * 8 + i % 2 * 4 + b; }});
 }
 
+// 32 codes at a time: their lowest bits together, then the next ones.
+TEST(Codes, InPlanes) {
+  const int64_t n = 64, k = 96;
+  for (const Elem e : {Elem::int3, Elem::int5, Elem::int6, Elem::int7}) {
+    const int w = bits(e);
+    const auto bit_of = [w](int64_t i, int b) {
+      int64_t low = 0;
+      for (const int plane : {4, 2, 1}) {
+        if ((w & plane) == 0) continue;
+        if (b < low + plane) return i / 32 * 32 * w + low * 32 + i % 32 * plane + (b - low);
+        low += plane;
+      }
+      return int64_t{-1};
+    };
+    ir::View down{.dims = {n, k}, .stride = {32, w}};
+    down.words[1] = n * 32;
+    down.planes = down.offset_binary = true;
+    reads({fmt::format("planes down, {} bits", w), e, n, k, n * k * w / 8, down,
+           [=](int64_t i, int64_t j, int b) { return bit_of(j, b) / 32 * n * 32 + i * 32 + bit_of(j, b) % 32; }});
+    ir::View along{.dims = {n, 3}, .stride = {w, n * w}};
+    along.planes = along.offset_binary = true;
+    reads({fmt::format("planes along, {} bits", w), e, n, 3, n * 3 * w / 8, along, [=](int64_t i, int64_t j, int b) { return j * n * w + bit_of(i, b); }});
+    ir::View rows{.dims = {5, k}, .stride = {k * w, w}};
+    rows.planes = rows.offset_binary = true;
+    reads({fmt::format("planes of rows, {} bits", w), e, 5, k, 5 * k * w / 8, rows, [=](int64_t i, int64_t j, int b) { return i * k * w + bit_of(j, b); }});
+  }
+}
+
+// Numbers that are stored as one less. A 0 in a word borrows from its neighbours, unless each field is taken by itself.
+TEST(Codes, LessOne) {
+  const auto read = [](const ir::View& view, Elem elem, const std::vector<uint32_t>& words, int64_t height) {
+    Memory source;
+    source.add("before", Elem::u8, 1, 3, Bytes(3));
+    prog::Program p;
+    p.rows = view.dims[0];
+    p.inputs = {source.add("zeros", elem, view.dims[0], view.dims[1], bytes_of(words))};
+    p.inputs[0].view = view;
+    p.ops.emplace_back(prog::Copy{0});
+    p.outputs = {{"out", Elem::i8, {view.dims[0], view.dims[1]}, 1}};
+    Context context;
+    std::vector<int> numbers;
+    for (int8_t c : as<int8_t>(run_rows(p, height, 1, source, context)[0])) numbers.push_back(c + (1 << (bits(elem) - 1)));
+    return numbers;
+  };
+  for (const int64_t height : {1, 3, 16}) {
+    // 0 0 8 7 1 0 0 0 | 0 0 0 0 0 0 0 0, less 0x11111111 modulo 2^32.
+    ir::View v{.dims = {16, 1}, .stride = {32, 64}, .offset_binary = true, .less = ir::Less::word};
+    v.lanes[0] = {8, {0, 4, 8, 12, 16, 20, 24, 28}};
+    EXPECT_EQ(read(v, Elem::int4, {0x00017800U - 0x11111111U, 0U - 0x11111111U}, height), (std::vector<int>{0, 0, 8, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+    ir::View bytes{.dims = {4, 2}, .stride = {32, 32}, .offset_binary = true, .less = ir::Less::word};
+    bytes.lanes[0] = {4, {0, 8, 16, 24}};
+    EXPECT_EQ(read(bytes, Elem::i8, {0x80FF0000U - 0x01010101U, 0x7F7F7F7FU}, height), (std::vector<int>{0, 128, 0, 128, 255, 128, 128, 128}));
+    const ir::View fields{.dims = {8, 1}, .stride = {3, 32}, .offset_binary = true, .less = ir::Less::field};
+    EXPECT_EQ(read(fields, Elem::int3, {07654321U << 3 | 7U}, height), (std::vector<int>{0, 2, 3, 4, 5, 6, 7, 0}));
+  }
+  Memory source;
+  prog::Program p;
+  p.rows = 16;
+  p.inputs = {source.add("zeros", Elem::int4, 16, 1, Bytes(8))};
+  p.inputs[0].view = {.dims = {16, 1}, .stride = {4, 64}, .offset_binary = true, .less = ir::Less::word};
+  EXPECT_FALSE(prog::type_check(p).ok()) << "words are read whole";
+}
+
 TEST(Codes, LanesBelongToIntegers) {
   Memory source;
   prog::Program p;

@@ -7,6 +7,7 @@
 #include "exec/context.h"
 #include "io/source.h"
 #include "prog/program.h"
+#include "prog/surveyor.h"
 
 namespace qb {
 
@@ -34,5 +35,16 @@ Result<void> execute(const prog::Program&, Source&, std::span<std::byte> destina
 
 // Answers a survey by streaming its input once within the budget.
 Result<prog::SurveyResult> survey(const prog::Survey&, Source&, Context&);
+
+// Answers surveys by streaming.
+class StreamSurveyor : public Surveyor {
+ public:
+  StreamSurveyor(Source& source, Context& context) : source_(source), context_(context) {}
+  Result<prog::SurveyResult> ask(const prog::Survey& question) override { return survey(question, source_, context_); }
+
+ private:
+  Source& source_;
+  Context& context_;
+};
 
 }  // namespace qb

@@ -48,6 +48,8 @@ class Load {
   void plan_codes(int64_t end);
   Result<void> request_codes(std::byte* staging, Requests&) const;
   void gather_codes(std::byte* rows, const std::byte* staging) const;
+  void gather_planes(std::byte* rows, const std::byte* staging) const;
+  std::byte code_of(unsigned stored) const;
   // Where element `index` of an axis starts: its unit, and the bit within.
   struct Spot {
     int64_t unit, bit;

@@ -40,7 +40,12 @@ void Load::plan_codes(int64_t end) {
   if (rows_ == 0 || cols_ == 0) return;
   const size_t slow = view_.words[0] != 0 || (view_.words[1] == 0 && pitch(0) >= pitch(1)) ? 0 : 1, fast = 1 - slow;
   along_ = static_cast<int>(fast);
-  const int64_t begin[] = {begin_, 0}, last[] = {end - 1, cols_ - 1};
+  int64_t begin[] = {begin_, 0}, last[] = {end - 1, cols_ - 1};
+  if (view_.planes) {
+    const size_t axis = prog::planes_axis(view_);
+    begin[axis] = begin[axis] / 32 * 32;
+    last[axis] = last[axis] / 32 * 32 + 31;
+  }
   // Lanes need not ascend: from the first unit's start to the last one's end.
   int64_t last_unit = last[slow] / view_.lanes[slow].count, reach = prog::last_lane(view_, slow) + width_;
   first_unit_ = begin[slow] / view_.lanes[slow].count;
@@ -68,17 +73,48 @@ Result<void> Load::request_codes(std::byte* staging, Requests& requests) const {
   return {};
 }
 
+// Of offset binary: minus the bias. Of two's complement: the sign extended.
+std::byte Load::code_of(unsigned stored) const {
+  const unsigned mask = (1U << width_) - 1, bias = 1U << (width_ - 1);
+  if (view_.less == ir::Less::field) stored = (stored + 1) & mask;
+  return static_cast<std::byte>(view_.offset_binary ? stored - bias : (stored ^ bias) - bias);
+}
+
+// Code i of the planes' axis has in each plane the bits that its place among the 32 of its block says.
+void Load::gather_planes(std::byte* rows, const std::byte* staging) const {
+  const size_t axis = prog::planes_axis(view_), other = 1 - axis;
+  const bool apart = view_.words[axis] != 0;  // a line is a word of the stream; else it is the stream for one index of the other axis
+  const int64_t first = axis == 0 ? begin_ : 0, count = axis == 0 ? rows_ : cols_, others = axis == 0 ? cols_ : rows_;
+  const int64_t step = axis == 0 ? cols_ : 1, other_step = axis == 0 ? 1 : cols_;  // of the result
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t block = (first + i) / 32, lane = (first + i) % 32;
+    for (int64_t j = 0; j < others; ++j) {
+      unsigned stored = 0;
+      int low = 0;
+      for (const int plane : {4, 2, 1}) {
+        if ((width_ & plane) == 0) continue;
+        const int64_t bit = (block * width_ + low) * 32 + lane * plane;
+        const std::byte* line = apart ? staging + (bit / 32 - first_unit_) * line_bytes_ : staging + j * line_bytes_;
+        const int64_t at = apart ? j * view_.stride[other] + bit % 32 : bit - first / 32 * 32 * width_;
+        stored |= field(line, at, (1U << plane) - 1) << low;
+        low += plane;
+      }
+      rows[i * step + j * other_step] = code_of(stored);
+    }
+  }
+}
+
 void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
+  if (view_.planes) return gather_planes(rows, staging);
   const auto fast = static_cast<size_t>(along_), slow = 1 - fast;
   const int64_t slow_begin = slow == 0 ? begin_ : 0, slow_count = slow == 0 ? rows_ : cols_;
   const int64_t fast_begin = fast == 0 ? begin_ : 0, fast_count = fast == 0 ? rows_ : cols_;
   const int64_t slow_step = slow == 0 ? cols_ : 1, fast_step = fast == 0 ? cols_ : 1;  // of the result
-  const unsigned mask = (1U << width_) - 1, bias = 1U << (width_ - 1);
-  // Of offset binary: minus the bias. Of two's complement: the sign extended.
-  if (!integers_) std::memset(rows, 0, bytes());  // nibbles are put into place one by one
+  const unsigned mask = (1U << width_) - 1, ones = UINT32_MAX / mask;  // ones: 1 in each field of a word
+  if (!integers_) std::memset(rows, 0, bytes());                       // nibbles are put into place one by one
   const auto put = [&](int64_t at, unsigned stored) {
     if (integers_)
-      rows[at] = static_cast<std::byte>(view_.offset_binary ? stored - bias : (stored ^ bias) - bias);
+      rows[at] = code_of(stored);
     else
       rows[at / 2] |= static_cast<std::byte>(stored << at % 2 * 4);
   };
@@ -90,7 +126,8 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
     int64_t out = s * slow_step;
     const bool split = view_.words[slow] != 0 && at.bit + width_ > 32;  // goes on in the next word
     const int64_t here = 32 - at.bit;
-    if (width_ == 4 && view_.offset_binary && plain && view_.stride[fast] == 4 && fast_step == 1 && view_.words[slow] == 0 && start % 8 == 0) {
+    if (width_ == 4 && view_.offset_binary && view_.less == ir::Less::none && plain && view_.stride[fast] == 4 && fast_step == 1 && view_.words[slow] == 0 &&
+        start % 8 == 0) {
       nibbles(line + start / 8, fast_count, rows + out);
       continue;
     }
@@ -102,6 +139,10 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
       }
       unsigned stored = field(line, start + along, mask);
       if (split) stored = (stored & ((1U << here) - 1)) | (field(line + line_bytes_, along, mask) << here & mask);
+      if (view_.less == ir::Less::word) {  // lines are whole words
+        const int64_t bit = start + along;
+        stored = (ops::load<uint32_t>(line + bit / 32 * 4, 0) + ones) >> (bit % 32) & mask;
+      }
       put(out, stored);
     }
   }

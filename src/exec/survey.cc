@@ -39,7 +39,8 @@ double least_normal(Elem elem) {
   }
 }
 
-bool surveyable(Elem e) {
+bool surveyable(SurveyKind kind, Elem e) {
+  if (kind == SurveyKind::integers || kind == SurveyKind::order) return is_integer_code(e) || e == Elem::i32;
   switch (e) {
     case Elem::f64:
     case Elem::f32:
@@ -57,6 +58,8 @@ bool surveyable(Elem e) {
 
 double value_at(const std::byte* p, Elem elem, int64_t i) {
   if (elem == Elem::f64) return ops::load<double>(p, i);
+  if (elem == Elem::i32) return ops::load<int32_t>(p, i);
+  if (is_integer_code(elem)) return ops::load<int8_t>(p, i);  // one to a byte
   return static_cast<double>(ops::number_at(p, elem, i));
 }
 
@@ -171,7 +174,7 @@ Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& co
   QB_TRY(fits(stream, s.input, context));
   Tally tally(s);
   std::optional<Histogram> histogram;
-  if (bits(s.input.elem) <= 16) histogram.emplace(s.input.elem);
+  if (bits(s.input.elem) <= 16 && !is_integer_code(s.input.elem)) histogram.emplace(s.input.elem);
   Buffer buffer;
   for (int64_t b = 0; b < stream.blocks(); ++b) {
     if (context.stop()) return Error{Errc::cancelled, "interrupted"};
@@ -185,6 +188,28 @@ Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& co
   }
   if (histogram) histogram->pour(tally);
   return tally.result();
+}
+
+// The group of each column against its place; -1 leaves it there.
+Result<SurveyResult> survey_order(const Survey& s, Source& source, Context& context) {
+  const int64_t k = s.input.view.dims[0] * s.input.view.dims[1], group = s.type.block.cols == 0 ? std::max<int64_t>(k, 1) : s.type.block.cols;
+  if (group < 0) return refused(s, "groups of a negative size");
+  const Stream stream(s.input, share(context));
+  QB_TRY(fits(stream, s.input, context));
+  SurveyResult r;
+  Buffer buffer;
+  for (int64_t b = 0; b < stream.blocks(); ++b) {
+    QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
+    for (int64_t i = 0; i < block.count; ++i) {
+      const int64_t column = block.first + i, found = ops::load<int32_t>(block.data, i);
+      if (found < -1 || found >= prog::value_rows(k, group)) {
+        if (r.dead++ == 0) r.first_bad = column;
+      }
+      if (found != -1 && found != column / group) ++r.inexact;
+    }
+    r.count += block.count;
+  }
+  return r;
 }
 
 // Bits of a code once it is read.
@@ -273,7 +298,7 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
 }  // namespace
 
 Result<SurveyResult> survey(const Survey& s, Source& source, Context& context) {
-  if (!surveyable(s.input.elem)) return refused(s, fmt::format("{} numbers cannot be surveyed", info(s.input.elem).name));
+  if (!surveyable(s.kind, s.input.elem)) return refused(s, fmt::format("{} numbers cannot be surveyed", info(s.input.elem).name));
   // The type checker knows what a sound input is: one program per matrix, since each is as tall as its own rows.
   const auto sound = [](const prog::Input& in) {
     prog::Program p;
@@ -284,6 +309,7 @@ Result<SurveyResult> survey(const Survey& s, Source& source, Context& context) {
   };
   if (!sound(s.input) || !std::all_of(s.second.begin(), s.second.end(), sound)) return refused(s, "its view does not fit its bytes");
   if (s.kind == SurveyKind::rescale_e4m3 && s.input.elem != Elem::e4m3) return refused(s, "only fp8 numbers can be rescaled");
+  if (s.kind == SurveyKind::order) return s.input.elem == Elem::i32 ? survey_order(s, source, context) : refused(s, "an order of groups is i32");
   return s.kind == SurveyKind::dead_codes ? survey_dead(s, source, context) : survey_numbers(s, source, context);
 }
 

@@ -226,7 +226,7 @@ Result<Package> open_directory(const fs::path& path, Diagnostics& diag) {
   if (!dir) return system_error("open", path.native(), errno);
   const int fd = dir.get();
   Package package;
-  for (const char* name : {"config.json", "hf_quant_config.json", "generation_config.json"}) read_document(fd, name, package, diag);
+  for (const char* name : {"config.json", "hf_quant_config.json", "quantize_config.json", "generation_config.json"}) read_document(fd, name, package, diag);
   auto source = std::make_shared<DirectorySource>(std::move(dir), path.native(), files_to_keep_open());
   const std::set<std::string> weights = read_weights(fd, *source, package, diag);
   package.source = source;

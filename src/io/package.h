@@ -25,7 +25,7 @@ class Package {
   std::vector<TensorInfo> tensors;  // sorted by name, names unique
   std::shared_ptr<Source> source;
 
-  const Json* document(std::string_view name) const;  // config.json, hf_quant_config.json, generation_config.json; null when absent
+  const Json* document(std::string_view name) const;  // config.json, hf_quant_config.json, quantize_config.json, generation_config.json; null when absent
   void set_document(std::string name, std::shared_ptr<const Json> value);
   const TensorInfo* tensor(std::string_view name) const;  // null when absent
   std::string_view file_name(FileId id) const { return files[id].name; }

@@ -50,6 +50,10 @@ struct Lanes {
   friend bool operator==(const Lanes&, const Lanes&) = default;
 };
 
+// Integers that are stored as one less than they are, a 0 as the largest: each field by itself, or all fields of a 32-bit word in one subtraction, in which a 0
+// borrows from the field above it. Words hold whole codes only, in order.
+enum class Less : uint8_t { none, field, word };
+
 // Where the elements of a matrix lie: element (i,j) starts at bit offset + at[0](i) + at[1](j) of the tensor's bytes, little-endian within a byte, with
 // at[a](i) = i / lanes[a].count * stride[a] + lanes[a].bit[i % lanes[a].count], which is i * stride[a] without lanes.
 struct View {
@@ -62,8 +66,12 @@ struct View {
   // code may go on in the next word. 0: they lie behind each other. At most one axis has it.
   std::array<int64_t, 2> words{0, 0};
   bool offset_binary = false;  // the stored number is code + 2^(bits-1)
+  // Bits of a code lie apart: every 32 codes of a dense stream of words are stored as planes of 4, 2 and 1 of their bits, as the width is made of, the lowest
+  // bits first. The other axis consists of whole words.
+  bool planes = false;
+  Less less = Less::none;
   // Rows in pieces of so many, each of which lies `next_piece` bits behind the one before: (i,j) is (i % piece, j) of piece i / piece. 0: one piece. Not
-  // together with lanes or words.
+  // together with lanes, words or planes.
   int64_t piece = 0, next_piece = 0;
   friend bool operator==(const View&, const View&) = default;
 };

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include "base/diagnostics.h"
+#include "exec/execute.h"
+#include "pass/settle.h"
 
 namespace qb::model {
 
@@ -22,7 +24,9 @@ Result<KvCache> KvCache::make(Shape shape, Elem elem, int64_t blocks, host::Aren
   return c;
 }
 
-Result<std::unique_ptr<Model>> load(const Loading& loading) {
+namespace {
+
+Result<std::unique_ptr<Model>> load_settled(const Loading& loading) {
   const std::string& name = loading.checkpoint.topology.model_type;
   std::string known;
   for (const Architecture* a : architectures())
@@ -31,6 +35,20 @@ Result<std::unique_ptr<Model>> load(const Loading& loading) {
       known += (known.empty() ? "" : ", ") + std::string(f);
     }
   return Error{Errc::invalid_argument, fmt::format("no model runs the family '{}'; known are {}", escape(name), known)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> load(const Loading& loading) {
+  if (pass::is_settled(loading.checkpoint)) return load_settled(loading);
+  ir::Checkpoint settled = loading.checkpoint;
+  StreamSurveyor surveyor(*loading.package.source, loading.context);
+  Diagnostics diag;
+  QB_TRY(pass::settle(settled, surveyor, diag));
+  for (const Problem& p : diag.all())
+    if (p.repair != Repair::exact)
+      return Error{Errc::bad_input, fmt::format("{} {}: found {}, expected {}", p.code, escape(p.tensor), escape(p.found), escape(p.expected))};
+  return load_settled({loading.package, settled, loading.arena, loading.pool, loading.context, loading.options});
 }
 
 }  // namespace qb::model

@@ -25,6 +25,8 @@ void print(std::string& s, const Input& in) {
     if (in.view.words[axis] != 0) fmt::format_to(out, ", {} over words {} bits apart", name, in.view.words[axis]);
   }
   if (in.view.offset_binary) s += ", offset binary";
+  if (in.view.planes) s += ", in planes";
+  if (in.view.less != ir::Less::none) s += in.view.less == ir::Less::word ? ", words less one in each field" : ", fields less one";
   if (in.rows_per == 0) s += ", whole";
   if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
 }

@@ -18,7 +18,9 @@ Input input_of(const ir::Stored& stored, int64_t rows_per) {
 
 bool is_packed(const ir::View& view, Elem elem) {
   const bool lanes = view.lanes != std::array<ir::Lanes, 2>{};
-  return is_integer_code(elem) ? elem != Elem::i8 || view.offset_binary || lanes || view.words[0] + view.words[1] != 0 : lanes;
+  return is_integer_code(elem)
+             ? elem != Elem::i8 || view.offset_binary || view.less != ir::Less::none || view.planes || lanes || view.words[0] + view.words[1] != 0
+             : lanes;
 }
 
 int64_t last_lane(const ir::View& view, size_t axis) {

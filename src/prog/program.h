@@ -146,13 +146,15 @@ enum class SurveyKind : uint8_t {
   narrow_f16,
   rescale_e4m3,  // how many E4M3 numbers times `factor` are not E4M3 numbers
   dead_codes,    // blocks whose scale is zero while a code is not (input: scale; second: code)
+  integers,      // the same as `floats`, of zero points
+  order,         // of the groups of columns: inexact are those in another group than their place says, dead those in a group that is not there
 };
 struct Survey {
   SurveyKind kind = SurveyKind::floats;
   Input input;
   double factor = 1;
   std::vector<Input> second;  // dead_codes: the codes
-  ir::QuantType type;         // dead_codes: how codes and scales belong together
+  ir::QuantType type;         // dead_codes: how codes and scales belong together; order: its groups
   friend bool operator==(const Survey&, const Survey&) = default;
 };
 struct SurveyResult {

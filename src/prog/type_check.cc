@@ -39,6 +39,23 @@ bool view_end(ir::View v, int64_t width, int64_t& end) {
          !__builtin_add_overflow(end, v.offset, &end) && !__builtin_add_overflow(end, width, &end);
 }
 
+// Words of codes in order, which lie behind each other, without lanes or streams along the other axis.
+bool whole_words(const ir::View& v, size_t axis, Elem elem) {
+  const ir::Lanes& l = v.lanes[axis];
+  const int width = bits(elem);
+  bool ordered = l.count * width == 32;
+  for (int32_t i = 0; ordered && i < l.count; ++i) ordered = l.bit[static_cast<size_t>(i)] == i * width;
+  return ordered && v.lanes[1 - axis].count == 1 && v.words == std::array<int64_t, 2>{} && v.offset % 32 == 0 && v.stride[axis] % 32 == 0 &&
+         v.stride[1 - axis] % 32 == 0;
+}
+
+// A dense stream of whole planes, whose other axis consists of whole words.
+bool sound_planes(const ir::View& v, Elem elem) {
+  const size_t axis = planes_axis(v);
+  return is_integer_code(elem) && bits(elem) < 8 && v.lanes[0].count == 1 && v.lanes[1].count == 1 && v.stride[axis] == bits(elem) && v.dims[axis] % 32 == 0 &&
+         v.stride[1 - axis] >= 32 && v.stride[1 - axis] % 32 == 0 && v.offset % 32 == 0;
+}
+
 bool sound_lanes(const ir::View& v, Elem elem) {
   for (size_t axis = 0; axis < 2; ++axis) {
     const ir::Lanes& l = v.lanes[axis];
@@ -49,7 +66,10 @@ bool sound_lanes(const ir::View& v, Elem elem) {
   // Words are read as lines along the other axis.
   if (v.words[0] != 0 && (v.words[1] != 0 || v.stride[1] % 32 != 0)) return false;
   if (v.words[1] != 0 && v.stride[0] % 32 != 0) return false;
-  return (v.words[0] + v.words[1] == 0 || v.offset % 32 == 0) && (!v.offset_binary || is_integer_code(elem));
+  if (v.words[0] + v.words[1] != 0 && v.offset % 32 != 0) return false;
+  if (v.planes && !sound_planes(v, elem)) return false;
+  if (v.less == ir::Less::word && !whole_words(v, 0, elem) && !whole_words(v, 1, elem)) return false;
+  return (!v.offset_binary && v.less == ir::Less::none) || is_integer_code(elem);
 }
 
 // One code to a byte, whatever it was on disk.

@@ -28,6 +28,11 @@ bool is_packed(const ir::View&, Elem);
 // The highest bit at which an element of this axis starts within its unit.
 int64_t last_lane(const ir::View&, size_t axis);
 
+// The axis of a view in planes along which they lie.
+inline size_t planes_axis(const ir::View& v) {
+  return v.words[0] != 0 || (v.words[1] == 0 && v.stride[0] < v.stride[1]) ? 0 : 1;
+}
+
 // The view's elements lie one behind the other in row order, starting at a whole byte, as values do.
 bool is_dense(const ir::View&, Elem);
 

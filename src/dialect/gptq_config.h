@@ -1,0 +1,47 @@
+// GPTQ's configuration: quantization_config inside config.json, or quantize_config.json beside it, with rules that change it for some modules.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arch/match.h"
+#include "dialect/dialect.h"
+
+namespace qb {
+
+struct GptqArgs {
+  int32_t bits = 4;
+  int32_t group = 128;  // 0: all inputs of an output
+  bool symmetric = true, order = false;
+};
+
+struct GptqConfig {
+  enum class Format : uint8_t { v1, v2, planar };
+  std::string from;   // the document that messages name
+  std::string label;  // the format as it says
+  Format format = Format::v1;
+  GptqArgs args;
+  bool head = false;  // lm_head is quantized
+  struct Dynamic {
+    NameRule rule;
+    bool excludes = false;
+    GptqArgs args;
+  };
+  std::vector<Dynamic> dynamic;  // the first one that matches decides
+  ir::Producer producer;
+
+  const Dynamic* dynamic_for(const ir::Module& m) const {
+    for (const Dynamic& d : dynamic)
+      if (d.rule.match(m.path, m.kind) != NameRule::How::no) return &d;
+    return nullptr;
+  }
+};
+
+// The document that has it, and its name; null when neither has.
+const Json* gptq_document(const Package&, std::string_view& name);
+
+// Problems: config-invalid, algorithm-unsupported, pattern-invalid, config-disagree.
+bool read_gptq_config(const Package&, RegexCompiler, GptqConfig&, Diagnostics&);
+
+}  // namespace qb
