@@ -62,8 +62,7 @@ std::vector<Group> groups_of(const Session& s) {
       const bool bytes = m.part(ir::Role::code)->container == Elem::i8 && s.dialect->name == "compressed_tensors";
       if (bytes) scheme.input = *ir::parse_activation("int8_token");
     }
-    if (scheme.weight.zero != ir::Zero::none) continue;  // no recipe makes them
-    if (scheme.features != ir::Features{}) continue;     // what pre-scales and low-rank parts are was found by calibration
+    if (scheme.features != ir::Features{}) continue;  // what pre-scales and low-rank parts are was found by calibration
     auto it = std::find_if(out.begin(), out.end(), [&](const Group& g) { return g.scheme == scheme; });
     if (it == out.end()) it = out.insert(out.end(), {scheme, {}});
     it->modules.insert(m.path);
@@ -109,7 +108,7 @@ void quantize_real(const Weights& base, const std::set<std::string>& modules, st
 }
 
 bool is_weight_part(const std::string& last) {
-  for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_scale_2", "weight_global_scale", "weight_shape"})
+  for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_scale_2", "weight_global_scale", "weight_shape", "weight_zero_point"})
     if (last == part) return true;
   return false;
 }
@@ -161,11 +160,12 @@ TEST(ProducerBytes, EveryFixture) {
       }
     }
   std::printf("%d quantizations, %d tensors\n", compared, tensors);
-  for (const char* made :
-       {"modelopt fp8_tensor", "modelopt fp8_channel", "modelopt fp8_128x128", "modelopt nvfp4", "modelopt nvfp4_g32", "llm-compressor fp8_tensor",
-        "llm-compressor fp8_channel", "llm-compressor fp8_128x128", "llm-compressor fp8_64x32", "llm-compressor fp8_g64", "llm-compressor nvfp4",
-        "llm-compressor int8_channel", "llm-compressor int8_g128", "llm-compressor int4_tensor", "llm-compressor int4_channel", "llm-compressor int4_g128",
-        "llm-compressor int3_g128", "llm-compressor int2_g128"})
+  for (const char* made : {"modelopt fp8_tensor", "modelopt fp8_channel", "modelopt fp8_128x128", "modelopt nvfp4", "modelopt nvfp4_g32",
+                           "llm-compressor fp8_tensor", "llm-compressor fp8_channel", "llm-compressor fp8_128x128", "llm-compressor fp8_64x32",
+                           "llm-compressor fp8_g64", "llm-compressor nvfp4", "llm-compressor int8_channel", "llm-compressor int8_g128",
+                           "llm-compressor int4_tensor", "llm-compressor int4_channel", "llm-compressor int4_g128", "llm-compressor int3_g128",
+
+                           "llm-compressor int8_channel_asym", "llm-compressor int2_g128"})
     EXPECT_TRUE(seen.contains(made)) << "no fixture for " << made;
 }
 

@@ -339,6 +339,13 @@ std::string hf_fp8_meaning(const Fixture& f, const Weights& w) {
   return text;
 }
 
+std::string packed_meaning(const Fixture& f) {
+  const Json q = quantization_config(f);
+  return fmt::format("{} {} {} {} sym {} order {} zeros {}", string_at(q, "quant_method"), int_at(q, "bits", 0), int_at(q, "group_size", 0),
+                     string_at(q, "checkpoint_format", string_at(q, "version")), bool_at(q, "sym", true), bool_at(q, "desc_act", false),
+                     bool_at(q, "zero_point", true));
+}
+
 ModelOptMeaning modelopt_file_meaning(const Fixture& f, const Weights& w) {
   if (!f.quant.is_object()) return {"absent", "", {}};
   return {std::string(string_at(f.quant, "quant_algo")), std::string(string_at(f.quant, "kv_cache_quant_algo")),
@@ -359,12 +366,22 @@ CompressedMeaning compressed_meaning(const Fixture& f, const Weights& w) {
   out.ignored = matched(q, "ignore", all, false);
   out.kv = empty(q, "kv_cache_scheme") ? "none" : canonical(q["kv_cache_scheme"]);
   if (empty(q, "config_groups")) return out;
+  std::map<std::string, std::pair<NameRule::How, std::string>> best;  // of each linear: exact names come before patterns, these before classes
   for (const Json& g : q["config_groups"]) {
     const std::string_view own = string_at(g, "format");
     const std::string text = fmt::format("{} | {} | {}", own.empty() ? string_at(q, "format") : own, canonical(g["weights"]),
                                          canonical(empty(g, "input_activations") ? Json() : g["input_activations"]));
-    for (const std::string& path : matched(g, "targets", all, false))
-      if (!out.ignored.contains(path)) out.schemes[path] = text;
+    for (const Json& target : g["targets"]) {
+      const Result<NameRule> rule = NameRule::compressed_tensors(target.get<std::string>(), host::compile_regex);
+      for (const std::string& path : all) {
+        const NameRule::How how = rule.ok() ? rule->match(path, arch::Kind::linear) : NameRule::How::no;
+        if (how == NameRule::How::no || out.ignored.contains(path)) continue;
+        const std::pair mine{how, target.get<std::string>()};
+        if (const auto it = best.find(path); it != best.end() && it->second < mine) continue;
+        best[path] = mine;
+        out.schemes[path] = text;
+      }
+    }
   }
   return out;
 }

@@ -74,6 +74,8 @@ struct ModelOptMeaning {
 };
 // How activations and blocks are said, and which linears have codes.
 std::string hf_fp8_meaning(const Fixture&, const Weights&);
+// How integers are stored, of AutoAWQ's and GPTQ's configs.
+std::string packed_meaning(const Fixture&);
 ModelOptMeaning modelopt_file_meaning(const Fixture&, const Weights&);      // hf_quant_config.json
 ModelOptMeaning modelopt_embedded_meaning(const Fixture&, const Weights&);  // quantization_config
 // What compressed-tensors' config says about the linears of a file.

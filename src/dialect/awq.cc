@@ -1,4 +1,4 @@
-// AutoAWQ: four-bit codes with zero points in groups, in the "gemm" and "gemv" orders. Import only.
+// AutoAWQ: four-bit codes with zero points in groups, in the "gemm" and "gemv" orders. Written as gemm, and as gemv where that was the source.
 //
 // Source of truth: autoawq 0.2.9 and gptqmodel 7.7, and the bytes that they write. real = scale * (code - zero), both unsigned; taking 8 from both gives the
 // signed numbers of the representation. Zero points that are absent are 8, and so are those beside a `zero_point` that is false
@@ -7,10 +7,14 @@
 //   gemv  qweight [n, k/8], qzeros [n, w]: in order along k and along the groups; scales [n, 8w]; w is padded
 #include <fmt/format.h>
 
+#include <map>
+#include <optional>
+
 #include "base/json.h"
 #include "dialect/documents.h"
 #include "dialect/packed.h"
 #include "dialect/register.h"
+#include "dialect/row.h"
 
 namespace qb {
 namespace {
@@ -103,7 +107,7 @@ bool read_packed(Reading& r, const Config& config, ir::Module& m) {
   if (!p.float_matrix(scale) || !fits(scale, 1)) return false;
   const int64_t width = bits(scale.dtype);
   if (gemv)
-    p.add(scale, Role::scale, scale.dtype, {.dims = {m.n, groups}, .stride = {scale.shape[1] * width, width}});
+    p.add_scale({.dims = {m.n, groups}, .stride = {scale.shape[1] * width, width}});
   else
     p.add_scale(groups);
   return true;
@@ -135,11 +139,102 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   return true;
 }
 
+// ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
+
+// Why this format has no word for a module; empty when it has.
+std::string trouble_of(const ir::Module& m) {
+  const ir::QuantType& w = m.scheme->weight;
+  if (w.code != Elem::int4 || w.scale != ir::ScaleValues::any || w.block.rows != 1 || m.scheme->input || !(m.scheme->features == ir::Features{}) ||
+      m.kind != arch::Kind::linear)
+    return "four-bit integers of linears in groups or by output, the groups in the columns' order, activations as they are";
+  if (m.make) return "weights that are quantized already: quantize to compressed_tensors first, then convert";
+  return m.n % per_word != 0 ? fmt::format("outputs in multiples of {}", per_word) : "";
+}
+
+// Words of a padded row of gemv for each group size; nothing where it is not known.
+std::optional<int64_t> gemv_words(int32_t group, int64_t groups) {
+  if (group < 32 || (group < 128 && group != 32 && group != 64)) return std::nullopt;
+  const int64_t together = group >= 128 ? 1 : group == 64 ? 2 : 4, words = (groups + per_word - 1) / per_word;
+  return (words + together - 1) / together * together;
+}
+
+bool fits_gemv(const ir::Module& m) {
+  return m.k % per_word == 0 && gemv_words(m.scheme->weight.block.cols, 1);
+}
+
+void write_module(const ir::Module& m, bool gemv, const WriteContext& context, Export& out) {
+  const ir::Stored &code = *m.part(Role::code), &scale = *m.part(Role::scale);
+  const ir::Stored* zero = m.part(Role::zero);
+  const int64_t groups = scale.view.dims[1], words = gemv ? *gemv_words(m.scheme->weight.block.cols, groups) : m.n / per_word;
+  const auto name = [&](const char* suffix) { return fmt::format("{}.{}", m.path, suffix); };
+  std::vector<int64_t> code_shape{m.k, m.n / per_word}, zero_shape{groups, words};
+  ir::View codes = gemm_view(m.n, m.k), zeros = gemm_view(m.n, groups);
+  if (gemv) {
+    code_shape = {m.n, m.k / per_word};
+    zero_shape = {m.n, words};
+    codes = gemv_view(m.n, m.k, m.k / per_word);
+    zeros = gemv_view(m.n, groups, words);
+  }
+  write_packed(code, Elem::int4, name("qweight"), std::move(code_shape), codes, out);
+  if (zero != nullptr)
+    write_packed(*zero, Elem::int4, name("qzeros"), std::move(zero_shape), zeros, out);
+  else
+    write_middle(Elem::int4, name("qzeros"), std::move(zero_shape), zeros, out);
+  if (gemv)
+    write_padded(scale, name("scales"), words * per_word, context, out);
+  else
+    write_transposed(scale, name("scales"), context, out);
+  if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) write_plain(*bias, out);
+}
+
+bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Diagnostics& diag) {
+  const Origin origin = context.restore_origin ? read_origin(context.package) : Origin{};
+  const auto noted = origin.document.find("label");
+  bool gemv = noted != origin.document.end() && noted->second == "gemv";
+  std::map<std::string, std::string> first_of;  // of each scheme
+  const ir::QuantType* type = nullptr;
+  for (const ir::Module& m : c.modules) {
+    if (!m.scheme) continue;
+    if (const std::string expected = trouble_of(m); !expected.empty())
+      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} [{}, {}]", to_string(*m.scheme), m.n, m.k), expected);
+    first_of.emplace(to_string(*m.scheme), m.path);
+    type = &m.scheme->weight;
+    gemv = gemv && fits_gemv(m);
+  }
+  if (first_of.size() > 1) {
+    std::string list;
+    for (const auto& [scheme, path] : first_of) list += fmt::format("{}{} ({}, ...)", list.empty() ? "" : "; ", scheme, path);
+    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears (compressed_tensors and gptq take several)");
+  }
+  if (c.kv) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "no KV-cache scales: this format has no place for them");
+  if (!diag.ok()) return false;
+  note_producer(c, out);
+  Json excludes = Json::array();
+  for (const ir::Module& m : c.modules) {
+    if (m.scheme) {
+      write_module(m, gemv, context, out);
+      continue;
+    }
+    if (m.kind == arch::Kind::linear && !m.parts.empty()) excludes.push_back(m.path);
+    for (const ir::Stored& s : m.parts) write_plain(s, out);
+  }
+  Json config = plain_config(context.package);
+  if (type != nullptr)
+    config["quantization_config"] = Json{{"bits", 4},
+                                         {"group_size", type->block.cols == 0 ? -1 : type->block.cols},
+                                         {"modules_to_not_convert", excludes.empty() ? Json(nullptr) : std::move(excludes)},
+                                         {"quant_method", "awq"},
+                                         {"version", gemv ? "gemv" : "gemm"},
+                                         {"zero_point", type->zero != ir::Zero::none}};
+  out.documents.emplace_back(file, std::make_shared<Json>(std::move(config)));
+  return true;
+}
+
 }  // namespace
 
 // clang-format off
 QB_DIALECT(awq) = {
-    .name = "awq", .spec = spec, .match = match, .read = read, .write = nullptr};
+    .name = "awq", .spec = spec, .match = match, .read = read, .write = write};
 // clang-format on
 
 }  // namespace qb

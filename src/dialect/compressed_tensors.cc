@@ -346,9 +346,6 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     else if (row == nullptr || m.scheme->features.actorder)
       diag.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme),
                   "integers, FP8, MX or NVFP4 with groups of 16, the groups in the columns' order");
-    else if (m.part(Role::zero) != nullptr && !keeps_bytes(*row, m))
-      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("zero points {}", m.part(Role::zero)->tensor),
-                  "zero points packed as the library does");
   }
   if (c.kv && !ct_holds_kv(*c.kv))
     diag.report("scheme-inexpressible", {}, to_string(*c.kv), "FP8 or int8 with a scale for the layer or for each head, without biases (modelopt may take it)");

@@ -1,4 +1,4 @@
-// GPTQ: integers of 2 to 8 bits in groups, packed along the inputs, with zero points and the group of every input. Import only.
+// GPTQ: integers of 2 to 8 bits in groups, packed along the inputs, with zero points and the group of every input.
 //
 // Source of truth: gptqmodel 7.7 and auto-gptq 0.7, and the bytes that they write. real = scale * (code - zero), both unsigned; taking half of their range from
 // both gives the signed numbers of the representation. Which modules are quantized is decided by their tensors.
@@ -9,10 +9,16 @@
 // A config that says `sym` or not `desc_act` still has zero points and an order beside it: pass/settle.h.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "base/json.h"
 #include "dialect/documents.h"
 #include "dialect/gptq_config.h"
 #include "dialect/packed.h"
 #include "dialect/register.h"
+#include "dialect/row.h"
 
 namespace qb {
 namespace {
@@ -46,7 +52,7 @@ ir::View code_view(Format format, int32_t bits, int64_t n, int64_t k) {
 ir::View zero_view(Format format, int32_t bits, int64_t n, int64_t groups) {
   ir::View v{.dims = {n, groups}, .stride = {bits, n * bits}, .offset_binary = true};
   v.planes = in_planes(format, bits);
-  if (format != Format::v1) return v;
+  if (format != Format::v1 || v.planes) return v;
   v.less = 32 % bits == 0 ? ir::Less::word : ir::Less::field;
   if (v.less == ir::Less::field) return v;
   v.stride[0] = 32;
@@ -131,8 +137,94 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   for (const GptqConfig::Dynamic& d : config.dynamic)
     if (d.excludes) excludes.push_back(d.rule);
   r.set_rules(std::move(excludes), config.from);
-  r.read_kv_scales(Reading::KvNames::attention, false, config.from);
+  r.read_kv_scales(Reading::KvNames::attention, std::nullopt, config.from);
   r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
+  return true;
+}
+
+// ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
+
+GptqArgs args_of(const ir::Scheme& s) {
+  return {.bits = bits(s.weight.code), .group = s.weight.block.cols, .symmetric = s.weight.zero == ir::Zero::none, .order = s.features.actorder};
+}
+
+// Why this format has no word for a module; empty when it has.
+std::string trouble_of(const ir::Module& m, Format format) {
+  const ir::Scheme& s = *m.scheme;
+  ir::Features beyond = s.features;
+  beyond.actorder = false;
+  const bool integers = is_integer_code(s.weight.code) && s.weight.scale == ir::ScaleValues::any && s.weight.block.rows == 1;
+  if (!integers || s.input || !(beyond == ir::Features{}) || m.kind != arch::Kind::linear)
+    return "integers of linears in groups or by output, activations as they are";
+  if (m.make) return "weights that are quantized already: quantize to compressed_tensors first, then convert";
+  const int64_t each = in_planes(format, bits(s.weight.code)) ? 32 : 32 / std::gcd(32, bits(s.weight.code));
+  if (m.k % each != 0 || m.n % each != 0) return fmt::format("inputs and outputs in multiples of {}", each);
+  return "";
+}
+
+void write_module(const ir::Module& m, Format format, const WriteContext& context, Export& out) {
+  const ir::Stored& code = *m.part(Role::code);
+  const ir::QuantType& type = m.scheme->weight;
+  const int32_t width = bits(type.code);
+  const int64_t groups = m.part(Role::scale)->view.dims[1];
+  const auto name = [&](const char* suffix) { return fmt::format("{}.{}", m.path, suffix); };
+  write_packed(code, type.code, name("qweight"), {m.k * width / 32, m.n}, code_view(format, width, m.n, m.k), out);
+  const ir::View zeros = zero_view(format, width, m.n, groups);
+  const std::vector<int64_t> zero_shape{groups, m.n * width / 32};
+  if (const ir::Stored* zero = m.part(Role::zero); zero != nullptr)
+    write_packed(*zero, type.code, name("qzeros"), zero_shape, zeros, out);
+  else
+    write_middle(type.code, name("qzeros"), zero_shape, zeros, out);
+  write_transposed(*m.part(Role::scale), name("scales"), context, out);
+  if (const ir::Stored* order = m.part(Role::order); order != nullptr)
+    write_bytes(*order, name("g_idx"), out);
+  else
+    write_groups(name("g_idx"), m.k, type.block.cols, out);
+  if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) write_plain(*bias, out);
+}
+
+// As the source was, where it was GPTQ. Else v1, which every engine reads, but where some do not undo it well: with zero points of 0.
+std::string label_of(const ir::Checkpoint& c, const Origin& origin) {
+  const auto noted = origin.document.find("label");
+  const auto any = [&](auto test) {
+    return std::any_of(c.modules.begin(), c.modules.end(), [&](const ir::Module& m) { return m.scheme && test(m.scheme->weight); });
+  };
+  if (noted != origin.document.end() && (noted->second == "gptq" || noted->second == "gptq_v2" || noted->second == "gptq_p")) return noted->second;
+  if (any([](const ir::QuantType& t) { return in_planes(Format::v2, bits(t.code)); })) return "gptq_p";
+  return any([](const ir::QuantType& t) { return t.zero != ir::Zero::none; }) ? "gptq_v2" : "gptq";
+}
+
+bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Diagnostics& diag) {
+  GptqDocuments documents;
+  documents.label = label_of(c, context.restore_origin ? read_origin(context.package) : Origin{});
+  const Format format = documents.label == "gptq_p" ? Format::planar : documents.label == "gptq_v2" ? Format::v2 : Format::v1;
+  std::map<GptqArgs, int> times;
+  for (const ir::Module& m : c.modules) {
+    if (!m.scheme) continue;
+    if (const std::string expected = trouble_of(m, format); !expected.empty())
+      diag.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} [{}, {}]", to_string(*m.scheme), m.n, m.k), expected);
+    else if (const int seen = ++times[args_of(*m.scheme)]; seen > times[documents.args])
+      documents.args = args_of(*m.scheme);
+  }
+  if (c.kv) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "no KV-cache scales: this format has no place for them");
+  if (!diag.ok()) return false;
+  note_producer(c, out);
+  for (const ir::Module& m : c.modules) {
+    const bool head = m.path == "lm_head";
+    if (m.scheme) {
+      documents.head |= head;
+      if (args_of(*m.scheme) != documents.args) documents.others.emplace_back(m.path, args_of(*m.scheme));
+      write_module(m, format, context, out);
+      continue;
+    }
+    if (m.kind == arch::Kind::linear && !m.parts.empty() && !head) documents.excludes.push_back(m.path);
+    for (const ir::Stored& s : m.parts) write_plain(s, out);
+  }
+  if (times.empty()) {
+    out.documents.emplace_back("config.json", std::make_shared<Json>(plain_config(context.package)));
+  } else {
+    write_gptq_documents(context.package, documents, out);
+  }
   return true;
 }
 
@@ -140,7 +232,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
 
 // clang-format off
 QB_DIALECT(gptq) = {
-    .name = "gptq", .spec = spec, .match = match, .read = read, .write = nullptr};
+    .name = "gptq", .spec = spec, .match = match, .read = read, .write = write};
 // clang-format on
 
 }  // namespace qb

@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "dialect/documents.h"
+#include "quantbridge/version.h"
 
 namespace qb {
 namespace {
@@ -98,6 +99,50 @@ void compare(const Json& inside, const Json& other, Diagnostics& diag) {
 }
 
 }  // namespace
+
+namespace {
+
+// A regex for exactly this name.
+std::string exactly(std::string_view path) {
+  std::string out = "^";
+  for (const char c : path) {
+    if (c == '.') out += '\\';
+    out += c;
+  }
+  return out + "$";
+}
+
+void write_args(const GptqArgs& args, Json& out) {
+  out["bits"] = args.bits;
+  out["group_size"] = args.group == 0 ? -1 : args.group;
+  out["desc_act"] = args.order;
+  out["sym"] = args.symmetric;
+}
+
+}  // namespace
+
+void write_gptq_documents(const Package& package, const GptqDocuments& d, Export& out) {
+  Json q = Json::object();
+  write_args(d.args, q);
+  q["lm_head"] = d.head;
+  q["quant_method"] = "gptq";
+  q["checkpoint_format"] = d.label;
+  q["pack_dtype"] = "int32";
+  Json rules = Json::object();
+  for (const std::string& path : d.excludes) append(rules, "-:" + exactly(path), Json::object());
+  for (const auto& [path, args] : d.others) {
+    Json changed = Json::object();
+    write_args(args, changed);
+    append(rules, "+:" + exactly(path), std::move(changed));
+  }
+  if (!rules.empty()) q["dynamic"] = std::move(rules);
+  // Tools go by who wrote a file: auto-gptq never wrote asymmetric integers as v1 well.
+  q["meta"] = Json{{"quantizer", Json::array({fmt::format("quantbridge:{}", version)})}};
+  Json config = plain_config(package);
+  config["quantization_config"] = q;
+  out.documents.emplace_back("config.json", std::make_shared<Json>(std::move(config)));
+  out.documents.emplace_back("quantize_config.json", std::make_shared<Json>(std::move(q)));
+}
 
 const Json* gptq_document(const Package& p, std::string_view& name) {
   name = "config.json";

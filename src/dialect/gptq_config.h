@@ -10,10 +10,12 @@
 
 namespace qb {
 
+// What a module's quantization is; modules that differ from the others are in rules of their own.
 struct GptqArgs {
   int32_t bits = 4;
   int32_t group = 128;  // 0: all inputs of an output
   bool symmetric = true, order = false;
+  friend auto operator<=>(const GptqArgs&, const GptqArgs&) = default;
 };
 
 struct GptqConfig {
@@ -43,5 +45,15 @@ const Json* gptq_document(const Package&, std::string_view& name);
 
 // Problems: config-invalid, algorithm-unsupported, pattern-invalid, config-disagree.
 bool read_gptq_config(const Package&, RegexCompiler, GptqConfig&, Diagnostics&);
+
+struct GptqDocuments {
+  std::string label = "gptq";
+  GptqArgs args;
+  bool head = false;
+  std::vector<std::pair<std::string, GptqArgs>> others;  // modules by path
+  std::vector<std::string> excludes;
+};
+// config.json with quantization_config, and quantize_config.json with the same.
+void write_gptq_documents(const Package&, const GptqDocuments&, Export&);
 
 }  // namespace qb

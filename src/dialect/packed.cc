@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "dialect/row.h"
+
 namespace qb {
 
 bool PackedReading::begin() {
@@ -43,8 +45,111 @@ void PackedReading::add(const TensorInfo& t, ir::Role role, Elem elem, const ir:
   m_.parts.back().view = view;
 }
 
+void PackedReading::add_scale(const ir::View& view) const {
+  add(*scale_, ir::Role::scale, scale_->dtype, view);
+  OriginEntry entry;
+  entry.dtype = scale_->dtype;
+  if (scale_->dtype != Elem::f32) m_.parts.back().deviation = to_text(entry);
+}
+
 void PackedReading::add_scale(int64_t groups) const {
-  add(*scale_, ir::Role::scale, scale_->dtype, transposed(m_.n, groups, bits(scale_->dtype)));
+  add_scale(transposed(m_.n, groups, bits(scale_->dtype)));
+}
+
+namespace {
+
+void transpose(ir::View& v) {
+  std::swap(v.dims[0], v.dims[1]);
+  std::swap(v.stride[0], v.stride[1]);
+  std::swap(v.lanes[0], v.lanes[1]);
+  std::swap(v.words[0], v.words[1]);
+}
+
+// How words that lie as the view says are made: along which axis of the view the program walks, and the op.
+struct Packing32 {
+  bool transposed = false;  // it walks the columns
+  prog::PackWords op;
+};
+Packing32 packing_of(const ir::View& as, Elem elem, prog::ValueId src) {
+  size_t along = as.stride[0] < as.stride[1] ? 0 : 1;
+  for (const size_t axis : {0, 1})
+    if (as.lanes[axis].count > 1 || as.words[axis] != 0) along = axis;
+  const bool down = as.words[along] != 0;
+  return {.transposed = (along == 0) != down,
+          .op = {.src = src, .bits = bits(elem), .down = down, .lanes = as.lanes[along], .planes = as.planes, .less = as.less}};
+}
+
+}  // namespace
+
+void write_packed(const ir::Stored& s, Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export& out) {
+  if (!s.deviation.empty()) out.origin.tensors[name] = s.deviation;
+  const bool bytes = as == ir::row_major(as.dims[0], as.dims[1], 8);
+  const Elem container = bytes ? Elem::i8 : Elem::i32;
+  if (s.container == container && s.shape == shape && s.view == as) return write_bytes(s, std::move(name), out);
+  prog::Program p;
+  p.inputs.push_back(prog::input_of(s, 1));
+  if (bytes) {
+    p.ops.emplace_back(prog::Copy{0});
+  } else {
+    const Packing32 packing = packing_of(as, code, 0);
+    if (packing.transposed) transpose(p.inputs[0].view);
+    if (packing.op.down) p.row_multiple = 32;
+    p.ops.emplace_back(packing.op);
+    if (!packing.op.down && shape.back() > ir::dense_words(p.inputs[0].view.dims[1], bits(code))) p.ops.emplace_back(prog::Pad{1, shape.back()});
+  }
+  p.rows = p.inputs[0].view.dims[0];
+  p.outputs.push_back({.name = std::move(name), .dtype = container, .shape = std::move(shape), .value = static_cast<prog::ValueId>(p.ops.size())});
+  out.programs.push_back(std::move(p));
+}
+
+void write_middle(Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export& out) {
+  const Packing32 packing = packing_of(as, code, 0);
+  prog::Program p;
+  p.rows = as.dims[packing.transposed ? 1 : 0];
+  p.ops.emplace_back(prog::Zeros{as.dims[packing.transposed ? 0 : 1]});
+  p.ops.emplace_back(packing.op);
+  const int64_t each = as.dims[packing.transposed ? 0 : 1];
+  if (shape.back() > ir::dense_words(each, bits(code))) p.ops.emplace_back(prog::Pad{1, shape.back()});
+  p.outputs.push_back({.name = std::move(name), .dtype = Elem::i32, .shape = std::move(shape), .value = static_cast<prog::ValueId>(p.ops.size() - 1)});
+  out.programs.push_back(std::move(p));
+}
+
+namespace {
+
+// One program for a matrix of scales: as its input lies, in the dtype that it had here before.
+void write_scales(const ir::Stored& s, const ir::View& view, std::string name, int64_t columns, const WriteContext& context, Export& out) {
+  if (!s.deviation.empty()) out.origin.tensors[name] = s.deviation;
+  prog::Program p;
+  p.inputs.push_back(prog::input_of(s, 1));
+  p.inputs[0].view = view;
+  p.rows = view.dims[0];
+  const Elem dtype = noted_dtype(s, context);
+  if (dtype == s.container)
+    p.ops.emplace_back(prog::Copy{0});
+  else
+    p.ops.emplace_back(prog::Recode{0, dtype});
+  if (columns > view.dims[1]) p.ops.emplace_back(prog::Pad{1, columns});
+  p.outputs.push_back({.name = std::move(name), .dtype = dtype, .shape = {p.rows, columns}, .value = static_cast<prog::ValueId>(p.ops.size())});
+  out.programs.push_back(std::move(p));
+}
+
+}  // namespace
+
+void write_transposed(const ir::Stored& s, std::string name, const WriteContext& context, Export& out) {
+  ir::View view = s.view;
+  transpose(view);
+  write_scales(s, view, std::move(name), view.dims[1], context, out);
+}
+
+void write_padded(const ir::Stored& s, std::string name, int64_t columns, const WriteContext& context, Export& out) {
+  write_scales(s, s.view, std::move(name), columns, context, out);
+}
+
+void write_groups(std::string name, int64_t columns, int32_t group, Export& out) {
+  prog::Program p;
+  p.ops.emplace_back(prog::Groups{columns, group});
+  p.outputs.push_back({.name = std::move(name), .dtype = Elem::i32, .shape = {columns}, .value = 0});
+  out.programs.push_back(std::move(p));
 }
 
 bool has_packed(const Reading& r, const ir::Module& m) {

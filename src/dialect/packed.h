@@ -28,7 +28,8 @@ class PackedReading {
   // Exactly this shape; for messages it belongs to the module's weight.
   bool has_shape(const TensorInfo&, int64_t rows, int64_t cols) const;
   void add(const TensorInfo&, ir::Role, Elem, const ir::View&) const;
-  // scales [groups, n], one row for each group.
+  // scales [groups, n], one row for each group, or as the view says. Formats that hold them as F32 note what they were.
+  void add_scale(const ir::View&) const;
   void add_scale(int64_t groups) const;
 
  private:
@@ -39,6 +40,21 @@ class PackedReading {
 
 // Whether the module has any of the tensors.
 bool has_packed(const Reading&, const ir::Module&);
+
+// ---- writing --------------------------------------------------------------------------------------------------------------------------------------------
+// A dialect says how it wants integers to lie by the view that it reads them with; the program that makes them so follows from it.
+
+// Integers of `code` under another name, as words (I32) that lie as the view says, or as one to a byte (I8). Their bytes where they lie so already. Rows of
+// words that the shape has beyond theirs are zeros.
+void write_packed(const ir::Stored&, Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export&);
+// Zero points of symmetric integers, for formats that have them all the same.
+void write_middle(Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export&);
+// A matrix of scales, as [columns, rows].
+void write_transposed(const ir::Stored&, std::string name, const WriteContext&, Export&);
+// Its rows filled up with zeros.
+void write_padded(const ir::Stored&, std::string name, int64_t columns, const WriteContext&, Export&);
+// The order of groups that follow the columns; a group of 0 is the whole row.
+void write_groups(std::string name, int64_t columns, int32_t group, Export&);
 
 // A matrix of numbers of `bits`, by its transpose behind each other: scales [groups, n].
 ir::View transposed(int64_t rows, int64_t cols, int bits);

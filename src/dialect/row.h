@@ -76,7 +76,10 @@ struct Target {
   ir::ScaleForm form = ir::ScaleForm::multiply;
 };
 void write_stored(const ir::Stored&, Target, const WriteContext&, Export&);
-// The tensor as it is, under its own name.
+// The tensor as it is, under its own name; or its bytes under another one.
 void write_plain(const ir::Stored&, Export&);
+void write_bytes(const ir::Stored&, std::string name, Export&);
+// The dtype that a stored float had in the dialect that is written now, by the source's note and where no number changes; else the one that it has.
+Elem noted_dtype(const ir::Stored&, const WriteContext&);
 
 }  // namespace qb

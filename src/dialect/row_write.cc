@@ -6,9 +6,11 @@
 #include <cstring>
 #include <numeric>
 
+#include "dialect/packed.h"
 #include "dialect/row.h"
 #include "ir/stack.h"
 #include "num/codec.h"
+#include "prog/typing.h"
 #include "recipe/recipe.h"
 
 namespace qb {
@@ -127,7 +129,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
     quantize.reduction = 0;
   }
   p.ops.emplace_back(std::move(quantize));
-  int next = type.two_level() ? 4 : 3;
+  int next = prog::results_of(p.ops.front()) + 1;
   for (const PartRow& part : row.parts) {
     if (part.role == ir::Role::shape) write_shape(part, m, out);
     ValueId v = 1;
@@ -140,6 +142,14 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
       v = 3;
       elem = Elem::f32;
       form = recipe.global_divides ? ir::ScaleForm::divide : ir::ScaleForm::multiply;
+    } else if (part.role == ir::Role::zero && type.zero != ir::Zero::none) {
+      v = 3;
+      elem = Elem::i8;
+      if (part.packing != Packing::none) {
+        p.row_multiple = std::lcm(p.row_multiple, int64_t{32});
+        p.ops.emplace_back(prog::PackWords{.src = v, .bits = bits(type.code), .down = true});
+        v = next++;
+      }
     } else if (part.role != ir::Role::code) {
       continue;
     }
@@ -148,7 +158,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
       pack_codes(p, part, 1, type.code);
       v = next++;
     }
-    if (part.role != ir::Role::code && part.form != ir::ScaleForm::exponent) v = convert(p, v, elem, form, target, next);
+    if (part.role != ir::Role::code && part.role != ir::Role::zero && part.form != ir::ScaleForm::exponent) v = convert(p, v, elem, form, target, next);
     p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = v});
   }
   // Wider elements first keeps every tensor of the file aligned.
@@ -157,20 +167,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
 }
 
 bool is_integer_part(ir::Role role) {
-  return role == ir::Role::zero || role == ir::Role::order || role == ir::Role::input_zero;
-}
-
-// A tensor's bytes under another name.
-void copy_bytes(const ir::Stored& s, std::string name, Export& out) {
-  Program p;
-  const bool matrix = s.shape.size() >= 2;
-  p.rows = matrix ? s.shape[0] : 1;
-  int64_t cols = 1;
-  for (size_t i = matrix ? 1 : 0; i < s.shape.size(); ++i) cols *= s.shape[i];
-  p.inputs.push_back({s.tensor, s.file, s.offset, s.bytes, s.container, ir::row_major(p.rows, cols, bits(s.container)), 1});
-  p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = std::move(name), .dtype = s.container, .shape = s.shape, .value = 1});
-  out.programs.push_back(std::move(p));
+  return role == ir::Role::order || role == ir::Role::input_zero;
 }
 
 // Whether a stored part lies as the row would write it: then its bytes can be copied. Shapes alone do not say it, since a square matrix packed along the other
@@ -191,7 +188,7 @@ bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored&
 void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, Export& out) {
   const Target target = target_of(part, m, s.container);
   if (!s.deviation.empty()) out.origin.tensors[target.name] = s.deviation;
-  if (lies_as_written(part, m, s)) return copy_bytes(s, target.name, out);
+  if (lies_as_written(part, m, s)) return write_bytes(s, target.name, out);
   Program p;
   p.rows = m.n;
   p.inputs.push_back(prog::input_of(s, 1));
@@ -201,6 +198,15 @@ void write_codes(const PartRow& part, const ir::Module& m, const ir::Stored& s, 
     pack_codes(p, part, 0, m.scheme->weight.code);
   p.outputs.push_back({.name = target.name, .dtype = target.dtype, .shape = target.shape, .value = 1});
   out.programs.push_back(std::move(p));
+}
+
+// Zero points, in bytes or packed along the rows.
+void write_zeros(const PartRow& part, const ir::Module& m, const ir::Stored& s, Export& out) {
+  Target target = target_of(part, m, s.container);
+  const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
+  ir::View as = ir::row_major(rows, cols, 8);
+  if (part.packing != Packing::none) as = *ir::packed_words(rows, cols, bits(m.scheme->weight.code), 0, target.shape[0]);
+  write_packed(s, m.scheme->weight.code, std::move(target.name), std::move(target.shape), as, out);
 }
 
 }  // namespace
@@ -248,6 +254,23 @@ void write_stored(const ir::Stored& s, Target target, const WriteContext& contex
   out.programs.push_back(std::move(p));
 }
 
+void write_bytes(const ir::Stored& s, std::string name, Export& out) {
+  Program p;
+  const bool matrix = s.shape.size() >= 2;
+  p.rows = matrix ? s.shape[0] : 1;
+  int64_t cols = 1;
+  for (size_t i = matrix ? 1 : 0; i < s.shape.size(); ++i) cols *= s.shape[i];
+  p.inputs.push_back({s.tensor, s.file, s.offset, s.bytes, s.container, ir::row_major(p.rows, cols, bits(s.container)), 1});
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = std::move(name), .dtype = s.container, .shape = s.shape, .value = 1});
+  out.programs.push_back(std::move(p));
+}
+
+Elem noted_dtype(const ir::Stored& s, const WriteContext& context) {
+  const OriginEntry origin = context.restore_origin ? parse_origin_entry(s.origin) : OriginEntry{};
+  return origin.dtype && narrow_is_exact(s, *origin.dtype, context) ? *origin.dtype : s.container;
+}
+
 void write_plain(const ir::Stored& s, Export& out) {
   Program p;
   p.rows = s.view.dims[0];
@@ -267,8 +290,10 @@ void write_row(const Row& row, const ir::Module& m, const WriteContext& context,
         write_shape(part, m, out);
       else if (s != nullptr && part.role == ir::Role::code && (is_integer_code(m.scheme->weight.code) || part.packing != Packing::none))
         write_codes(part, m, *s, out);
+      else if (s != nullptr && part.role == ir::Role::zero)
+        write_zeros(part, m, *s, out);
       else if (s != nullptr && is_integer_part(part.role))
-        copy_bytes(*s, ir::tensor_name(m, part.suffix), out);
+        write_bytes(*s, ir::tensor_name(m, part.suffix), out);
       else if (s != nullptr)
         write_stored(*s, target_of(part, m, s->container), context, out);
     }

@@ -3,6 +3,7 @@
 
 #include "exec/buffer.h"
 #include "exec/compiled.h"
+#include "exec/numbers.h"
 #include "exec/ops.h"
 #include "recipe/recipe.h"
 
@@ -136,6 +137,7 @@ Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   a.codes = at(to);
   a.scales = at(to + 1);
   a.global = op.type.two_level() ? at(to + 2) : nullptr;
+  a.zeros = op.type.zero != ir::Zero::none ? at(to + 2) : nullptr;
   a.isa = isa_;
   recipe::find_recipe(op.recipe)->run(a);
   return {};
@@ -148,7 +150,27 @@ Result<void> BlockRun::run(const prog::Pack& op, prog::ValueId to) const {
 }
 
 Result<void> BlockRun::run(const prog::PackWords& op, prog::ValueId to) const {
-  ops::pack_words(at(op.src), count(op.src), c_.type(op.src).cols, op.bits, at(to));
+  ops::pack_words(at(op.src), count(op.src), c_.type(op.src).cols, op, at(to));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Pad& op, prog::ValueId to) const {
+  const auto from_bytes = static_cast<size_t>(c_.type(op.src).row_bytes()), to_bytes = static_cast<size_t>(c_.type(to).row_bytes());
+  for (int64_t i = 0; i < count(op.src); ++i) {
+    std::byte* row = at(to) + static_cast<size_t>(i) * to_bytes;
+    std::memcpy(row, at(op.src) + static_cast<size_t>(i) * from_bytes, from_bytes);
+    std::memset(row + from_bytes, 0, to_bytes - from_bytes);
+  }
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Zeros&, prog::ValueId to) const {
+  std::memset(at(to), 0, static_cast<size_t>(elements(to)));
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Groups& op, prog::ValueId to) const {
+  for (int64_t j = 0; j < op.cols; ++j) ops::store<int32_t>(at(to), j, op.group == 0 ? 0 : static_cast<int32_t>(j / op.group));
   return {};
 }
 

@@ -68,8 +68,9 @@ Result<Compiled> compile(const prog::Program& p) {
 OutputSlice Compiled::slice(size_t output, RowRange rows) const {
   const prog::ValueType& t = type(program->outputs[output].value);
   if (t.rows_per == 0) return rows.begin == 0 ? OutputSlice{0, t.row_bytes()} : OutputSlice{t.row_bytes(), 0};
-  const int64_t begin = rows.begin / t.rows_per, end = prog::value_rows(rows.end, t.rows_per);
-  return OutputSlice{static_cast<uint64_t>(begin) * t.row_bytes(), static_cast<uint64_t>(end - begin) * t.row_bytes()};
+  const uint64_t begin = static_cast<uint64_t>(rows.begin / t.rows_per) * t.row_bytes();
+  const uint64_t end = std::min(static_cast<uint64_t>(prog::value_rows(rows.end, t.rows_per)) * t.row_bytes(), prog::output_bytes(program->outputs[output]));
+  return OutputSlice{begin, end - begin};
 }
 
 uint64_t Compiled::output_bytes(RowRange rows) const {

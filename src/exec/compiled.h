@@ -76,6 +76,9 @@ class BlockRun {
   Result<void> run(const prog::Pack&, prog::ValueId) const;
   Result<void> run(const prog::PackWords&, prog::ValueId) const;
   Result<void> run(const prog::PackNibbles&, prog::ValueId) const;
+  Result<void> run(const prog::Pad&, prog::ValueId) const;
+  Result<void> run(const prog::Zeros&, prog::ValueId) const;
+  Result<void> run(const prog::Groups&, prog::ValueId) const;
 
   const Compiled& c_;
   RowRange rows_;

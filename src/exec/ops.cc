@@ -189,26 +189,6 @@ void fold(const FoldArgs& f) {
   }
 }
 
-void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words) {
-  const int64_t row_words = ir::dense_words(cols, width);
-  const uint64_t mask = (uint64_t{1} << width) - 1, bias = uint64_t{1} << (width - 1);
-  for (int64_t i = 0; i < rows; ++i) {
-    const std::byte* row = codes + i * cols;
-    uint64_t stream = 0;
-    int filled = 0;
-    int64_t word = i * row_words;
-    for (int64_t j = 0; j < cols; ++j) {
-      stream |= ((static_cast<uint64_t>(load<int8_t>(row, j)) + bias) & mask) << filled;
-      filled += width;
-      if (filled < 32) continue;
-      store<uint32_t>(words, word++, static_cast<uint32_t>(stream));
-      stream >>= 32;
-      filled -= 32;
-    }
-    if (filled > 0) store<uint32_t>(words, word, static_cast<uint32_t>(stream));
-  }
-}
-
 void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes) {
   if (order == ir::Nibbles::high_first) {
     for (int64_t i = 0; i < rows * cols / 2; ++i) {

@@ -35,8 +35,8 @@ struct FoldArgs {
 // prog::Fold.
 void fold(const FoldArgs&);
 
-// Codes as a stream of `width` bits each in offset binary, every row from a whole word on.
-void pack_words(const std::byte* codes, int64_t rows, int64_t cols, int width, std::byte* words);
+// rows x cols codes, one to a byte, as the words that the op describes.
+void pack_words(const std::byte* codes, int64_t rows, int64_t cols, const prog::PackWords& op, std::byte* words);
 
 // Codes of four bits, two to a byte; `rows` (of pairs of rows) or `cols` is even.
 void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes);

@@ -4,9 +4,20 @@
 
 #include "base/diagnostics.h"
 #include "prog/program.h"
+#include "prog/typing.h"
 
 namespace qb::prog {
 namespace {
+
+void print_lanes(std::string& s, std::string_view index, const ir::Lanes& lanes) {
+  if (lanes.count <= 1) return;
+  fmt::format_to(std::back_inserter(s), ",{} in lanes", index);
+  for (int32_t l = 0; l < lanes.count; ++l) fmt::format_to(std::back_inserter(s), "{}{}", l == 0 ? " " : ",", lanes.bit[static_cast<size_t>(l)]);
+}
+
+std::string_view less_text(ir::Less less) {
+  return less == ir::Less::none ? "" : less == ir::Less::word ? ", words less one in each field" : ", fields less one";
+}
 
 void print(std::string& s, const Input& in) {
   auto out = std::back_inserter(s);
@@ -18,15 +29,12 @@ void print(std::string& s, const Input& in) {
   }
   for (size_t axis = 0; axis < 2; ++axis) {
     const char name = axis == 0 ? 'i' : 'j';
-    if (const ir::Lanes& lanes = in.view.lanes[axis]; lanes.count > 1) {
-      fmt::format_to(out, ", {} in lanes", name);
-      for (int32_t l = 0; l < lanes.count; ++l) fmt::format_to(out, "{}{}", l == 0 ? " " : ",", lanes.bit[static_cast<size_t>(l)]);
-    }
+    print_lanes(s, axis == 0 ? " i" : " j", in.view.lanes[axis]);
     if (in.view.words[axis] != 0) fmt::format_to(out, ", {} over words {} bits apart", name, in.view.words[axis]);
   }
   if (in.view.offset_binary) s += ", offset binary";
   if (in.view.planes) s += ", in planes";
-  if (in.view.less != ir::Less::none) s += in.view.less == ir::Less::word ? ", words less one in each field" : ", fields less one";
+  s += less_text(in.view.less);
   if (in.rows_per == 0) s += ", whole";
   if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
 }
@@ -96,7 +104,7 @@ struct PrintOp {
     s += '\n';
   }
   void operator()(const Quantize& op) const {
-    result(op.type.two_level() ? 3 : 2);
+    result(results_of(op));
     fmt::format_to(std::back_inserter(s), "quantize {} {} %{}", ir::to_string(op.type), op.recipe, op.src);
     if (op.reduction != -1) fmt::format_to(std::back_inserter(s), " amax #{}", op.reduction);
     s += '\n';
@@ -107,7 +115,23 @@ struct PrintOp {
   }
   void operator()(const PackWords& op) const {
     result(1);
-    line("pack %{} as words of {} bits a code", op.src, op.bits);
+    fmt::format_to(std::back_inserter(s), "pack %{} as words of {} bits a code{}{}", op.src, op.bits, op.down ? ", down the columns" : "",
+                   op.planes ? ", in planes" : "");
+    print_lanes(s, "", op.lanes);
+    s += less_text(op.less);
+    s += '\n';
+  }
+  void operator()(const Pad& op) const {
+    result(1);
+    line("pad %{} to {} columns", op.src, op.cols);
+  }
+  void operator()(const Zeros& op) const {
+    result(1);
+    line("{} zeros", op.cols);
+  }
+  void operator()(const Groups& op) const {
+    result(1);
+    line("groups of {} over {} columns", op.group, op.cols);
   }
   void operator()(const PackNibbles& op) const {
     result(1);

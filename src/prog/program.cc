@@ -39,7 +39,7 @@ bool is_dense(const ir::View& view, Elem elem) {
 }
 
 int results_of(const Op& op) {
-  if (const auto* q = std::get_if<Quantize>(&op)) return q->type.two_level() ? 3 : 2;
+  if (const auto* q = std::get_if<Quantize>(&op)) return q->type.two_level() || q->type.zero != ir::Zero::none ? 3 : 2;
   return 1;
 }
 

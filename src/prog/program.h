@@ -76,7 +76,8 @@ struct Fold {
   ValueId a = -1, b = -1, prescale = -1;  // -1: without
   friend bool operator==(const Fold&, const Fold&) = default;
 };
-// Makes codes, scales and, for two-level types, the global scale by a named recipe. Results in this order: code, scale[, global].
+// Makes codes, scales and, for two-level types, the global scale or, for types that have them, zero points by a named recipe. Results in this order: code,
+// scale[, global or zero].
 struct Quantize {
   std::string recipe;  // name in the recipe manifest
   ir::QuantType type;
@@ -93,10 +94,15 @@ struct Pack {
   friend bool operator==(const Pack&, const Pack&) = default;
 };
 
-// Integer codes as 32-bit words, row by row: a stream of `bits` for each code in offset binary, the last word filled with zeros.
+// Integer codes as 32-bit words, row by row: a stream of `bits` for each code in offset binary, the last word filled with zeros. What a view says of such words
+// (ir/checkpoint.h) is said here too.
 struct PackWords {
   ValueId src;
   int32_t bits;
+  bool down = false;     // streams down the columns: 32 rows become one row of the result, `bits` rows of words behind each other, the last one cut at its end
+  ir::Lanes lanes = {};  // of whole words: in another order than the codes'
+  bool planes = false;
+  ir::Less less = ir::Less::none;
   friend bool operator==(const PackWords&, const PackWords&) = default;
 };
 
@@ -107,7 +113,26 @@ struct PackNibbles {
   friend bool operator==(const PackNibbles&, const PackNibbles&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Quantize, Pack, PackWords, PackNibbles>;
+// Every row filled up with zero bytes to so many columns.
+struct Pad {
+  ValueId src;
+  int64_t cols;
+  friend bool operator==(const Pad&, const Pad&) = default;
+};
+
+// A row of integer codes for each row of the program, all of them 0.
+struct Zeros {
+  int64_t cols;
+  friend bool operator==(const Zeros&, const Zeros&) = default;
+};
+// For each column the number of its group, as i32: the order of groups that no order says. A group of 0 holds all columns.
+struct Groups {
+  int64_t cols;
+  int32_t group;
+  friend bool operator==(const Groups&, const Groups&) = default;
+};
+
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Quantize, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
 
 struct Output {
   std::string name;

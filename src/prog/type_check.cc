@@ -255,6 +255,10 @@ class Checker {
     QB_TRY(push("quantize", ValueType{value_elem(op.type.code), src.rows, src.cols, 1}));
     QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, elem)));
     if (op.type.two_level()) QB_TRY(push("quantize", ValueType{Elem::f32, 1, 1, 0}));
+    if (op.type.zero != ir::Zero::none) {
+      if (!is_integer_code(op.type.code)) return wrong("quantize", "zero points belong to integers");
+      QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, Elem::i8)));
+    }
     return {};
   }
 
@@ -276,7 +280,35 @@ class Checker {
     if (!has(op.src)) return wrong("pack", fmt::format("there is no %{}", op.src));
     const ValueType src = at(op.src);
     if (src.elem != Elem::i8 || op.bits < 2 || op.bits > 8) return wrong("pack", fmt::format("{} bits of {} are no words", op.bits, info(src.elem).name));
-    return push("pack", ValueType{Elem::i32, src.rows, ir::dense_words(src.cols, op.bits), src.rows_per});
+    const bool whole = 32 % op.bits == 0, lanes = op.lanes.count > 1;
+    if (op.lanes.count < 1 || (lanes && (op.lanes.count * op.bits != 32 || op.planes || op.down)) || (op.planes && op.bits == 8) ||
+        (op.less == ir::Less::word && !whole))
+      return wrong("pack", "no such words");
+    for (int32_t i = 0; lanes && i < op.lanes.count; ++i)
+      if (op.lanes.bit[static_cast<size_t>(i)] + op.bits > 32) return wrong("pack", "lanes beyond a word");
+    if (!op.down) return push("pack", ValueType{Elem::i32, src.rows, ir::dense_words(src.cols, op.bits), src.rows_per});
+    if (src.rows_per != 1) return wrong("pack", fmt::format("%{} has one row for every {} rows, not for each", op.src, src.rows_per));
+    if (p_.row_multiple % 32 != 0 && p_.row_multiple < p_.rows) return wrong("pack", fmt::format("row multiple {} cuts blocks of 32 rows", p_.row_multiple));
+    if (src.cols > largest_bits / 1024) return wrong("pack", fmt::format("{} columns are too many", src.cols));
+    return push("pack", ValueType{Elem::i32, value_rows(src.rows, 32), op.bits * src.cols, 32});
+  }
+
+  Result<void> check(const Pad& op) {
+    if (!has(op.src)) return wrong("pad", fmt::format("there is no %{}", op.src));
+    ValueType v = at(op.src);
+    if (op.cols < v.cols || op.cols > largest_bits / 1024) return wrong("pad", fmt::format("of {} columns to {}", v.cols, op.cols));
+    v.cols = op.cols;
+    return push("pad", v);
+  }
+
+  Result<void> check(const Zeros& op) {
+    if (op.cols < 0 || op.cols > largest_bits / 1024) return wrong("zeros", fmt::format("{} columns", op.cols));
+    return push("zeros", ValueType{Elem::i8, p_.rows, op.cols, 1});
+  }
+
+  Result<void> check(const Groups& op) {
+    if (op.cols < 1 || op.cols > INT32_MAX || op.group < 0) return wrong("groups", fmt::format("{} columns in groups of {}", op.cols, op.group));
+    return push("groups", ValueType{Elem::i32, 1, op.cols, 0});
   }
 
   Result<void> check(const PackNibbles& op) {
@@ -332,7 +364,9 @@ class Checker {
     for (int64_t d : out.shape) {
       if (d < 0 || __builtin_mul_overflow(all, d, &all)) return malformed(fmt::format("output '{}' has an impossible shape", name));
     }
-    if (all != v.rows * v.cols * bits(v.elem)) {
+    // The last row of words that stand for 32 rows may stand for fewer.
+    const int64_t full = v.rows * v.cols * bits(v.elem), row = v.cols * bits(v.elem);
+    if (all != full && !(v.rows_per == 32 && p_.rows % 32 != 0 && all < full && all > full - row)) {
       return malformed(fmt::format("output '{}' has {} bits, but %{} is {} x {} {}", name, all, out.value, v.rows, v.cols, info(v.elem).name));
     }
     if (out.dtype != v.elem && info(out.dtype).is_float && info(v.elem).is_float) {

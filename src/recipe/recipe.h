@@ -29,6 +29,7 @@ struct Args {
   std::byte* scales;  // [ceil(rows/block.rows), ceil(k/block.cols)] of scale_elem; written for tensor-wise types too (each block the same value)
   std::byte* global;  // one float32, for two-level types; may be null
   Isa isa = Isa::generic;
+  std::byte* zeros = nullptr;  // one i8 for each scale, for types with zero points
 };
 
 // Whether modules that read the same input share one amax. single_block: only where each of them is one block, whose scale the producer then holds as a

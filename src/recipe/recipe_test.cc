@@ -53,9 +53,11 @@ TEST(Recipe, FoundByType) {
   EXPECT_EQ(made_by({Elem::i8, ir::ScaleValues::any, {0, 0}, ir::Zero::none}, lc), "int_tensor.llm_compressor");
   EXPECT_EQ(made_by({Elem::i8, ir::ScaleValues::any, {1, 0}, ir::Zero::none}, lc), "int_rows.llm_compressor");
   EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::none}, lc), "int_rows.llm_compressor");
+  EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::code}, lc), "int_rows_asym.llm_compressor");
+  EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::code}, mo), "none");
   for (const Numerics n : {mo, lc}) {
     EXPECT_EQ(made_by(fp8(0, 128), n), "none");
-    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {1, 128}, ir::Zero::code}, n), "none");
+    EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {0, 0}, ir::Zero::code}, n), "none");
     EXPECT_EQ(made_by({Elem::int4, ir::ScaleValues::any, {16, 16}, ir::Zero::none}, n), "none");
     EXPECT_EQ(made_by({}, n), "none");
   }
