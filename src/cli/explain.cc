@@ -6,6 +6,7 @@
 #include "bridge/session.h"
 #include "cli/command.h"
 #include "cli/report.h"
+#include "layer/linear.h"
 #include "oracle/oracle.h"
 
 namespace qb::cli {
@@ -35,12 +36,6 @@ const host::Cpu* find_host(const std::string& name) {
   return nullptr;
 }
 
-// Scheme of plain weights: their own format.
-ir::Scheme scheme_of(const ir::Module& m) {
-  if (m.scheme) return *m.scheme;
-  return {.weight = {.code = m.part(ir::Role::code)->elem}};
-}
-
 int run(const Options& o) {
   if (o.host == "list") return list_hosts();
   const host::Cpu* cpu = find_host(o.host);
@@ -64,7 +59,7 @@ int run(const Options& o) {
   const oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
   for (const ir::Module& m : s->checkpoint.modules) {
     if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
-    const kernel::Problem problem{.m = o.tokens, .n = m.n, .k = m.k, .scheme = scheme_of(m)};
+    const kernel::Problem problem{.m = o.tokens, .n = m.n, .k = m.k, .scheme = layer::kernel_scheme(m)};
     Result<oracle::Choice> choice = oracle::choose(problem, *cpu, kernel::kernels(), policy);
     if (!choice) {
       code = exit_problems;

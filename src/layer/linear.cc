@@ -243,6 +243,14 @@ Result<void> run_into(const prog::Program& p, Source& source, std::span<const st
   return {};
 }
 
+ir::Scheme kernel_scheme(const ir::Module& m) {
+  if (!m.scheme) return {.weight = {.code = m.part(Role::code)->elem}};
+  ir::Scheme s = *m.scheme;
+  s.features.prescale = false;
+  s.features.lowrank = 0;
+  return s;
+}
+
 Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
   const ir::Stored* code = m.part(Role::code);
   if (code == nullptr) return cannot_load(m, "the checkpoint has no weight for it");
@@ -250,13 +258,7 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (m.n <= 0 || m.k <= 0 || m.n > INT32_MAX || m.k > INT32_MAX) return cannot_load(m, fmt::format("the impossible size {} x {}", m.n, m.k));
   Linear l;
   l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
-  if (m.scheme) {
-    l.problem_.scheme = *m.scheme;
-    l.problem_.scheme.features.prescale = false;  // done around the kernel
-    l.problem_.scheme.features.lowrank = 0;
-  } else {
-    l.problem_.scheme.weight.code = code->elem;
-  }
+  l.problem_.scheme = kernel_scheme(m);
   const ir::Scheme& scheme = l.problem_.scheme;
   if (!scheme.weight.plain() && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
   const ir::Stored* order = m.part(Role::order);

@@ -30,6 +30,9 @@ Result<void> run_into(const prog::Program& program, Source& source, std::span<co
 // A stored vector of floats (a norm's weight, a bias) as float32 in the arena, `plus` added to each.
 Result<const float*> load_floats(const ir::Stored& stored, Source& source, host::Arena& arena, Context& context, float plus = 0);
 
+// What a kernel sees of a module with a weight: its scheme without what is done around the kernel, or the plain numbers' own format.
+ir::Scheme kernel_scheme(const ir::Module& module);
+
 class Linear {
  public:
   // Plans and loads: runs a Program that packs the stored codes straight into the arena, block by block.
