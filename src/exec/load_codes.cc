@@ -110,8 +110,8 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
   const int64_t slow_begin = slow == 0 ? begin_ : 0, slow_count = slow == 0 ? rows_ : cols_;
   const int64_t fast_begin = fast == 0 ? begin_ : 0, fast_count = fast == 0 ? rows_ : cols_;
   const int64_t slow_step = slow == 0 ? cols_ : 1, fast_step = fast == 0 ? cols_ : 1;  // of the result
-  const unsigned mask = (1U << width_) - 1, ones = UINT32_MAX / mask;  // ones: 1 in each field of a word
-  if (!integers_) std::memset(rows, 0, bytes());                       // nibbles are put into place one by one
+  const unsigned mask = (1U << width_) - 1, ones = UINT32_MAX / mask;                  // ones: 1 in each field of a word
+  if (!integers_) std::memset(rows, 0, bytes());                                       // nibbles are put into place one by one
   const auto put = [&](int64_t at, unsigned stored) {
     if (integers_)
       rows[at] = code_of(stored);
