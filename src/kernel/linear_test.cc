@@ -40,7 +40,7 @@ struct Stored {
         if (type.code == Elem::e4m3 && (c & std::byte{0x7F}) == std::byte{0x7F}) c = std::byte{0x7E};
       }
     }
-    const int width = bits(type.code), least = -(1 << (width - 1));
+    const int width = is_integer_code(type.code) ? bits(type.code) : 8, least = -(1 << (width - 1));
     const auto integer = [&] { return static_cast<std::byte>(least + static_cast<int>(random() % (1U << static_cast<unsigned>(width)))); };
     if (is_integer_code(type.code)) std::generate(codes.begin(), codes.end(), integer);
     if (!type.plain()) {
