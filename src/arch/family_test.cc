@@ -32,9 +32,9 @@ Json deepseek() {
   return c;
 }
 
-std::vector<TensorInfo> tensors(std::vector<std::pair<const char*, std::vector<int64_t>>> named) {
+std::vector<TensorInfo> tensors(const std::vector<std::pair<const char*, std::vector<int64_t>>>& named) {
   std::vector<TensorInfo> all;
-  for (auto& [name, shape] : named) {
+  for (const auto& [name, shape] : named) {
     all.emplace_back();
     all.back().name = name;
     all.back().shape = shape;

@@ -50,7 +50,7 @@ struct Words {
   }
   QB_KI static Int zeros(const std::byte* bytes) {
     Int a;
-    for (int r = 0; r < 16; ++r) a.v[r] = static_cast<uint32_t>(std::to_integer<int8_t>(bytes[r]));
+    for (int r = 0; r < 16; ++r) a.v[r] = static_cast<uint32_t>(int{std::to_integer<int8_t>(bytes[r])});
     return a;
   }
   QB_KI static Float float_zero() { return Float{}; }
