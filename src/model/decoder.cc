@@ -257,14 +257,15 @@ FeedForwardSpec DecoderBuilder::feed_forward() const {
   return {.hidden = sizes().hidden, .activation = sizes().activation};
 }
 
-Result<DecoderLayer> DecoderBuilder::layer(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward) {
+Result<void> DecoderBuilder::add(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward) {
   DecoderLayer l;
   QB_ASSIGN(l.attention_norm, norm(layer, "input_layernorm"));
   QB_ASSIGN(l.feed_forward_norm, norm(layer, "post_attention_layernorm"));
   l.attention = std::move(attention);
   l.feed_forward = std::move(feed_forward);
   host::sample_memory();
-  return l;
+  parts.layers.push_back(std::move(l));
+  return {};
 }
 
 Result<std::unique_ptr<Model>> DecoderBuilder::finish() {

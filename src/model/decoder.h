@@ -46,8 +46,8 @@ class DecoderBuilder {
   Result<const float*> norm(int64_t layer, std::string_view suffix);
   AttentionSpec attention(int64_t layer) const;  // by the config
   FeedForwardSpec feed_forward() const;
-  // A layer with the usual norms; both halves are made by then.
-  Result<DecoderLayer> layer(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward);
+  // Appends a layer with the usual norms; both halves are made by then.
+  Result<void> add(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward);
 
   // Embedding, last norm and head, and the model.
   Result<std::unique_ptr<Model>> finish();

@@ -86,8 +86,7 @@ Result<std::unique_ptr<Model>> load_deepseek(const Loading& loading) {
     } else {
       QB_ASSIGN(feed_forward, load_feed_forward(b.loader(), mlp, b.feed_forward()));
     }
-    QB_ASSIGN(DecoderLayer layer, b.layer(i, std::move(attention), std::move(feed_forward)));
-    b.parts.layers.push_back(std::move(layer));
+    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
   }
   return b.finish();
 }

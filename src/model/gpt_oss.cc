@@ -25,8 +25,7 @@ Result<std::unique_ptr<Model>> load_gpt_oss(const Loading& loading) {
     spec.experts = b.path(i, "mlp.experts");
     QB_ASSIGN(auto mixing, load_self_attention(b.loader(), b.path(i, "self_attn"), attention));
     QB_ASSIGN(auto feed_forward, load_mixture(b.loader(), spec));
-    QB_ASSIGN(DecoderLayer layer, b.layer(i, std::move(mixing), std::move(feed_forward)));
-    b.parts.layers.push_back(std::move(layer));
+    QB_TRY(b.add(i, std::move(mixing), std::move(feed_forward)));
   }
   return b.finish();
 }

@@ -19,8 +19,7 @@ Result<std::unique_ptr<Model>> load_llama(const Loading& loading) {
   for (int64_t i = 0; i < b.sizes().layers; ++i) {
     QB_ASSIGN(auto attention, load_self_attention(b.loader(), b.path(i, "self_attn"), b.attention(i)));
     QB_ASSIGN(auto feed_forward, load_feed_forward(b.loader(), b.path(i, "mlp"), b.feed_forward()));
-    QB_ASSIGN(DecoderLayer layer, b.layer(i, std::move(attention), std::move(feed_forward)));
-    b.parts.layers.push_back(std::move(layer));
+    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
   }
   return b.finish();
 }

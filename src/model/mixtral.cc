@@ -21,8 +21,7 @@ Result<std::unique_ptr<Model>> load_mixtral(const Loading& loading) {
     spec.experts = b.path(i, block) + ".experts";
     spec.expert.names = b.loader().find(spec.experts + ".0.w1") != nullptr ? FeedForwardNames{"w1", "w3", "w2"} : FeedForwardNames{};
     QB_ASSIGN(auto feed_forward, load_mixture(b.loader(), spec));
-    QB_ASSIGN(DecoderLayer layer, b.layer(i, std::move(attention), std::move(feed_forward)));
-    b.parts.layers.push_back(std::move(layer));
+    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
   }
   return b.finish();
 }

@@ -14,8 +14,7 @@ Result<std::unique_ptr<Model>> load_phi3(const Loading& loading) {
     spec.fused = true;
     QB_ASSIGN(auto attention, load_self_attention(b.loader(), b.path(i, "self_attn"), spec));
     QB_ASSIGN(auto feed_forward, load_feed_forward(b.loader(), b.path(i, "mlp"), gated));
-    QB_ASSIGN(DecoderLayer layer, b.layer(i, std::move(attention), std::move(feed_forward)));
-    b.parts.layers.push_back(std::move(layer));
+    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
   }
   return b.finish();
 }
