@@ -197,8 +197,7 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
   const NameRule* ignored = r.excluded_by(m);
   Target t = target_of(config, m);
   const bool codes = has_codes(r, m);
-  const TensorInfo* weight = r.find(m, "weight");
-  const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : r.tensors_of(m).front()->name;
+  const std::string_view tensor = r.named_tensor(m);
   if (!codes && r.read_plain(m)) {
     if (ignored != nullptr)
       m.why = fmt::format("ignore: '{}'", ignored->text());
@@ -229,9 +228,7 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
     if (row == nullptr) row = row_for(rows, *m.scheme);
     if (row == nullptr || !read_row(r, *row, m))
       for (const TensorInfo* left : r.tensors_of(m)) r.claim(*left);
-    if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
-      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
-                    "a quantized embedding table that is also the head", "engines that apply its scale in both places");
+    r.report_tied_embedding(m);
   }
   r.read_bias(m);
 }

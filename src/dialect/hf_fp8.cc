@@ -139,12 +139,7 @@ void read_weight(Reading& r, const Config& config, const Row& row, ir::Module& m
     m.why = r.why_plain(m, rule);
   } else {
     m.scheme = config.scheme;
-    m.why = fmt::format("{}: quant_method fp8", file);
-    if (rule != nullptr) {
-      r.diag.report("excluded-but-quantized", {.file = file, .tensor = weight != nullptr ? weight->name : m.path, .module = m.path},
-                    fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
-      m.why += fmt::format(", although '{}' excludes it", rule->text());
-    }
+    m.why = r.why_quantized(m, rule, fmt::format("{}: quant_method fp8", file));
     const TensorInfo* other = r.find(m, "weight_scale");
     const bool misnamed = is_block(config.scheme) && other != nullptr && r.find(m, "weight_scale_inv") == nullptr;
     if (misnamed)
@@ -152,9 +147,7 @@ void read_weight(Reading& r, const Config& config, const Row& row, ir::Module& m
                     "weight_scale_inv; both are multiplied");
     if (!read_row(r, misnamed ? renamed : row, m))
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
-    if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
-      r.diag.report("tied-embedding-quantized", {.file = file, .tensor = weight != nullptr ? weight->name : "", .module = m.path},
-                    "a quantized embedding table that is also the head", "engines that apply its scale in both places");
+    r.report_tied_embedding(m);
   }
   r.read_bias(m);
 }

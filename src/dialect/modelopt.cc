@@ -266,7 +266,6 @@ void report_unused(Reading& r, const ir::Module& m, std::string_view label) {
 // A linear or an embedding whose tensors are there: plain or by its label's row, and whether the lists agree.
 void read_weight(Reading& r, const ModelOptConfig& config, const Labels& labels, ir::Module& m) {
   const TensorInfo* weight = r.find(m, "weight");
-  const std::string_view tensor = weight != nullptr ? std::string_view(weight->name) : m.path;
   const NameRule* rule = r.excluded_by(m);
   const Label* label = labels.of(m);
   if (weight != nullptr && !has_codes(r, m) && r.read_plain(m)) {
@@ -283,18 +282,11 @@ void read_weight(Reading& r, const ModelOptConfig& config, const Labels& labels,
   } else if (label != nullptr) {
     const Row& row = labels.row_of(*label, m);
     m.scheme = scheme_of(r, *label, row, m);
-    m.why = label->why;
-    if (rule != nullptr) {
-      r.diag.report("excluded-but-quantized", {.file = config.from, .tensor = tensor, .module = m.path},
-                    fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
-      m.why += fmt::format(", although '{}' excludes it", rule->text());
-    }
+    m.why = r.why_quantized(m, rule, label->why);
     const bool usable = read_row(r, row, m);
     if (!usable && weight == nullptr)
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
-    if (m.kind == arch::Kind::embedding && r.out.topology.tied_embeddings)
-      r.diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
-                    "a quantized embedding table that is also the head", "engines that apply its scale in both places");
+    r.report_tied_embedding(m);
   }
   report_unused(r, m, label != nullptr ? label->name : std::string_view());
   r.read_bias(m);

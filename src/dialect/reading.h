@@ -50,6 +50,10 @@ class Reading {
   std::string why_plain(const ir::Module& module, const NameRule* rule);
   // Why a weight has a scheme: `why`, and the rule that would have left it out, which is reported.
   std::string why_quantized(const ir::Module& module, const NameRule* rule, std::string why);
+  // A quantized embedding table that is also the head is reported.
+  void report_tied_embedding(const ir::Module& module);
+  // What messages about the module name: its weight, its first tensor, or itself.
+  std::string_view named_tensor(const ir::Module& module) const;
   // A plain linear that no rule covers although the model is quantized: reports it and says why it has no scheme.
   std::string report_unlisted(const ir::Module& module);
 

@@ -50,10 +50,21 @@ std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
 
 std::string Reading::why_quantized(const ir::Module& m, const NameRule* rule, std::string why) {
   if (rule == nullptr) return why;
-  const std::vector<const TensorInfo*> tensors = tensors_of(m);
-  diag.report("excluded-but-quantized", {.file = rules_from_, .tensor = tensors.empty() ? m.path : tensors.front()->name, .module = m.path},
+  diag.report("excluded-but-quantized", {.file = rules_from_, .tensor = named_tensor(m), .module = m.path},
               fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
   return fmt::format("{}, although '{}' excludes it", why, rule->text());
+}
+
+std::string_view Reading::named_tensor(const ir::Module& m) const {
+  if (const TensorInfo* weight = find(m, "weight"); weight != nullptr) return weight->name;
+  const std::vector<const TensorInfo*> tensors = tensors_of(m);
+  return tensors.empty() ? std::string_view(m.path) : tensors.front()->name;
+}
+
+void Reading::report_tied_embedding(const ir::Module& m) {
+  if (m.kind != arch::Kind::embedding || !out.topology.tied_embeddings) return;
+  diag.report("tied-embedding-quantized", {.file = "config.json", .tensor = named_tensor(m), .module = m.path},
+              "a quantized embedding table that is also the head", "engines that apply its scale in both places");
 }
 
 std::string Reading::report_unlisted(const ir::Module& m) {
