@@ -15,16 +15,25 @@
 namespace qb::suite {
 namespace {
 
-// Presets that search for scales or rewrite them afterwards: llm-compressor's recipe says so, of ModelOpt's the last word of the producer's case name.
+// Presets that search for scales on calibration data or rewrite them afterwards: llm-compressor's recipe says so, of ModelOpt's the last word of the producer's
+// case name.
 bool calibrated(const Fixture& f) {
   const std::string& name = f.name;
   const std::string recipe = read_bytes(f.path / "recipe.yaml");
   for (const char* word : {"GPTQModifier", "AWQModifier", "SmoothQuantModifier"})
     if (recipe.find(word) != recipe.npos) return true;
-  // w4a8_nvfp4_fp8: its second level leaves room for an FP8 stage; static activation scales are calibrated anyway.
-  for (const char* word : {"static", "four_over_six", "awq_clip", "-compressed", "_auto", "w4a8_nvfp4_fp8"})
+  for (const char* word : {"awq_clip", "-compressed", "_auto"})
     if (name.starts_with("modelopt/") && name.ends_with(word)) return true;
   return false;
+}
+
+// The recipe that a case of ModelOpt was made with, where no tensor and no label says it.
+std::string recipe_of(const Fixture& f) {
+  constexpr std::pair<const char*, const char*> by_name[] = {
+      {"nvfp4_static", "nvfp4_mse.modelopt"}, {"four_over_six", "nvfp4_four_over_six.modelopt"}, {"w4a8_nvfp4_fp8", "nvfp4_fp8_stage.modelopt"}};
+  for (const auto& [word, recipe] : by_name)
+    if (f.name.starts_with("modelopt/") && f.name.ends_with(word)) return recipe;
+  return "";
 }
 
 // The base whose unquantized tensors are the fixture's: the ones that no producer touches.
@@ -132,7 +141,10 @@ TEST(ProducerBytes, EveryFixture) {
       Result<Session> session = open_session(f.path);
       ASSERT_TRUE(session.ok()) << session.error().what;
       for (const Group& group : groups_of(*session)) {
-        Target target{.dialect = folder, .scheme = to_string(group.scheme), .numerics = std::string_view(folder) == "modelopt" ? "modelopt" : "llm-compressor"};
+        Target target{.dialect = folder,
+                      .scheme = to_string(group.scheme),
+                      .numerics = std::string_view(folder) == "modelopt" ? "modelopt" : "llm-compressor",
+                      .recipe = recipe_of(f)};
         SCOPED_TRACE(target.scheme + ", numerics " + target.numerics);
         for (const std::string& path : linears(weights))
           if (!group.modules.contains(path) && path != "lm_head") target.ignore.push_back(path);
@@ -155,17 +167,34 @@ TEST(ProducerBytes, EveryFixture) {
           EXPECT_TRUE(it->second.bytes == tensor.bytes) << name << ": other bytes";
           ++tensors;
         }
-        seen.insert(target.numerics + " " + to_string(group.scheme.weight));
+        seen.insert(target.recipe.empty() ? target.numerics + " " + to_string(group.scheme.weight) : target.recipe);
         ++compared;
       }
     }
   std::printf("%d quantizations, %d tensors\n", compared, tensors);
-  for (const char* made : {"modelopt fp8_tensor", "modelopt fp8_channel", "modelopt fp8_128x128", "modelopt nvfp4", "modelopt nvfp4_g32",
-                           "llm-compressor fp8_tensor", "llm-compressor fp8_channel", "llm-compressor fp8_128x128", "llm-compressor fp8_64x32",
-                           "llm-compressor fp8_g64", "llm-compressor nvfp4", "llm-compressor int8_channel", "llm-compressor int8_g128",
-                           "llm-compressor int4_tensor", "llm-compressor int4_channel", "llm-compressor int4_g128", "llm-compressor int3_g128",
+  for (const char* made : {"modelopt fp8_tensor",
+                           "modelopt fp8_channel",
+                           "modelopt fp8_128x128",
+                           "modelopt nvfp4",
+                           "modelopt nvfp4_g32",
+                           "llm-compressor fp8_tensor",
+                           "llm-compressor fp8_channel",
+                           "llm-compressor fp8_128x128",
+                           "llm-compressor fp8_64x32",
+                           "llm-compressor fp8_g64",
+                           "llm-compressor nvfp4",
+                           "llm-compressor int8_channel",
+                           "llm-compressor int8_g128",
+                           "llm-compressor int4_tensor",
+                           "llm-compressor int4_channel",
+                           "llm-compressor int4_g128",
+                           "llm-compressor int3_g128",
 
-                           "llm-compressor int8_channel_asym", "llm-compressor int2_g128"})
+                           "llm-compressor int8_channel_asym",
+                           "llm-compressor int2_g128",
+                           "nvfp4_mse.modelopt",
+                           "nvfp4_four_over_six.modelopt",
+                           "nvfp4_fp8_stage.modelopt"})
     EXPECT_TRUE(seen.contains(made)) << "no fixture for " << made;
 }
 

@@ -46,14 +46,9 @@ Result<JobOptions> job_options(const Target& t) {
       return Error{Errc::invalid_argument, fmt::format("dense_dtype '{}' is not bf16, f16 or f32", t.dense_dtype)};
   }
   if (t.scheme.empty()) return job;
-  QB_ASSIGN(const ir::Scheme scheme, ir::parse_scheme(t.scheme));
-  const std::string numerics = !t.numerics.empty() ? t.numerics : t.dialect == "modelopt" ? "modelopt" : "llm-compressor";
-  if (numerics != "modelopt" && numerics != "llm-compressor")
-    return Error{Errc::invalid_argument, fmt::format("numerics '{}' is not modelopt or llm-compressor", numerics)};
-  job.quantize = pass::QuantizeOptions{.scheme = scheme,
-                                       .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor,
-                                       .ignore = t.ignore,
-                                       .regex = host::compile_regex};
+  QB_ASSIGN(job.quantize, pass::quantize_options(t.scheme, t.numerics, t.recipe, t.dialect));
+  job.quantize->ignore = t.ignore;
+  job.quantize->regex = host::compile_regex;
   return job;
 }
 

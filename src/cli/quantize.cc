@@ -12,7 +12,7 @@ namespace qb::cli {
 namespace {
 
 struct Options : JobCommandOptions {
-  std::string scheme, numerics;
+  std::string scheme, numerics, recipe;
   std::vector<std::string> ignore;
   bool list = false;
 };
@@ -29,16 +29,23 @@ std::string availability(const ir::Scheme& s) {
 }
 
 int list(const Options& o) {
-  Json all = Json::array();
+  Json all = Json::array(), made_by = Json::array();
   std::string text = fmt::format("{:<36} {:<44} {:<20} {}\n", "name", "scheme", "from", "made with the numerics of");
   for (const ir::Shorthand& s : ir::shorthands()) {
-    const std::string can = availability(*ir::parse_scheme(s.name));
+    const ir::Scheme scheme = *ir::parse_scheme(s.name);
+    const std::string can = availability(scheme);
     text += fmt::format("{:<36} {:<44} {:<20} {}\n", s.name, s.scheme, s.from, can);
-    all.push_back({{"name", s.name}, {"scheme", s.scheme}, {"from", s.from}, {"made", can}});
+    all.push_back({{"name", s.name}, {"scheme", s.scheme}, {"from", s.from}, {"made", can}, {"recipe", s.recipe}});
+  }
+  text += fmt::format("\n{:<36} {}\n", "recipe", "numerics");
+  for (const recipe::Recipe* r : recipe::recipes()) {
+    text += fmt::format("{:<36} {}\n", r->name, r->source);
+    made_by.push_back({{"name", r->name}, {"source", r->source}});
   }
   if (o.common.json) {
     Json j = envelope("quantize", true, {});
     j["shorthands"] = std::move(all);
+    j["recipes"] = std::move(made_by);
     print_json(j);
   } else {
     print_out(text);
@@ -59,20 +66,14 @@ int run(const Options& o) {
     print_err("quantbridge quantize: --to dense holds nothing quantized\n");
     return exit_usage;
   }
-  Result<ir::Scheme> scheme = ir::parse_scheme(o.scheme);
-  if (!scheme) {
-    print_err(fmt::format("quantbridge quantize: {}\n", scheme.error().what));
+  Result<pass::QuantizeOptions> options = pass::quantize_options(o.scheme, o.numerics, o.recipe, o.to);
+  if (!options) {
+    print_err(fmt::format("quantbridge quantize: {}\n", options.error().what));
     return exit_usage;
   }
-  if (scheme->weight.plain()) {
-    print_err(fmt::format("quantbridge quantize: {} weights are not quantized\n", to_string(scheme->weight)));
-    return exit_usage;
-  }
-  const std::string numerics = !o.numerics.empty() ? o.numerics : o.to == "modelopt" ? "modelopt" : "llm-compressor";
-  job.quantize = pass::QuantizeOptions{.scheme = *scheme,
-                                       .numerics = numerics == "modelopt" ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor,
-                                       .ignore = o.ignore,
-                                       .regex = host::compile_regex};
+  job.quantize = std::move(*options);
+  job.quantize->ignore = o.ignore;
+  job.quantize->regex = host::compile_regex;
   return run_job("quantize", o, job, limits);
 }
 
@@ -82,9 +83,11 @@ std::function<int()> setup(CLI::App& app) {
   o->to = "modelopt";
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8")->capture_default_str()->type_name("DIALECT");
-  app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --to)")->check(CLI::IsMember({"modelopt", "llm-compressor"}));
+  app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
+  app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --recipe, else of --to)")
+      ->check(CLI::IsMember({"modelopt", "llm-compressor"}));
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
-  app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, and what can be made");
+  app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and the recipes");
   return [o] { return run(*o); };
 }
 

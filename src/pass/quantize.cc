@@ -6,6 +6,7 @@
 #include <map>
 
 #include "arch/match.h"
+#include "ir/shorthand.h"
 
 namespace qb::pass {
 namespace {
@@ -73,6 +74,29 @@ bool single_blocks(const ir::Checkpoint& c, const std::vector<size_t>& members, 
 
 }  // namespace
 
+Result<QuantizeOptions> quantize_options(std::string_view scheme, std::string_view numerics, std::string_view recipe, std::string_view dialect) {
+  const auto wrong = [](std::string what) { return Error{Errc::invalid_argument, std::move(what)}; };
+  QuantizeOptions out;
+  QB_ASSIGN(out.scheme, ir::parse_scheme(scheme));
+  if (out.scheme.weight.plain()) return wrong(fmt::format("{} weights are not quantized", to_string(out.scheme.weight)));
+  if (const ir::Shorthand* s = ir::find_shorthand(scheme); s != nullptr && recipe.empty() && numerics != "llm-compressor") recipe = s->recipe;
+  out.numerics = numerics == "modelopt" || (numerics.empty() && dialect == "modelopt") ? recipe::Numerics::modelopt : recipe::Numerics::llm_compressor;
+  if (!numerics.empty() && numerics != "modelopt" && numerics != "llm-compressor")
+    return wrong(fmt::format("numerics '{}' is not modelopt or llm-compressor", escape(numerics)));
+  if (recipe.empty()) return out;
+  const recipe::Recipe* named = recipe::find_recipe(recipe);
+  if (named == nullptr) {
+    std::vector<std::string_view> known;
+    for (const recipe::Recipe* r : recipe::recipes()) known.push_back(r->name);
+    return wrong(fmt::format("unknown recipe '{}'; near names: {}", escape(recipe), ir::near_names(recipe, known)));
+  }
+  if (!numerics.empty() && named->numerics != out.numerics)
+    return wrong(fmt::format("the recipe {} has the numerics of {}", named->name, recipe::to_string(named->numerics)));
+  out.numerics = named->numerics;
+  out.recipe = named->name;
+  return out;
+}
+
 bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& diag) {
   const ir::Scheme& scheme = options.scheme;
   const std::string text = to_string(scheme);
@@ -81,9 +105,12 @@ bool quantize(ir::Checkpoint& c, const QuantizeOptions& options, Diagnostics& di
                 fmt::format("a scheme without them ({} or run-time activation scales): calibration is not available yet", to_string(scheme.weight)));
     return false;
   }
-  const recipe::Recipe* recipe = recipe::find_recipe(scheme.weight, options.numerics);
-  if (recipe == nullptr || !(scheme.features == ir::Features{})) {
-    diag.report("recipe-missing", {}, fmt::format("{} with the numerics of {}", text, recipe::to_string(options.numerics)), "a scheme of `quantize --list`");
+  const recipe::Recipe* recipe = options.recipe.empty() ? recipe::find_recipe(scheme.weight, options.numerics) : recipe::find_recipe(options.recipe);
+  if (recipe == nullptr || !recipe->makes(scheme.weight) || !(scheme.features == ir::Features{})) {
+    diag.report("recipe-missing", {},
+                options.recipe.empty() ? fmt::format("{} with the numerics of {}", text, recipe::to_string(options.numerics))
+                                       : fmt::format("{} by the recipe {}", text, escape(options.recipe)),
+                "a scheme of `quantize --list`, and a recipe that makes it");
     return false;
   }
   Ignore ignore;

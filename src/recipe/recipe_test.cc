@@ -146,6 +146,40 @@ TEST(Recipe, Nvfp4GoldenVector) {
   }
 }
 
+// Blocks whose best scale is known. Four over six: 4 and 3 lie on the grid when the largest is stored as 4, and 5 does not when it is stored as 6.
+TEST(Recipe, Nvfp4SearchedScales) {
+  const auto made = [](const char* name, std::vector<float> w, float amax) {
+    const Recipe* r = find_recipe(name);
+    EXPECT_TRUE(r != nullptr && r->makes(nvfp4(16)) && !r->makes(nvfp4(32)) && r->needs_amax) << name;
+    std::vector<std::byte> out(w.size() / 2 + w.size() / 16 + 4);
+    std::byte* scales = out.data() + w.size() / 2;
+    r->run({w.data(), Elem::f32, 1, static_cast<int64_t>(w.size()), 1, amax, nvfp4(16), out.data(), scales, scales + w.size() / 16, Isa::generic});
+    return out;
+  };
+  std::vector<float> w(64, 0.0F);
+  for (size_t i = 0; i < 16; ++i) w[i] = i % 2 == 0 ? 4.0F : -3.0F;  // on the grid with a scale of 1, as 4 and 3
+  for (size_t i = 16; i < 32; ++i) w[i] = 6.0F;                      // all equal: any scale that stores it exactly; the first of them
+  w[32] = 6.0F * 256;                                                // the tensor's amax: the second level is 1
+  const std::vector<std::byte> four = made("nvfp4_four_over_six.modelopt", w, 6.0F * 256);
+  EXPECT_EQ(four[32], std::byte{0x38});  // 1: amax times 1.5 as 6
+  EXPECT_EQ(four[0], std::byte{0xD6});
+  EXPECT_EQ(four[33], std::byte{0x38});  // 1
+  EXPECT_EQ(four[34], std::byte{0x78});  // 256
+  EXPECT_EQ(four[35], std::byte{0x38});  // a block of zeros: 1 / amax, which four over six holds as 1 * 256 / 256
+  float global = 0;
+  std::memcpy(&global, four.data() + 36, 4);
+  EXPECT_EQ(global, 1.0F);
+
+  w[32] = 6.0F * 448;
+  const std::vector<std::byte> sweep = made("nvfp4_mse.modelopt", w, 6.0F * 448);
+  EXPECT_EQ(sweep[32], std::byte{0x38});
+  EXPECT_EQ(sweep[33], std::byte{0x38});
+  EXPECT_EQ(sweep[34], std::byte{0x7E});  // 448
+  EXPECT_EQ(sweep[35], std::byte{0x01});  // a block of zeros: the first that was tried
+  std::memcpy(&global, sweep.data() + 36, 4);
+  EXPECT_EQ(global, 1.0F);
+}
+
 TEST(Recipe, IntegerGoldenVectors) {
   const Recipe* r = find_recipe("int_rows.llm_compressor");
   const ir::QuantType type{Elem::int4, ir::ScaleValues::any, {1, 8}, ir::Zero::none};
@@ -184,7 +218,10 @@ TEST(Recipe, AllZeroMatrix) {
           EXPECT_EQ(bf16, 0x3C00) << r->name;
           break;  // 2^-7
         default:
-          EXPECT_EQ(scales[0], r->global_divides ? std::byte{0x20} : std::byte{0x38});
+          EXPECT_NE(scales[0], std::byte{0}) << r->name;
+          if (r == find_recipe(type, r->numerics)) {
+            EXPECT_EQ(scales[0], r->global_divides ? std::byte{0x20} : std::byte{0x38}) << r->name;
+          }
       }
     }
   }
