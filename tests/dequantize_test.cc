@@ -23,10 +23,11 @@ TEST(Sha256, StandardVectors) {
   EXPECT_EQ(sha256(as_bytes(std::string(1000000, 'a'))), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
-// A tensor that belongs to a quantized weight or to the KV cache, and has no place beside plain weights.
-bool is_side(const std::string& name, const Json& quantized) {
+// A tensor that belongs to a quantized weight or to the KV cache, or was measured for a weight, and has no place beside plain weights.
+bool is_side(const std::string& name, const Json& quantized, const std::set<std::string>& plain) {
   const size_t dot = name.rfind('.');
   const std::string module = name.substr(0, dot), last = name.substr(dot + 1);
+  if ((last.ends_with("_scale") || last.ends_with("_zero_point")) && plain.contains(module + ".weight")) return true;
   if (last == "k_scale" || last == "v_scale") return true;
   for (auto it = quantized.begin(); it != quantized.end(); ++it)  // of stacked experts the weight is a parameter, and what belongs to it has its name in front
     if (name.starts_with(it.key() + "_")) return !name.ends_with("_bias");
@@ -42,9 +43,11 @@ void dequantize(const Fixture& f) {
     EXPECT_NE(p.severity, Severity::error) << p.code << " " << p.tensor << p.module << ": " << p.found << "; expected " << p.expected;
   const Weights source = f.weights();
   const Json& hashes = f.expected["weights"];
-  std::set<std::string> left;
+  std::set<std::string> left, kept;
+  if (const Json* list = find(f.expected, "unquantized"); list != nullptr)
+    for (const Json& name : *list) kept.insert(name.get<std::string>());
   for (const auto& [name, tensor] : source.tensors)
-    if (!is_side(name, hashes)) left.insert(name);
+    if (!is_side(name, hashes, kept)) left.insert(name);
   for (auto it = hashes.begin(); it != hashes.end(); ++it) left.insert(it.key());
   const Target dense{.dialect = "dense", .stored = true, .dense_dtype = "f32"};
   const Result<void> done = bridge->for_each_tensor(dense, [&](const qb::Tensor& t) {
@@ -109,6 +112,7 @@ TEST(Dequantize, EveryFixture) {
                            "nvfp4-pack-quantized kv",
                            "mixed-precision",
                            "dense kv",
+                           "dense uncompressed",
                            "int-quantized",
                            "pack-quantized",
                            "fp8 tiles",

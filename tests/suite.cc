@@ -212,8 +212,8 @@ bool one_of(std::string_view word, std::initializer_list<std::string_view> list)
 // Why a group of config_groups is out of scope; empty when it is in.
 std::string group_trouble(const Json& group, std::string format) {
   if (const std::string_view own = string_at(group, "format"); !own.empty()) format = own;
-  if (!one_of(format,
-              {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "int-quantized", "pack-quantized"}))
+  if (!one_of(format, {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "int-quantized",
+                       "pack-quantized", "dense"}))
     return "format " + format;
   if (!empty(group, "output_activations")) return "output activations";
   if (empty(group, "weights")) return "no weights";
@@ -246,9 +246,10 @@ Scope compressed_scope(const Json& q) {
   if (!empty(q, "transform_config") && !empty(q["transform_config"], "config_groups")) return {false, "transforms"};
   std::string why(string_at(q, "format"));
   if (!empty(q, "config_groups")) {
-    if (string_at(q, "quantization_status", "compressed") != "compressed") return {false, "not compressed"};
+    const std::string format = why;
+    if (string_at(q, "quantization_status", "compressed") != "compressed") why += " uncompressed";
     for (const Json& group : q["config_groups"])
-      if (std::string trouble = group_trouble(group, why); !trouble.empty()) return {false, trouble};
+      if (std::string trouble = group_trouble(group, format); !trouble.empty()) return {false, trouble};
   } else if (empty(q, "kv_cache_scheme")) {
     return {false, "nothing quantized"};
   }
@@ -434,6 +435,7 @@ Outcome convert(const Path& in, const Path& out, const JobOptions& options, cons
   context.isa = host::detect_isa();
   Job job;
   if (!plan_job(*session, options, context, job, result.diag)) return result;
+  for (const Export::Lost& l : job.plan.lost) result.lost.push_back(l.what);
   Result<JobReport> report = write_job(*session, job, out, false, options.checksums, context);
   if (!report) result.error = report.error().what;
   result.written = report.ok();

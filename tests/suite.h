@@ -105,7 +105,8 @@ struct Outcome {
   bool written = false;
   bool readable = false;
   Diagnostics diag;
-  std::string error;  // of the outside world
+  std::string error;              // of the outside world
+  std::vector<std::string> lost;  // what the report says is lost
   std::set<std::string> codes() const;
   std::string text() const;  // for messages
 };

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "exec/execute.h"
 #include "io/directory.h"
+#include "pass/leave_out.h"
 #include "pass/settle.h"
 #include "quantbridge/version.h"
 
@@ -86,6 +87,8 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
     for (const Problem& p : own.all()) diag.add(p);
     return false;
   };
+  if (pass::leave_out_calibration(checkpoint))
+    job.plan.lost.push_back({"scales that were measured for weights which are stored unquantized", "what is written holds the weights alone"});
   if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
   const WriteContext write{.package = s.package,
                            .facts = s.facts,

@@ -193,9 +193,27 @@ const CtGroup* rival_of(const Reading& r, const CtConfig& config, const ir::Modu
   return rival;
 }
 
+// A weight that was saved without compressing it: the numbers from before, and beside them what was measured for it.
+bool read_uncompressed(Reading& r, ir::Module& m, const Target& t) {
+  const TensorInfo* weight = r.find(m, "weight");
+  if (t.group == nullptr || t.group->compressed || weight == nullptr || r.find(m, "weight_scale") == nullptr || r.find(m, "weight_packed") != nullptr ||
+      !r.read_plain(m))
+    return false;
+  for (const char* word : {"weight_scale", "weight_zero_point", "weight_global_scale", "weight_g_idx", "input_scale", "input_zero_point", "input_global_scale",
+                           "output_scale", "output_zero_point"})
+    if (const TensorInfo* s = r.find(m, word); s != nullptr && !r.claimed(*s)) {
+      r.claim(*s);
+      m.parts.push_back(r.stored(*s, Role::calibration, s->dtype, 1, s->elements()));
+    }
+  m.why = fmt::format("{}: target '{}', saved without compressing it: scales for {} lie beside the weight from before", t.group->name, t.rule->text(),
+                      to_string(t.group->scheme));
+  return true;
+}
+
 void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
   const NameRule* ignored = r.excluded_by(m);
   Target t = target_of(config, m);
+  if (ignored == nullptr && read_uncompressed(r, m, t)) return r.read_bias(m);
   const bool codes = has_codes(r, m);
   const std::string_view tensor = r.named_tensor(m);
   if (!codes && r.read_plain(m)) {

@@ -170,10 +170,11 @@ bool read_group(const std::string& name, const Json& g, const CtConfig& config, 
   out.name = name;
   out.format = std::string(string_at(g, "format"));
   if (out.format.empty() && config.format != "mixed-precision") out.format = config.format;
-  constexpr std::array<std::string_view, 7> formats{"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
-                                                    "mxfp8-quantized", "int-quantized",   "pack-quantized"};
+  constexpr std::array<std::string_view, 8> formats{"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+                                                    "mxfp8-quantized", "int-quantized",   "pack-quantized",       "dense"};
   if (!out.format.empty() && std::find(formats.begin(), formats.end(), out.format) == formats.end())
     return unsupported(diag, where, "format " + escape(out.format)), false;
+  out.compressed = config.compressed && out.format != "dense";
   if (!read_scheme(g, where, out.scheme, diag) || !read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag)) return false;
   std::sort(out.targets.begin(), out.targets.end(), [](const NameRule& a, const NameRule& b) { return a.text() < b.text(); });
   return true;
@@ -205,11 +206,9 @@ bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnosti
   out.format = std::string(string_at(q, "format"));
   out.version = std::string(string_at(q, "version"));
   if (!read_extras(q, out, diag)) return false;
-  const std::string_view status = string_at(q, "quantization_status", "compressed");
+  out.compressed = string_at(q, "quantization_status", "compressed") == "compressed";
   const Json* groups = find(q, "config_groups");
   if (!is_null(groups) && !groups->is_object()) return invalid(diag, "quantization_config", "config_groups", *groups, "an object"), false;
-  if (!is_null(groups) && !groups->empty() && status != "compressed")
-    return unsupported(diag, "quantization_status", escape(status) + " (scales beside unquantized weights)"), false;
   if (!is_null(groups))
     for (auto it = groups->begin(); it != groups->end(); ++it) {
       CtGroup group;

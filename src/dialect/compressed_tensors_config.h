@@ -13,6 +13,7 @@ struct CtGroup {
   std::string name, format;  // format: of the group, else of the whole config
   ir::Scheme scheme;
   std::vector<NameRule> targets;  // sorted as the library tries them
+  bool compressed = true;         // false: weights may be stored as they were, with the scales of their calibration beside them
 };
 
 struct CtConfig {
@@ -20,6 +21,7 @@ struct CtConfig {
   std::vector<NameRule> ignore;
   std::optional<ir::KvCache> kv;
   std::string format, version;
+  bool compressed = true;  // what quantization_status says; old files call theirs frozen and hold codes all the same, so that the tensors decide
 };
 
 // Problems: config-invalid (a key with a wrong type, an unknown key of a scheme), algorithm-unsupported (names what is not read yet), pattern-invalid.

@@ -38,6 +38,8 @@ std::string_view to_string(Role r) {
       return "k_bias";
     case Role::v_bias:
       return "v_bias";
+    case Role::calibration:
+      return "calibration";
     case Role::plain:
       return "plain";
   }

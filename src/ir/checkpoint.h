@@ -17,7 +17,8 @@ namespace qb::ir {
 
 // order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers. prescale: what inputs are multiplied by, one
 // number for each column, before anything else is done to them. lowrank_a [r,k], lowrank_b [n,r]: y += (x a^T) b^T. stage: the scale at which kernels may hold
-// dequantized integers as FP8; it has no part in what the weight means.
+// dequantized integers as FP8; it has no part in what the weight means. calibration: a scale or zero point that was measured for a weight which is stored as it
+// was before; nothing is computed with it.
 enum class Role : uint8_t {
   code,
   scale,
@@ -36,6 +37,7 @@ enum class Role : uint8_t {
   v_scale,
   k_bias,  // what is taken from keys before they are quantized and added afterwards, [kv_heads * head_dim]
   v_bias,
+  calibration,
   plain
 };
 std::string_view to_string(Role);
