@@ -56,7 +56,7 @@ std::span<const ${type}* const> ${fn}() { return manifest; }
 " @ONLY)
 endfunction()
 
-set(QB_LAYERS base num io arch ir prog recipe pass dialect host exec kernel oracle layer model text engine bridge cli)
+set(QB_LAYERS base num io arch ir prog recipe pass dialect target host exec kernel oracle layer model text engine bridge cli)
 # The portable core is base to dialect without these, which need POSIX; tools/check_includes.py and tools/build_core_wasm.sh read the line.
 set(QB_POSIX_FILES "io/(directory|directory_source|journal|output|posix_file|rename)[.](h|cc)")
 set(above "")
@@ -76,6 +76,9 @@ foreach(layer IN LISTS QB_LAYERS)
   elseif(layer STREQUAL dialect)
     set(generated ${PROJECT_BINARY_DIR}/generated/dialect_manifest.cc)
     qb_manifest(dialect DIALECT qb::Dialect dialect/dialect.h qb::dialects ${generated})
+  elseif(layer STREQUAL target)
+    set(generated ${PROJECT_BINARY_DIR}/generated/target_manifest.cc)
+    qb_manifest(target TARGET qb::target::Target target/target.h qb::target::targets ${generated})
   elseif(layer STREQUAL kernel)
     set(generated ${PROJECT_BINARY_DIR}/generated/kernel_manifest.cc)
     qb_manifest(kernel KERNEL qb::kernel::Kernel kernel/kernel.h qb::kernel::kernels ${generated})

@@ -45,7 +45,7 @@ def main(tmp):
     for args in ([], ["nonsense"], ["inspect"], ["check"], ["convert", nvfp4], ["convert", nvfp4, tmp / "x"], ["convert", nvfp4, tmp / "x", "--to", "nonsense"],
                  ["convert", nvfp4, tmp / "x", "--to", "modelopt", "--memory-budget", "lots"], ["quantize", dense, tmp / "x"], ["quantize", dense, tmp / "x", "--scheme", "fp8"],
                  ["quantize", dense, tmp / "x", "--scheme", "bf16"], ["inspect", nvfp4, "--what"], ["convert", nvfp4, tmp / "x", "--to", "modelopt", "--dtype", "f32"],
-                 ["check", "--explain", "no-such-code"]):
+                 ["check", "--explain", "no-such-code"], ["check", nvfp4, "--for", "nobody"]):
         code("usage " + " ".join(map(str, args[:2])), 2, *args)
     expect("nothing written", not (tmp / "x").exists())
 
@@ -71,6 +71,18 @@ def main(tmp):
     j = as_json("check", code("check", 0, "check", "--json", "--deep", nvfp4), "check")
     expect("check", j["class"] is None and j["checked"]["tensors"] > 0 and j["checked"]["bytes_read"] > 0, str(j))
     code("explain", 0, "check", "--explain", "scale-missing")
+
+    # check --for: the engines are listed, what they refuse says so, and --strict counts it
+    r = run("check", nvfp4, "--for", "nobody")
+    expect("unknown engine", all(e in r.stderr for e in ("vllm", "sglang", "trtllm", "transformers", "llamacpp")), r.stderr)
+    j = as_json("for", code("for", 0, "check", "--json", "--strict", nvfp4, "--for", "vllm"), "check")["for"]
+    expect("for", j["engine"] == "vllm" and j["version"] and j["outcome"] == "loads" and len(j["findings"]) == 2, str(j)[:300])
+    expect("for finding", {"modules", "scheme", "problem", "outcome", "path", "why", "source", "version", "action"} == set(j["findings"][0]), str(j["findings"][0])[:300])
+    int8 = DATA / "modelopt/llama-int8"
+    r = code("for refused", 0, "check", int8, "--for", "vllm")
+    expect("for refused", "refuses it" in r.stdout and "quantbridge convert" in r.stdout and "see" in r.stdout, r.stdout)
+    j = as_json("for strict", code("for strict", 1, "check", "--json", "--strict", int8, "--for", "vllm"), "check")
+    expect("for strict", not j["ok"] and j["for"]["outcome"] == "refused" and j["for"]["findings"][0]["action"], str(j)[:300])
 
     # convert
     r = code("convert", 0, "convert", "--json", nvfp4, tmp / "ct", "--to", "compressed_tensors")

@@ -3,17 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <string_view>
 
-#include "suite.h"
+#include "document.h"
 
 namespace qb::suite {
 namespace {
 
-Path document() {
-  return Path(QB_SOURCE_DIR) / "docs" / "problems.md";
-}
+constexpr std::string_view page = "problems.md";
 
 std::string_view repair_in_words(Repair r) {
   switch (r) {
@@ -45,7 +42,7 @@ std::string generate() {
 }
 
 TEST(ProblemsDoc, IsWhatTheTableSays) {
-  EXPECT_TRUE(read_bytes(document()) == generate()) << "run problems_doc_test --write and commit docs/problems.md";
+  EXPECT_TRUE(read_bytes(document(page)) == generate()) << "run problems_doc_test --write and commit docs/problems.md";
 }
 
 TEST(ProblemsDoc, CodesAreUniqueWords) {
@@ -61,11 +58,5 @@ TEST(ProblemsDoc, CodesAreUniqueWords) {
 }  // namespace qb::suite
 
 int main(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i)
-    if (std::string_view(argv[i]) == "--write") {
-      qb::suite::write_bytes(qb::suite::document(), qb::suite::generate());
-      return 0;
-    }
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
+  return qb::suite::run_document_tests(argc, argv, qb::suite::page, qb::suite::generate);
 }
