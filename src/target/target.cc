@@ -141,6 +141,13 @@ class Judge {
     }
   }
 
+  // A quantization config over plain numbers, which engines may take at its word.
+  void nothing_found() {
+    if (!out_.empty() || c_.modules.empty()) return;
+    out_.push_back(nothing_known(fmt::format("what it does with plain weights beside a quantization config of {}", c_.dialect)));
+    out_.back().scheme = std::string(info(c_.model_dtype).name);
+  }
+
   std::vector<Finding> take() {
     std::stable_sort(out_.begin(), out_.end(), [](const Finding& a, const Finding& b) { return a.outcome < b.outcome; });
     return std::move(out_);
@@ -211,6 +218,7 @@ std::vector<Finding> judge(const Target& target, const ir::Checkpoint& checkpoin
   j.linears();
   j.cache();
   j.problems(problems);
+  j.nothing_found();
   return j.take();
 }
 
