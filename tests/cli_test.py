@@ -72,6 +72,19 @@ def main(tmp):
     expect("check", j["class"] is None and j["checked"]["tensors"] > 0 and j["checked"]["bytes_read"] > 0, str(j))
     code("explain", 0, "check", "--explain", "scale-missing")
 
+    # inspect --html: one file, whole or not there, never replaced unasked
+    report = tmp / "report.html"
+    code("html", 0, "inspect", nvfp4, "--html", report)
+    html = report.read_text()
+    expect("html", html.startswith("<!DOCTYPE html>") and html.rstrip().endswith("</html>") and "nvfp4:nvfp4" in html and "class=bars" in html and "<script" not in html, html[:300])
+    code("html exists", 2, "inspect", nvfp4, "--html", report)
+    code("html replaced", 0, "inspect", dense, "--html", report, "--force", "--json")
+    expect("html replaced", "nvfp4:nvfp4" not in report.read_text(), "")
+    code("html of what cannot be read", 1, "inspect", tmp / "empty", "--html", tmp / "broken.html")
+    expect("html of what cannot be read", "config-missing" in (tmp / "broken.html").read_text(), "")
+    code("html in no directory", 3, "inspect", nvfp4, "--html", tmp / "none" / "x.html")
+    expect("no html is left over", not list(tmp.glob("*.partial")), str(list(tmp.glob("*"))))
+
     # check --for: the engines are listed, what they refuse says so, and --strict counts it
     r = run("check", nvfp4, "--for", "nobody")
     expect("unknown engine", all(e in r.stderr for e in ("vllm", "sglang", "trtllm", "transformers", "llamacpp")), r.stderr)

@@ -4,50 +4,22 @@
 #include <map>
 
 #include "base/json.h"
-#include "bridge/session.h"
+#include "bridge/scales.h"
 #include "cli/command.h"
+#include "cli/html.h"
+#include "cli/interrupt.h"
 #include "cli/report.h"
+#include "cli/totals.h"
+#include "io/output.h"
 
 namespace qb::cli {
 namespace {
 
 struct Options {
-  std::string path;
-  bool layers = false;
+  std::string path, html;
+  bool layers = false, force = false;
   CommonOptions common;
 };
-
-struct SchemeCount {
-  int64_t modules = 0, parameters = 0;
-  uint64_t bytes = 0;
-};
-
-struct Totals {
-  int64_t parameters = 0;
-  uint64_t bytes = 0;
-  std::map<std::string, SchemeCount> schemes;
-};
-
-Totals totals_of(const Session& s) {
-  Totals t;
-  for (const TensorInfo& tensor : s.package.tensors) t.bytes += tensor.bytes;
-  for (const ir::Module& m : s.checkpoint.modules) {
-    int64_t parameters = 0;
-    uint64_t bytes = 0;
-    for (const ir::Stored& part : m.parts) {
-      bytes += part.bytes;
-      if (part.role == ir::Role::code || part.role == ir::Role::bias || part.role == ir::Role::plain) parameters += part.view.dims[0] * part.view.dims[1];
-    }
-    t.parameters += parameters;
-    const ir::Stored* code = m.part(ir::Role::code);
-    if (code == nullptr) continue;
-    SchemeCount& c = t.schemes[m.scheme ? to_string(*m.scheme) : std::string(info(code->elem).name)];
-    ++c.modules;
-    c.parameters += parameters;
-    c.bytes += bytes;
-  }
-  return t;
-}
 
 std::string_view kind_name(const ir::Module& m) {
   switch (m.kind) {
@@ -102,11 +74,8 @@ void print_inspect_json(const Session& s, const Options& o) {
   j["kv_cache"] = c.kv ? Json{{"scheme", to_string(*c.kv)}, {"layers", c.kv->layers}} : Json(nullptr);
   j["schemes"] = Json::array();
   for (const auto& [name, n] : t.schemes)
-    j["schemes"].push_back({{"scheme", name},
-                            {"modules", n.modules},
-                            {"parameters", n.parameters},
-                            {"bytes", n.bytes},
-                            {"bits_per_weight", n.parameters > 0 ? static_cast<double>(n.bytes) * 8 / static_cast<double>(n.parameters) : 0.0}});
+    j["schemes"].push_back(
+        {{"scheme", name}, {"modules", n.modules}, {"parameters", n.parameters}, {"bytes", n.bytes}, {"bits_per_weight", n.bits_per_weight()}});
   j["excluded"] = Json::array();
   for (const ir::Exclusion& e : c.exclusions) j["excluded"].push_back({{"rule", escape(e.rule)}, {"from", e.from}, {"modules", e.modules}});
   j["fused"] = Json::array();
@@ -135,8 +104,7 @@ void print_inspect_text(const Session& s, const Options& o) {
   line("size", fmt::format("{:.4g} million parameters in {} tensors, {} files, {}", static_cast<double>(t.parameters) / 1e6, s.package.tensors.size(),
                            s.package.files.size(), size_text(t.bytes)));
   for (const auto& [name, n] : t.schemes)
-    line("scheme", fmt::format("{:<32} {:5} modules  {:>9}  {:.3f} bits per weight", name, n.modules, size_text(n.bytes),
-                               n.parameters > 0 ? static_cast<double>(n.bytes) * 8 / static_cast<double>(n.parameters) : 0.0));
+    line("scheme", fmt::format("{:<32} {:5} modules  {:>9}  {:.3f} bits per weight", name, n.modules, size_text(n.bytes), n.bits_per_weight()));
   line("KV cache", c.kv ? fmt::format("{}, scales for {} layers", to_string(*c.kv), c.kv->layers) : "not quantized");
   for (const ir::Exclusion& e : c.exclusions)
     line("left out", fmt::format("{} module{} by '{}' ({})", e.modules, e.modules == 1 ? "" : "s", escape(e.rule), e.from));
@@ -152,9 +120,24 @@ void print_inspect_text(const Session& s, const Options& o) {
   print_out(out);
 }
 
+Result<void> write_html(const Session& s, const Options& o) {
+  Context context;
+  context.progress = progress_bar("scales", o.common);
+  context.cancelled = &interrupted();
+  std::vector<ScaleHistogram> scales;
+  if (s.readable) {
+    QB_ASSIGN(scales, scale_histograms(s, context));
+  }
+  return write_whole_file(o.html, html_report(s, scales), o.force);
+}
+
 int run(const Options& o) {
+  if (!o.html.empty() && !o.force && std::filesystem::exists(std::filesystem::symlink_status(o.html)))
+    return fail("inspect", Error{Errc::exists, fmt::format("{} exists; --force replaces it", o.html)}, o.common);
   Result<Session> session = open_session(o.path);
   if (!session) return fail("inspect", session.error(), o.common);
+  if (!o.html.empty())
+    if (const Result<void> written = write_html(*session, o); !written) return fail("inspect", written.error(), o.common, session->diag.all());
   if (o.common.json) {
     print_inspect_json(*session, o);
   } else {
@@ -168,6 +151,9 @@ std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("PATH", o->path, "checkpoint directory")->required();
   app.add_flag("--layers", o->layers, "a line for each linear and embedding, with the rule that decided it");
+  app.add_option("--html", o->html, "also write a report with a map of layers and the sizes of scales")->type_name("FILE");
+  app.add_flag("--force", o->force, "replace FILE where it exists");
+  app.add_flag("--quiet", o->common.quiet, "no progress");
   app.add_flag("--json", o->common.json, "one JSON object on stdout");
   return [o] { return run(*o); };
 }
@@ -177,7 +163,7 @@ std::function<int()> setup(CLI::App& app) {
 // clang-format off
 QB_COMMAND(inspect) = {
     .name = "inspect", .summary = "What a checkpoint is: dialect, algorithm, schemes, KV cache, what is left out and why",
-    .examples = "Examples:\n  quantbridge inspect ./Llama-3.1-8B-NVFP4\n  quantbridge inspect --layers --json ./model | jq '.modules[0]'",
+    .examples = "Examples:\n  quantbridge inspect ./Llama-3.1-8B-NVFP4\n  quantbridge inspect --layers --json ./model | jq '.modules[0]'\n  quantbridge inspect ./model --html model.html",
     .rank = 1, .setup = setup};
 // clang-format on
 

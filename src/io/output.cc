@@ -366,4 +366,28 @@ Result<std::unique_ptr<OutputDirectory>> OutputDirectory::create(const fs::path&
   return std::unique_ptr<OutputDirectory>(std::move(output));
 }
 
+Result<void> write_whole_file(const fs::path& file, std::string_view bytes, bool force) {
+  const fs::path partial = file.native() + ".partial";
+  const std::string name = shown(file);
+  {
+    const Fd fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666));
+    if (!fd) return system_error("write", name, errno);
+    Result<void> written = write_at(fd.get(), 0, std::as_bytes(std::span(bytes)), name);
+    if (written) written = sync_fd(fd.get(), name);
+    if (!written) {
+      ::unlink(partial.c_str());
+      return written.error();
+    }
+  }
+  Result<void> renamed;
+  if (!force)
+    renamed = rename_new(partial, file);
+  else if (::rename(partial.c_str(), file.c_str()) != 0)
+    renamed = system_error("write", name, errno);
+  if (renamed) return sync_path(file.has_parent_path() ? file.parent_path() : fs::path("."));
+  ::unlink(partial.c_str());
+  if (renamed.error().code == Errc::exists) return Error{Errc::exists, fmt::format("{} exists; --force replaces it", name)};
+  return renamed.error();
+}
+
 }  // namespace qb

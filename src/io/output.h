@@ -49,4 +49,7 @@ class OutputDirectory {
   virtual Result<void> commit() = 0;
 };
 
+// One file outside of such a directory, written beside itself, synced and renamed: it is there whole or not at all. `exists` where it is there and not `force`.
+Result<void> write_whole_file(const std::filesystem::path& file, std::string_view bytes, bool force);
+
 }  // namespace qb
