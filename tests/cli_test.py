@@ -72,6 +72,13 @@ def main(tmp):
     expect("check", j["class"] is None and j["checked"]["tensors"] > 0 and j["checked"]["bytes_read"] > 0, str(j))
     code("explain", 0, "check", "--explain", "scale-missing")
 
+    # inspect --layers: the rule and the tensors that decided, of stacked experts too
+    layers = code("layers", 0, "inspect", "--layers", DATA / "hf_mxfp4/gpt_oss_edges").stdout.splitlines()
+    expect("layers", any("mlp.experts.gate_up_proj" in l and "quant_method mxfp4; blocks, scales, bias" in l for l in layers), "\n".join(layers)[:600])
+    expect("layers", any("self_attn.q_proj" in l and "'model.layers.*.self_attn'; weight, bias" in l for l in layers), "\n".join(layers)[:600])
+    layers = code("layers", 0, "inspect", "--layers", DATA / "compressed_tensors/mixed_fp8_w4a16").stdout
+    expect("layers", "group_1: target 're:.*mlp.*'; weight_packed, weight_scale, weight_shape" in layers, layers[:600])
+
     # inspect --html: one file, whole or not there, never replaced unasked
     report = tmp / "report.html"
     code("html", 0, "inspect", nvfp4, "--html", report)

@@ -91,6 +91,17 @@ void print_inspect_json(const Session& s, const Options& o) {
   print_json(j);
 }
 
+// What it was decided from, by the words behind the module's name: "; weight, weight_scale".
+std::string tensors_text(const ir::Module& m) {
+  std::string out;
+  for (const ir::Stored& part : m.parts) {
+    const std::string_view name = part.tensor;
+    const bool below = name.size() > m.path.size() && name.starts_with(m.path);
+    out += fmt::format("{}{}", out.empty() ? "; " : ", ", escape(below ? name.substr(m.path.size() + 1) : name));
+  }
+  return out;
+}
+
 void print_inspect_text(const Session& s, const Options& o) {
   const ir::Checkpoint& c = s.checkpoint;
   const Totals t = totals_of(s);
@@ -115,8 +126,8 @@ void print_inspect_text(const Session& s, const Options& o) {
   }
   if (o.layers)
     for (const ir::Module& m : c.modules)
-      if (!m.parts.empty() && (m.kind == arch::Kind::linear || m.kind == arch::Kind::embedding))
-        out += fmt::format("  {:<42} {:>7} x {:<7} {:<32} {}\n", m.path, m.n, m.k, m.scheme ? to_string(*m.scheme) : info(m.parts.front().elem).name, m.why);
+      if (const std::string scheme = scheme_name(m); !scheme.empty())
+        out += fmt::format("  {:<42} {:>7} x {:<7} {:<32} {}{}\n", escape(m.path), m.n, m.k, scheme, escape(m.why), tensors_text(m));
   print_out(out);
 }
 
@@ -150,7 +161,7 @@ int run(const Options& o) {
 std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("PATH", o->path, "checkpoint directory")->required();
-  app.add_flag("--layers", o->layers, "a line for each linear and embedding, with the rule that decided it");
+  app.add_flag("--layers", o->layers, "a line for each module with a weight: the rule that decided it, and its tensors");
   app.add_option("--html", o->html, "also write a report with a map of layers and the sizes of scales")->type_name("FILE");
   app.add_flag("--force", o->force, "replace FILE where it exists");
   app.add_flag("--quiet", o->common.quiet, "no progress");
