@@ -31,6 +31,9 @@ class NameRule {
   enum class How : uint8_t { no, exact, pattern, class_name };  // in the order of compressed-tensors' priority
   How match(std::string_view path, arch::Kind kind) const;
   const std::string& text() const { return text_; }
+  // Hits only its own name, or also what lies below it and names that end with it: such rules can be looked up.
+  enum class Lookup : uint8_t { none, name, dotted };
+  Lookup lookup() const { return literal_ ? Lookup::name : component_ && !wild_ ? Lookup::dotted : Lookup::none; }
   bool literal() const { return literal_; }  // no wildcard, no regex: it names one module
 
  private:

@@ -87,5 +87,29 @@ TEST(NameRule, CompressedTensorsTargets) {
   EXPECT_FALSE(NameRule::compressed_tensors("re:a", nullptr));
 }
 
+// What looking a rule up by name relies on: it hits its own name, and with dots what lies below it and names that end with it, nothing else.
+TEST(Match, RulesThatCanBeLookedUp) {
+  const std::string_view paths[] = {"lm_head", "model.layers.1", "model.layers.10.mlp.gate", "model.layers.1.mlp.gate", "gate", "mlp.gate_proj", "a.lm_head.b"};
+  const auto at_dots = [](std::string_view path, std::string_view name) {
+    return path == name || path.starts_with(std::string(name) + ".") || path.ends_with("." + std::string(name));
+  };
+  for (const std::string_view text : {"lm_head", "model.layers.1", "mlp.gate", "gate", "model"}) {
+    const NameRule shell = *NameRule::shell(std::string(text)), exact = *NameRule::compressed_tensors(std::string(text), nullptr),
+                   dotted = NameRule::component(std::string(text));
+    EXPECT_EQ(shell.lookup(), NameRule::Lookup::name);
+    EXPECT_EQ(exact.lookup(), NameRule::Lookup::name);
+    EXPECT_EQ(dotted.lookup(), NameRule::Lookup::dotted);
+    for (const std::string_view path : paths) {
+      EXPECT_EQ(shell.match(path, arch::Kind::linear) != NameRule::How::no, path == text);
+      EXPECT_EQ(exact.match(path, arch::Kind::linear) != NameRule::How::no, path == text);
+      EXPECT_EQ(dotted.match(path, arch::Kind::linear) != NameRule::How::no, at_dots(path, text)) << path << " " << text;
+    }
+  }
+  EXPECT_EQ(NameRule::shell("model.*")->lookup(), NameRule::Lookup::none);
+  EXPECT_EQ(NameRule::component("model.layers.*.mlp").lookup(), NameRule::Lookup::none);
+  EXPECT_EQ(NameRule::substring("gate").lookup(), NameRule::Lookup::none);
+  EXPECT_EQ(NameRule::compressed_tensors("Linear", nullptr)->lookup(), NameRule::Lookup::none);
+}
+
 }  // namespace
 }  // namespace qb
