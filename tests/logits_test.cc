@@ -230,7 +230,7 @@ TEST(Logits, OfTheDenseModelHoldWhatIsFoldedIn) {
     ASSERT_TRUE(session.ok());
     const auto& modules = session->checkpoint.modules;
     const bool differs = std::any_of(modules.begin(), modules.end(), [](const ir::Module& m) {
-      return m.scheme && (m.scheme->features.prescale || m.scheme->features.lowrank > 0 || m.stack.experts > 0);
+      return !m.transforms.empty() || (m.scheme && (m.scheme->features.prescale || m.scheme->features.lowrank > 0 || m.stack.experts > 0));
     });
     if (!differs) continue;
     const Expected expected = read_expected(f.path / "expected.logits");

@@ -286,6 +286,25 @@ void without_calibration(const Fixture& f) {
   }
 }
 
+// Sparse weights: no dialect writes them again, and every one writes the same values.
+bool has_masks(const Session& s) {
+  return std::any_of(s.checkpoint.modules.begin(), s.checkpoint.modules.end(), [](const ir::Module& m) {
+    return std::any_of(m.parts.begin(), m.parts.end(), [](const ir::Stored& part) { return !part.mask.tensor.empty(); });
+  });
+}
+
+void with_zeros_written_out(const Fixture& f) {
+  for (const char* to : {"modelopt", "compressed_tensors"}) {
+    SCOPED_TRACE(to);
+    Scratch scratch;
+    const Outcome outcome = convert(f.path, scratch / "out", to_dialect(to));
+    ASSERT_TRUE(outcome.written) << outcome.text();
+    ASSERT_FALSE(outcome.changes.empty());
+    EXPECT_NE(outcome.changes.front().find("+sparse24 to "), std::string::npos) << outcome.changes.front();
+    same_weights(f.path, scratch / "out", scratch / "dense");
+  }
+}
+
 bool contains(std::span<const std::string_view> list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
@@ -306,6 +325,10 @@ TEST(Roundtrip, EveryFixture) {
       }
       if (has_calibration(*session)) {
         without_calibration(f);
+        continue;
+      }
+      if (has_masks(*session)) {
+        with_zeros_written_out(f);
         continue;
       }
       const std::string dialect(session->dialect->name);
@@ -366,6 +389,34 @@ TEST(Conversion, StackedExpertsAreWrittenBackAsTheyWere) {
         EXPECT_EQ(got.config["quantization_config"], f.config["quantization_config"]);
       ++done;
     }
+  EXPECT_GE(done, 2);
+}
+
+// Outputs that are quantized, and transforms, are said by compressed-tensors alone.
+TEST(Conversion, OutputActivationsAndTransformsAreWrittenBackAsTheyWere) {
+  int done = 0;
+  for (const Fixture& f : fixtures("compressed_tensors")) {
+    if (!scope_of(f).in) continue;
+    Result<Session> session = open_session(f.path);
+    ASSERT_TRUE(session.ok()) << session.error().what;
+    const bool only_here = std::any_of(session->checkpoint.modules.begin(), session->checkpoint.modules.end(),
+                                       [](const ir::Module& m) { return !m.transforms.empty() || (m.scheme && m.scheme->features.output); });
+    if (!only_here) continue;
+    SCOPED_TRACE(f.name);
+    Scratch scratch;
+    const Outcome outcome = convert(f.path, scratch / "out", to_dialect("compressed_tensors"));
+    ASSERT_TRUE(outcome.written) << outcome.text();
+    const Weights weights = f.weights();
+    same_bytes(weights, read_weights(scratch / "out"));
+    const Fixture got = fixture_at(scratch / "out");
+    same_meaning(f, weights, got, "compressed_tensors");
+    EXPECT_EQ(got.config["quantization_config"]["transform_config"], f.config["quantization_config"]["transform_config"]);
+    Result<Session> again = open_session(scratch / "out");
+    ASSERT_TRUE(again.ok() && again->readable);
+    EXPECT_EQ(kind_of(*again).text(), kind_of(*session).text());
+    for (const char* to : {"modelopt", "hf_fp8", "awq", "gptq"}) refused(f, to);
+    ++done;
+  }
   EXPECT_GE(done, 2);
 }
 

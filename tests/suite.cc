@@ -215,7 +215,10 @@ std::string group_trouble(const Json& group, std::string format) {
   if (!one_of(format, {"float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "int-quantized",
                        "pack-quantized", "dense"}))
     return "format " + format;
-  if (!empty(group, "output_activations")) return "output activations";
+  if (!empty(group, "output_activations")) {
+    const Json& output = group["output_activations"];
+    if (is_dynamic(output) || strategy_of(output) != "tensor" || !(is_fp8(output) || is_integer(output))) return "output activations";
+  }
   if (empty(group, "weights")) return "no weights";
   const Json& w = group["weights"];
   const Json input = empty(group, "input_activations") ? Json() : group["input_activations"];
@@ -242,17 +245,29 @@ Scope modelopt_scope(const Fixture& f) {
 }
 
 Scope compressed_scope(const Json& q) {
-  if (!empty(q, "sparsity_config") && string_at(q["sparsity_config"], "format", "dense") != "dense") return {false, "sparse"};
-  if (!empty(q, "transform_config") && !empty(q["transform_config"], "config_groups")) return {false, "transforms"};
   std::string why(string_at(q, "format"));
+  const std::string sparsity(empty(q, "sparsity_config") ? "dense" : string_at(q["sparsity_config"], "format", "dense"));
+  if (!one_of(sparsity, {"dense", "sparse-24-bitmask", "sparse-bitmask"})) return {false, "sparse"};
+  std::string transforms;
+  if (!empty(q, "transform_config") && !empty(q["transform_config"], "config_groups")) {
+    for (const Json& group : q["transform_config"]["config_groups"])
+      for (const Json& apply : group["apply"]) {
+        const std::string_view location = string_at(apply, "location");
+        if (!one_of(location, {"weight_input", "weight_output", "input", "output"})) return {false, "transforms"};
+        if (!location.starts_with("weight")) transforms = " online transforms";
+      }
+    if (transforms.empty()) transforms = " transforms";
+  }
   if (!empty(q, "config_groups")) {
     const std::string format = why;
     if (string_at(q, "quantization_status", "compressed") != "compressed") why += " uncompressed";
     for (const Json& group : q["config_groups"])
       if (std::string trouble = group_trouble(group, format); !trouble.empty()) return {false, trouble};
-  } else if (empty(q, "kv_cache_scheme")) {
+  } else if (empty(q, "kv_cache_scheme") && sparsity == "dense") {
     return {false, "nothing quantized"};
   }
+  if (sparsity != "dense") why += (why.empty() ? "" : " ") + sparsity;
+  why += transforms;
   if (!empty(q, "kv_cache_scheme")) {
     const Json& kv = q["kv_cache_scheme"];
     if (!is_fp8(kv) || is_dynamic(kv) || !one_of(strategy_of(kv), {"tensor", "attn_head"})) return {false, "KV " + dump_json(kv, -1)};
@@ -295,7 +310,7 @@ std::set<std::string> linears(const Weights& w) {
   std::set<std::string> out;
   for (const auto& [name, tensor] : w.tensors)
     for (const std::string_view suffix : {".weight", ".weight_packed"})
-      if (name.ends_with(suffix) && tensor.shape.size() == 2 && !name.ends_with("embed_tokens" + std::string(suffix)))
+      if (name.ends_with(suffix) && tensor.shape.size() == 2 && tensor.dtype != "F64" && !name.ends_with("embed_tokens" + std::string(suffix)))
         out.insert(name.substr(0, name.size() - suffix.size()));
   return out;
 }
@@ -436,6 +451,7 @@ Outcome convert(const Path& in, const Path& out, const JobOptions& options, cons
   Job job;
   if (!plan_job(*session, options, context, job, result.diag)) return result;
   for (const Export::Lost& l : job.plan.lost) result.lost.push_back(l.what);
+  for (const Export::SchemeChange& c : job.plan.scheme_changes) result.changes.push_back(fmt::format("{} to {}", c.from, c.to));
   Result<JobReport> report = write_job(*session, job, out, false, options.checksums, context);
   if (!report) result.error = report.error().what;
   result.written = report.ok();

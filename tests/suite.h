@@ -105,8 +105,9 @@ struct Outcome {
   bool written = false;
   bool readable = false;
   Diagnostics diag;
-  std::string error;              // of the outside world
-  std::vector<std::string> lost;  // what the report says is lost
+  std::string error;                 // of the outside world
+  std::vector<std::string> lost;     // what the report says is lost
+  std::vector<std::string> changes;  // and which schemes become others
   std::set<std::string> codes() const;
   std::string text() const;  // for messages
 };

@@ -128,6 +128,8 @@ constexpr ProblemKind kinds[] = {
      "Check which tool wrote the checkpoint, and whether its labels are right."},
     {"weight-shape", damaged, none, "A weight's shape does not fit its scales and the config.", "They fail, or read across rows.",
      "Fetch the checkpoint again, or quantize the original model anew."},
+    {"sparse-mask-invalid", damaged, none, "The bits that say where a sparse weight's numbers lie are not as many as the numbers.",
+     "They fail, or put numbers in wrong places.", "Fetch the checkpoint again; a part of it is damaged."},
     {"packed-shape-mismatch", inconsistent, exact, "The stored shape of packed codes is not the one that the codes, their scales and config.json have.",
      "They cut the weight, or fail.", "Convert: the output has the shape of the codes."},
     {"scale-shape", damaged, none, "A scale's shape does not fit its weight.", "They fail, or broadcast it wrongly.",

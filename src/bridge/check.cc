@@ -115,10 +115,16 @@ class DeepCheck {
     Diagnostics found;
     if (part.elem != Elem::e2m1 && info(part.elem).is_float) {
       Result<prog::SurveyResult> r = survey({.kind = prog::SurveyKind::floats, .input = prog::input_of(part, 1)});
-      if (!r) return fail(r.error());
-      judge(s_, *t.module, part, *r, found);
-      if (part.role == ir::Role::scale && !part.value && r->zero > 0)
-        if (!dead(*t.module, part, found)) return;
+      if (!r && r.error().code == Errc::bad_input) {
+        found.report("sparse-mask-invalid", {.file = s_.package.file_name(part.mask.file), .tensor = part.mask.tensor, .module = t.module->path},
+                     r.error().what, "a bit for each number that is stored");
+      } else if (!r) {
+        return fail(r.error());
+      } else {
+        judge(s_, *t.module, part, *r, found);
+        if (part.role == ir::Role::scale && !part.value && r->zero > 0)
+          if (!dead(*t.module, part, found)) return;
+      }
     }
     done_ += part.bytes;
     const std::lock_guard lock(mutex_);

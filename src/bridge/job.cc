@@ -89,6 +89,16 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   };
   if (pass::leave_out_calibration(checkpoint))
     job.plan.lost.push_back({"scales that were measured for weights which are stored unquantized", "what is written holds the weights alone"});
+  for (pass::Densified& d : pass::leave_out_sparsity(checkpoint))
+    if (target->name != "dense")
+      job.plan.scheme_changes.push_back({std::move(d.modules), d.from, d.to, "no dialect stores sparse weights any more: the zeros are written out"});
+  for (const ir::Module& m : checkpoint.modules)
+    if (!m.transforms.empty() && !target->transforms)
+      own.report("scheme-inexpressible", {.module = m.path},
+                 fmt::format("{} with a transform of its {}", m.scheme ? to_string(*m.scheme) : "plain numbers",
+                             m.transforms.front().of_outputs ? "outputs" : "inputs"),
+                 "modules without transforms (compressed_tensors takes them, dense folds them into the weights)");
+  if (!own.ok()) return fail();
   if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
   const WriteContext write{.package = s.package,
                            .facts = s.facts,

@@ -56,6 +56,21 @@ Json module_json(const Session& s, const ir::Module& m) {
                             {"file", escape(s.package.file_name(part.file))},
                             {"offset", part.offset},
                             {"bytes", part.bytes}});
+  for (const ir::Stored& part : m.parts)
+    if (const ir::Mask& mask = part.mask; !mask.tensor.empty())
+      j["tensors"].push_back({{"name", escape(mask.tensor)},
+                              {"role", "mask"},
+                              {"dtype", "U8"},
+                              {"shape", {m.n, (m.k + 7) / 8}},
+                              {"file", escape(s.package.file_name(mask.file))},
+                              {"offset", mask.offset},
+                              {"bytes", mask.bytes}});
+  for (const ir::Transform& t : m.transforms)
+    j["transforms"].push_back({{"of", t.of_outputs ? "outputs" : "inputs"},
+                               {"matrix", escape(t.matrix.tensor)},
+                               {"block", t.matrix.view.dims[0]},
+                               {"transposed", t.transposed},
+                               {"divisor", t.divisor}});
   return j;
 }
 

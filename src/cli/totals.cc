@@ -15,7 +15,7 @@ Totals totals_of(const Session& s) {
     int64_t parameters = 0;
     uint64_t bytes = 0;
     for (const ir::Stored& part : m.parts) {
-      bytes += part.bytes;
+      bytes += part.bytes + part.mask.bytes;
       if (part.role == ir::Role::code || part.role == ir::Role::bias || part.role == ir::Role::plain) parameters += part.view.dims[0] * part.view.dims[1];
     }
     t.parameters += parameters;

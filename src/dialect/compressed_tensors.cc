@@ -1,16 +1,20 @@
 // compressed-tensors (llm-compressor 0.6 to 0.14, compressed-tensors 0.10 to 0.19): float-quantized, naive-quantized, nvfp4-pack-quantized,
-// mxfp4-pack-quantized, mxfp8-quantized, int-quantized, pack-quantized.
+// mxfp4-pack-quantized, mxfp8-quantized, int-quantized, pack-quantized; sparse-24-bitmask and sparse-bitmask are read alone.
 //
 // Source of truth: the library's own files. The group's `format` wins over the global one; targets are tried exact name, then regex, then class name, each in
 // lexicographic order; a module that any ignore entry matches is unquantized.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
+#include <set>
 
 #include "base/json.h"
 #include "dialect/compressed_tensors_config.h"
+#include "dialect/compressed_tensors_transforms.h"
 #include "dialect/documents.h"
+#include "dialect/masked.h"
 #include "dialect/register.h"
 #include "dialect/row.h"
 
@@ -64,13 +68,19 @@ constexpr PartRow input_part{.role = Role::input_scale,
                              .any_float = true,
                              .form = ScaleForm::multiply,
                              .presence = Presence::required};
+constexpr PartRow output_part{.role = Role::output_scale, .suffix = "output_scale", .container = Elem::f32, .rank = Rank::scalar1, .any_float = true};
+constexpr PartRow output_zero_part{.role = Role::output_zero, .suffix = "output_zero_point", .container = Elem::i8, .rank = Rank::scalar1};
 constexpr PartRow scale_part(Rank rank) {
   return {.role = Role::scale, .suffix = "weight_scale", .container = Elem::f32, .rank = rank, .any_float = true};
 }
 constexpr PartRow fp8_part{Role::code, "weight", Elem::e4m3, Rank::matrix};
-constexpr PartRow tensor_parts[] = {fp8_part, scale_part(Rank::scalar1), input_part};
-constexpr PartRow channel_parts[] = {fp8_part, scale_part(Rank::column), input_part};
-constexpr PartRow grid_parts[] = {fp8_part, scale_part(Rank::grid), input_part};
+constexpr PartRow sparse_fp8_part{.role = Role::code, .suffix = "compressed", .container = Elem::e4m3, .rank = Rank::matrix, .packing = Packing::masked};
+constexpr std::array<PartRow, 5> fp8_parts(const PartRow& code, Rank scale) {
+  return {code, scale_part(scale), input_part, output_part, output_zero_part};
+}
+constexpr auto tensor_parts = fp8_parts(fp8_part, Rank::scalar1), sparse_tensor_parts = fp8_parts(sparse_fp8_part, Rank::scalar1);
+constexpr auto channel_parts = fp8_parts(fp8_part, Rank::column), sparse_channel_parts = fp8_parts(sparse_fp8_part, Rank::column);
+constexpr auto grid_parts = fp8_parts(fp8_part, Rank::grid), sparse_grid_parts = fp8_parts(sparse_fp8_part, Rank::grid);
 constexpr PartRow nvfp4_parts[] = {
     {Role::code, "weight_packed", Elem::u8, Rank::matrix},
     {Role::scale, "weight_scale", Elem::e4m3, Rank::grid},
@@ -91,10 +101,19 @@ constexpr PartRow word_part{
 constexpr PartRow word_zero{
     .role = Role::zero, .suffix = "weight_zero_point", .container = Elem::i32, .rank = Rank::grid, .packing = Packing::words_along_rows};
 constexpr PartRow shape_part{.role = Role::shape, .suffix = "weight_shape", .container = Elem::i64, .rank = Rank::pair};
-constexpr PartRow byte_tensor_parts[] = {byte_part, scale_part(Rank::scalar1), byte_zero(Rank::scalar1), input_part, input_zero_part};
-constexpr PartRow byte_grid_parts[] = {byte_part, scale_part(Rank::grid), byte_zero(Rank::grid), order_part, input_part, input_zero_part};
-constexpr PartRow word_tensor_parts[] = {word_part, scale_part(Rank::scalar1), word_zero, shape_part, input_part, input_zero_part};
-constexpr PartRow word_grid_parts[] = {word_part, scale_part(Rank::grid), word_zero, order_part, shape_part, input_part, input_zero_part};
+constexpr PartRow byte_tensor_parts[] = {byte_part,   scale_part(Rank::scalar1), byte_zero(Rank::scalar1), input_part, input_zero_part,
+                                         output_part, output_zero_part};
+constexpr PartRow byte_grid_parts[] = {byte_part,  scale_part(Rank::grid), byte_zero(Rank::grid), order_part,
+                                       input_part, input_zero_part,        output_part,           output_zero_part};
+constexpr PartRow word_tensor_parts[] = {word_part,  scale_part(Rank::scalar1), word_zero,   shape_part,
+                                         input_part, input_zero_part,           output_part, output_zero_part};
+constexpr PartRow word_grid_parts[] = {word_part,  scale_part(Rank::grid), word_zero,   order_part,      shape_part,
+                                       input_part, input_zero_part,        output_part, output_zero_part};
+constexpr PartRow sparse_byte_part{.role = Role::code, .suffix = "compressed", .container = Elem::i8, .rank = Rank::matrix, .packing = Packing::masked};
+constexpr PartRow sparse_byte_tensor_parts[] = {sparse_byte_part, scale_part(Rank::scalar1), byte_zero(Rank::scalar1), input_part, input_zero_part,
+                                                output_part,      output_zero_part};
+constexpr PartRow sparse_byte_grid_parts[] = {sparse_byte_part, scale_part(Rank::grid), byte_zero(Rank::grid), input_part, input_zero_part,
+                                              output_part,      output_zero_part};
 constexpr Row rows[] = {
     {"float-quantized", holds_tensor, tensor_parts},
     {"float-quantized", holds_channel, channel_parts},
@@ -106,6 +125,14 @@ constexpr Row rows[] = {
     {"pack-quantized", holds_integer_grid, word_grid_parts},
     {"int-quantized", holds_integer_tensor, byte_tensor_parts},
     {"int-quantized", holds_integer_grid, byte_grid_parts},
+};
+// Of sparse weights; the library of today neither reads nor writes them.
+constexpr Row sparse_rows[] = {
+    {"float-quantized", holds_tensor, sparse_tensor_parts},
+    {"float-quantized", holds_channel, sparse_channel_parts},
+    {"float-quantized", holds_grid, sparse_grid_parts},
+    {"int-quantized", holds_integer_tensor, sparse_byte_tensor_parts},
+    {"int-quantized", holds_integer_grid, sparse_byte_grid_parts},
 };
 
 const Json* config_of(const Package& p) {
@@ -143,7 +170,7 @@ Target target_of(const CtConfig& config, const ir::Module& m) {
 
 // The row by which the module's tensors are stored; null when none that holds the scheme does. What the config calls it does not count.
 const Row* stored_row(const Reading& r, const ir::Module& m, const ir::Scheme& scheme) {
-  for (const Row& row : rows) {
+  for (const Row& row : is_masked(r, m) ? std::span<const Row>(sparse_rows) : std::span<const Row>(rows)) {
     const TensorInfo* code = row.holds(scheme) ? r.find(m, row.parts[0].suffix) : nullptr;
     if (code != nullptr && code->dtype == row.parts[0].container) return &row;
   }
@@ -155,8 +182,14 @@ bool stores(const Reading& r, const ir::Module& m, const ir::Scheme& scheme) {
 }
 
 bool has_codes(const Reading& r, const ir::Module& m) {
-  const TensorInfo* w = r.find(m, "weight");
+  const TensorInfo* w = r.find(m, is_masked(r, m) ? "compressed" : "weight");
   return r.find(m, "weight_packed") != nullptr || r.find(m, "weight_scale") != nullptr || (w != nullptr && (w->dtype == Elem::e4m3 || w->dtype == Elem::i8));
+}
+
+// Plain numbers, all of them stored or those of a sparse weight.
+bool read_plain(Reading& r, ir::Module& m) {
+  const TensorInfo* sparse = r.find(m, "compressed");
+  return sparse != nullptr && sparse->dtype != Elem::e4m3 && sparse->dtype != Elem::i8 ? read_masked(r, m, sparse->dtype) : r.read_plain(m);
 }
 
 // The row to write a module by: the one that the file was in before it went through another dialect (`noted`, a format), one that keeps its bytes, else as the
@@ -216,7 +249,7 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
   if (ignored == nullptr && read_uncompressed(r, m, t)) return r.read_bias(m);
   const bool codes = has_codes(r, m);
   const std::string_view tensor = r.named_tensor(m);
-  if (!codes && r.read_plain(m)) {
+  if (!codes && read_plain(r, m)) {
     if (ignored != nullptr)
       m.why = fmt::format("ignore: '{}'", ignored->text());
     else if (t.group == nullptr)
@@ -241,9 +274,12 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
       r.diag.report("excluded-but-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
                     fmt::format("quantized, and ignored by '{}'", ignored->text()), "one of the two; the tensors decide");
     m.scheme = t.group->scheme;
+    m.scheme->features.sparse24 = is_two_of_four(r, m);
+    // Old files say with the outputs of keys and values how their cache is quantized.
+    if (const TensorInfo* output = r.find(m, "output_scale"); output != nullptr && r.claimed(*output)) m.scheme->features.output.reset();
     m.why = t.rule != nullptr ? fmt::format("{}: target '{}'", t.group->name, t.rule->text()) : fmt::format("{}: by its tensors", t.group->name);
     const Row* row = stored_row(r, m, *m.scheme);
-    if (row == nullptr) row = row_for(rows, *m.scheme);
+    if (row == nullptr) row = row_for(is_masked(r, m) ? std::span<const Row>(sparse_rows) : std::span<const Row>(rows), *m.scheme);
     if (row == nullptr || !read_row(r, *row, m))
       for (const TensorInfo* left : r.tensors_of(m)) r.claim(*left);
     r.report_tied_embedding(m);
@@ -258,10 +294,15 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   if (!config_ok || !r.begin()) return false;
   out.dialect = "compressed_tensors";
   out.producer = {"compressed-tensors", config.version};
-  out.quant_algo = config.format;
+  out.quant_algo = config.format.empty() ? config.sparsity : config.format;
   r.set_rules(config.ignore, "config.json");
   r.read_kv_scales(Reading::KvNames::attention, config.kv, "config.json");
-  r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });
+  CtTransforms transforms(r, config);
+  transforms.refuse_tied_head();
+  r.read_modules([&](ir::Module& m) {
+    read_weight(r, config, m);
+    transforms.read(m);
+  });
   return true;
 }
 
@@ -271,7 +312,7 @@ Json group_of(const ir::Scheme& s, std::string_view format, std::vector<std::str
   Json g = Json::object();
   g["format"] = format;
   g["input_activations"] = s.input ? ct_args(s.input->type, &*s.input) : Json(nullptr);
-  g["output_activations"] = nullptr;
+  g["output_activations"] = s.features.output ? ct_args(s.features.output->type, &*s.features.output) : Json(nullptr);
   g["targets"] = Json::array();
   for (std::string& t : targets) g["targets"].push_back(std::move(t));
   g["weights"] = ct_args(s.weight, nullptr);
@@ -284,7 +325,9 @@ void write_documents(const ir::Checkpoint& c, std::string_view noted, const Writ
   bool class_only = true;  // every quantized module is a Linear
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      by_scheme[{to_string(*m.scheme), std::string(written_format(m, noted))}].push_back(m.path);
+      ir::Scheme said = *m.scheme;
+      said.features.transform = false;  // transform_config says it
+      by_scheme[{to_string(said), std::string(written_format(m, noted))}].push_back(m.path);
       class_only &= m.kind == arch::Kind::linear;
     } else if (m.kind == arch::Kind::linear) {
       ignore.push_back(m.path);
@@ -310,7 +353,9 @@ void write_documents(const ir::Checkpoint& c, std::string_view noted, const Writ
     q["quant_method"] = "compressed-tensors";
     q["quantization_status"] = "compressed";
     q["sparsity_config"] = Json::object();
-    q["transform_config"] = Json::object();
+    const Json* source = c.dialect == "compressed_tensors" ? config_of(context.package) : nullptr;
+    const Json* transforms = source != nullptr ? find(*source, "transform_config") : nullptr;
+    q["transform_config"] = transforms != nullptr && transforms->is_object() ? *transforms : Json::object();
     q["version"] = written_version;
     config["quantization_config"] = std::move(q);
   }
@@ -367,7 +412,10 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   if (!diag.ok()) return false;
   note_producer(c, out);
   changes.write(out);
+  std::set<std::string> matrices;
   for (const ir::Module& m : c.modules) {
+    for (const ir::Transform& t : m.transforms)
+      if (matrices.insert(t.matrix.tensor).second) write_bytes(t.matrix, t.matrix.tensor, out);
     if (m.scheme) {
       write_row(*written_row(m, format), m, context, out);
       continue;
@@ -384,7 +432,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
 
 // clang-format off
 QB_DIALECT(compressed_tensors) = {
-    .name = "compressed_tensors", .spec = spec, .match = match, .read = read, .write = write};
+    .name = "compressed_tensors", .spec = spec, .match = match, .read = read, .write = write, .transforms = true};
 // clang-format on
 
 }  // namespace qb

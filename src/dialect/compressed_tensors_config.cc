@@ -125,7 +125,7 @@ bool is_null(const Json* v) {
 bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagnostics& diag) {
   const Json* weights = find(g, "weights");
   const Json* input = find(g, "input_activations");
-  if (!is_null(find(g, "output_activations"))) return unsupported(diag, where, "output_activations"), false;
+  const Json* output = find(g, "output_activations");
   if (is_null(weights)) return unsupported(diag, where, "a group without weights"), false;
   Args w;
   if (!read_args(*weights, where + ".weights", w, diag)) return false;
@@ -134,6 +134,13 @@ bool read_scheme(const Json& g, const std::string& where, ir::Scheme& out, Diagn
   out.features.actorder = w.order;
   if (w.order && !(w.type->block.rows == 1 && w.type->block.cols > 0 && is_integer_code(w.type->code)))
     return unsupported(diag, where, "actorder of weights that are not integers in groups"), false;
+  if (!is_null(output)) {
+    Args o;
+    if (!read_args(*output, where + ".output_activations", o, diag)) return false;
+    out.features.output = ir::Activation{*o.type, o.when};
+    if (o.per_head || o.local || o.order || o.when != ir::When::fixed || !(o.type->block == ir::Block{0, 0}) || ct_format(out).empty())
+      return unsupported(diag, where, fmt::format("{} weights with {} output activations", to_string(out.weight), to_string(*out.features.output))), false;
+  }
   if (is_null(input)) return true;
   Args a;
   if (!read_args(*input, where + ".input_activations", a, diag)) return false;
@@ -180,15 +187,53 @@ bool read_group(const std::string& name, const Json& g, const CtConfig& config, 
   return true;
 }
 
-// Parts of the config that change what the tensors mean and are not read yet.
-bool read_extras(const Json& q, CtConfig& out, Diagnostics& diag) {
+// A group of transform_config. What is done to attention's queries or to the KV cache has no place here, and permuted matrices none in any file that was seen.
+bool read_transform(const std::string& name, const Json& g, RegexCompiler regex, CtConfig& out, Diagnostics& diag) {
+  const std::string where = "transform_config." + escape(name);
+  if (!g.is_object()) return invalid(diag, where, "", g, "an object with type and apply"), false;
+  const std::string_view type = string_at(g, "type");
+  if (type != "hadamard" && type != "random-hadamard" && type != "random-matrix")
+    return unsupported(diag, where, fmt::format("transforms of type '{}'", escape(type))), false;
+  const int64_t block = int_at(g, "head_dim", 0);
+  if (block < 0 || block > 65536) return invalid(diag, where, "head_dim", *find(g, "head_dim"), "1 to 65536"), false;
+  const Json* apply = find(g, "apply");
+  if (apply == nullptr || !apply->is_array()) return invalid(diag, where, "apply", apply != nullptr ? *apply : Json(), "a list"), false;
+  for (const Json& a : *apply) {
+    if (!a.is_object()) return invalid(diag, where, "apply", a, "objects with targets and location"), false;
+    const std::string_view location = string_at(a, "location");
+    std::vector<NameRule> targets, ignore;
+    if (!read_rules(find(a, "targets"), where + ".targets", regex, targets, diag) || !read_rules(find(a, "ignore"), where + ".ignore", regex, ignore, diag))
+      return false;
+    if (location == "weight_input" || location == "weight_output") {
+      out.fused.push_back({name, std::move(targets), std::move(ignore)});
+      continue;
+    }
+    if (location != "input" && location != "output") return unsupported(diag, where, fmt::format("a transform at '{}'", escape(location))), false;
+    if (bool_at(g, "randomize", false)) return unsupported(diag, where, "randomize, which permutes the matrix"), false;
+    out.transforms.push_back({.group = name,
+                              .of_outputs = location == "output",
+                              .inverse = bool_at(a, "inverse", false),
+                              .hadamard = type != "random-matrix",
+                              .block = block,
+                              .targets = std::move(targets),
+                              .ignore = std::move(ignore)});
+  }
+  return true;
+}
+
+// Parts of the config that change what the tensors mean.
+bool read_extras(const Json& q, RegexCompiler regex, CtConfig& out, Diagnostics& diag) {
   if (const Json* sparsity = find(q, "sparsity_config"); sparsity != nullptr && sparsity->is_object() && !sparsity->empty()) {
     const std::string_view format = string_at(*sparsity, "format", "dense");
-    if (format != "dense") return unsupported(diag, "sparsity_config", "format " + escape(format)), false;
+    if (format != "dense" && format != "sparse-24-bitmask" && format != "sparse-bitmask")
+      return unsupported(diag, "sparsity_config", "format " + escape(format)), false;
+    if (format != "dense") out.sparsity = std::string(format);
   }
   if (const Json* transform = find(q, "transform_config"); transform != nullptr && transform->is_object() && !transform->empty()) {
     const Json* groups = find(*transform, "config_groups");
-    if (groups == nullptr || !groups->is_object() || !groups->empty()) return unsupported(diag, "transform_config", "transforms"), false;
+    if (groups == nullptr || !groups->is_object()) return unsupported(diag, "transform_config", "no config_groups"), false;
+    for (auto it = groups->begin(); it != groups->end(); ++it)
+      if (!read_transform(it.key(), *it, regex, out, diag)) return false;
   }
   if (const Json* kv = find(q, "kv_cache_scheme"); !is_null(kv)) {
     Args a;
@@ -205,7 +250,7 @@ bool read_extras(const Json& q, CtConfig& out, Diagnostics& diag) {
 bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnostics& diag) {
   out.format = std::string(string_at(q, "format"));
   out.version = std::string(string_at(q, "version"));
-  if (!read_extras(q, out, diag)) return false;
+  if (!read_extras(q, regex, out, diag)) return false;
   out.compressed = string_at(q, "quantization_status", "compressed") == "compressed";
   const Json* groups = find(q, "config_groups");
   if (!is_null(groups) && !groups->is_object()) return invalid(diag, "quantization_config", "config_groups", *groups, "an object"), false;
@@ -266,16 +311,19 @@ bool holds_activation(const ir::Activation& a) {
 
 std::string_view ct_format(const ir::Scheme& s) {
   ir::Features beyond = s.features;
+  beyond.sparse24 = beyond.transform = false;  // how weights lie, and what transform_config says
+  const bool bare = beyond == ir::Features{};
+  beyond.output.reset();
   if (is_integer_code(s.weight.code)) {
     beyond.actorder = false;
     if (s.weight.scale != ir::ScaleValues::any || s.weight.block.rows > 1 || !(beyond == ir::Features{}) || (s.input && !holds_activation(*s.input))) return {};
     return s.input ? "int-quantized" : "pack-quantized";
   }
-  if (!(s.features == ir::Features{}) || s.weight.zero != ir::Zero::none) return {};
+  if (!(beyond == ir::Features{}) || s.weight.zero != ir::Zero::none) return {};
   const auto fp8 = [](const ir::QuantType& t) { return t.code == Elem::e4m3 && t.scale == ir::ScaleValues::any && t.zero == ir::Zero::none; };
-  if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16})
+  if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16} && bare)
     return !s.input || s.input->type == s.weight ? "nvfp4-pack-quantized" : "";
-  if (s.weight.scale == ir::ScaleValues::e8m0 && s.weight.block == ir::Block{1, 32}) {
+  if (s.weight.scale == ir::ScaleValues::e8m0 && s.weight.block == ir::Block{1, 32} && bare) {
     if (s.input && (!(s.input->type == s.weight) || s.input->when == ir::When::fixed || s.input->up)) return "";
     return s.weight.code == Elem::e2m1 ? "mxfp4-pack-quantized" : s.weight.code == Elem::e4m3 ? "mxfp8-quantized" : "";
   }

@@ -16,11 +16,28 @@ struct CtGroup {
   bool compressed = true;         // false: weights may be stored as they were, with the scales of their calibration beside them
 };
 
+// A transform of inputs or outputs that is applied when the model runs: an entry of a group of transform_config.
+struct CtTransform {
+  std::string group;
+  bool of_outputs = false, inverse = false;
+  bool hadamard = true;  // matrices of +-1, to be divided by the root of their size; false: as they are, and inverses are stored as such
+  int64_t block = 0;     // 0: all inputs (outputs)
+  std::vector<NameRule> targets, ignore;
+};
+// One that the weights hold already.
+struct CtFusedTransform {
+  std::string group;
+  std::vector<NameRule> targets, ignore;
+};
+
 struct CtConfig {
+  std::vector<CtTransform> transforms;
+  std::vector<CtFusedTransform> fused;
   std::vector<CtGroup> groups;
   std::vector<NameRule> ignore;
   std::optional<ir::KvCache> kv;
   std::string format, version;
+  std::string sparsity;    // sparse-24-bitmask, sparse-bitmask; empty: weights are stored with their zeros
   bool compressed = true;  // what quantization_status says; old files call theirs frozen and hold codes all the same, so that the tensors decide
 };
 

@@ -1,6 +1,9 @@
 // Plain Hugging Face checkpoints: no quantization. Writing dequantizes every weight; scales and KV scales have no place in the result.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/json.h"
 #include "dialect/documents.h"
 #include "dialect/reading.h"
@@ -50,7 +53,7 @@ void write_plain_float(const ir::Stored& s, Elem to, Export& out) {
     p.ops.emplace_back(prog::Copy{0});
   else
     p.ops.emplace_back(prog::Recode{0, dtype});
-  p.outputs.push_back({.name = s.tensor, .dtype = dtype, .shape = s.shape, .value = 1});
+  p.outputs.push_back({.name = ir::whole_name(s), .dtype = dtype, .shape = ir::whole_shape(s), .value = 1});
   out.programs.push_back(std::move(p));
 }
 
@@ -79,6 +82,56 @@ prog::ValueId fold(prog::Program& p, const ir::Module& m, prog::ValueId matrix, 
   return next;
 }
 
+// The matrices of the module's transforms as inputs of a program; ids in the order of the transforms. Blocks of outputs must not be cut.
+std::vector<prog::ValueId> transform_inputs(prog::Program& p, const ir::Module& m) {
+  std::vector<prog::ValueId> ids;
+  for (const ir::Transform& t : m.transforms) {
+    const int64_t block = t.matrix.view.dims[0];
+    ids.push_back(static_cast<prog::ValueId>(p.inputs.size()));
+    p.inputs.push_back(prog::input_of(t.matrix, 0));
+    p.inputs.back().view = ir::row_major(1, block * block, bits(t.matrix.elem));
+    if (t.of_outputs) p.row_multiple = std::lcm(p.row_multiple, block);
+  }
+  return ids;
+}
+
+// Appends what makes of a matrix the one that acts on inputs, and gives outputs, without transforms. A row acts on transformed inputs as the row times the
+// matrix's transpose does on those from before.
+void fold_transforms(prog::Program& p, const ir::Module& m, const std::vector<prog::ValueId>& matrices, prog::ValueId& value) {
+  for (size_t i = 0; i < m.transforms.size(); ++i) {
+    const ir::Transform& t = m.transforms[i];
+    p.ops.emplace_back(prog::Rotate{value, matrices[i], t.of_outputs, t.of_outputs == t.transposed, t.divisor});
+    value = static_cast<prog::ValueId>(p.inputs.size() + p.ops.size()) - 1;
+  }
+}
+
+// A plain weight, or the bias of transformed outputs, which is a row of them.
+void write_folded(const ir::Module& m, const ir::Stored& s, Elem to, Export& out) {
+  const bool bias = s.role == Role::bias;
+  ir::Module with = m;
+  if (bias) std::erase_if(with.transforms, [](const ir::Transform& t) { return !t.of_outputs; });
+  prog::Program p;
+  p.inputs.push_back(prog::input_of(s, 1));
+  if (bias) p.inputs[0].view = ir::row_major(1, m.n, bits(s.elem));
+  p.rows = bias ? 1 : m.n;
+  const std::vector<prog::ValueId> matrices = transform_inputs(p, with);
+  prog::ValueId value = 0;
+  const auto then = [&](prog::Op op) {
+    p.ops.push_back(std::move(op));
+    value = static_cast<prog::ValueId>(p.inputs.size() + p.ops.size()) - 1;
+  };
+  if (s.elem != Elem::f32) then(prog::Recode{value, Elem::f32});
+  if (bias) {
+    for (ir::Transform& t : with.transforms)
+      then(prog::Rotate{value, matrices[static_cast<size_t>(&t - with.transforms.data())], false, t.transposed, t.divisor});
+  } else {
+    fold_transforms(p, with, matrices, value);
+  }
+  if (to != Elem::f32) then(prog::Recode{value, to});
+  p.outputs.push_back({.name = ir::whole_name(s), .dtype = to, .shape = ir::whole_shape(s), .value = value});
+  out.programs.push_back(std::move(p));
+}
+
 // transformers multiplies stacked experts from the right. Their own orientation, where that is the other, is kept with `stored`.
 void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& out) {
   const int64_t experts = module.stack.experts;
@@ -105,6 +158,7 @@ void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& o
   };
   also(Role::zero, type.block.rows, op.zero);
   also(Role::order, 0, op.order);
+  const std::vector<prog::ValueId> matrices = stored ? std::vector<prog::ValueId>{} : transform_inputs(p, m);
   const bool folds = !stored && !fold_inputs(m).empty();
   if (folds)
     for (const ir::Stored* s : fold_inputs(m)) {
@@ -114,6 +168,7 @@ void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& o
   p.ops.emplace_back(op);
   const auto inputs = static_cast<prog::ValueId>(p.inputs.size());
   prog::ValueId value = folds ? fold(p, m, inputs, inputs) : inputs;
+  if (!stored) fold_transforms(p, m, matrices, value);
   if (to != Elem::f32) {
     p.ops.emplace_back(prog::Recode{value, to});
     ++value;
@@ -133,17 +188,22 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
     }
     if (m.scheme) {
       write_dequantized(m, to, context.stored, out);
-      around |= context.stored && !fold_inputs(m).empty();
       turned |= context.stored && m.stack.experts > 0 && !m.stack.inputs_first;
-      inputs |= m.part(Role::input_scale) != nullptr;
+      inputs |= m.part(Role::input_scale) != nullptr || m.part(Role::output_scale) != nullptr;
     }
+    around |= context.stored && (!fold_inputs(m).empty() || !m.transforms.empty());
+    const bool outputs = std::any_of(m.transforms.begin(), m.transforms.end(), [](const ir::Transform& t) { return t.of_outputs; });
     for (const ir::Stored& s : m.parts) {
       kv |= s.role == Role::k_scale;
-      if (s.role == Role::plain || s.role == Role::bias || (s.role == Role::code && !m.scheme)) write_plain_float(s, to, out);
+      const bool weight = s.role == Role::code && !m.scheme;
+      if (!context.stored && ((weight && !m.transforms.empty()) || (s.role == Role::bias && outputs)))
+        write_folded(m, s, to, out);
+      else if (weight || s.role == Role::plain || s.role == Role::bias)
+        write_plain_float(s, to, out);
     }
   }
   if (inputs) out.lost.push_back({"static activation scales", "an unquantized model does not quantize activations"});
-  if (around) out.lost.push_back({"pre-scales and low-rank parts", "only the stored matrices were asked for"});
+  if (around) out.lost.push_back({"pre-scales, low-rank parts and transforms", "only the stored matrices were asked for"});
   if (turned) out.lost.push_back({"the orientation of stacked experts", "the matrices were asked for as they are stored, and transformers' are turned"});
   if (kv) out.lost.push_back({"KV-cache scales", "an unquantized model has no scheme for its KV cache"});
   Json config = plain_config(context.package);
@@ -157,7 +217,7 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
 
 // clang-format off
 QB_DIALECT(dense) = {
-    .name = "dense", .spec = "Hugging Face transformers checkpoints", .match = match, .read = read, .write = write};
+    .name = "dense", .spec = "Hugging Face transformers checkpoints", .match = match, .read = read, .write = write, .transforms = true};
 // clang-format on
 
 }  // namespace qb

@@ -32,8 +32,9 @@ const Dialect* detect(const Package& package, Diagnostics& diag) {
 
 bool is_fact(const TensorInfo& t) {
   const bool number = t.dtype == Elem::f32 || t.dtype == Elem::f16 || t.dtype == Elem::bf16 || t.dtype == Elem::i8;
-  const bool shape = t.dtype == Elem::i64 && t.shape.size() == 1 && t.elements() > 0 && t.elements() <= 4;  // of packed codes
-  return shape || (number && t.shape.size() <= 4 && t.elements() == 1);
+  const bool shape = t.dtype == Elem::i64 && (t.shape.size() == 1 || t.shape.size() == 2) && t.elements() > 0 && t.elements() <= 4;  // of packed codes
+  const bool starts = t.dtype == Elem::i64 && t.shape.size() == 1 && t.elements() > 0 && t.elements() <= (1 << 20) && t.name.ends_with(".row_offsets");
+  return shape || starts || (number && t.shape.size() <= 4 && t.elements() == 1);
 }
 
 }  // namespace qb

@@ -21,10 +21,10 @@
 
 namespace qb {
 
-// Values of single-element tensors and of the shapes of packed codes, by name: fetched in one batch before reading.
+// Values of single-element tensors, of the shapes of packed codes and of where sparse rows begin, by name: fetched in one batch before reading.
 struct Facts {
   struct Scalar {
-    double value = 0;  // the stored number, widened exactly; of a shape its first
+    double value = 0;  // the stored number, widened exactly; of several the first
     std::string bits;  // its bytes
   };
   std::unordered_map<std::string, Scalar> scalars;
@@ -77,6 +77,7 @@ struct Dialect {
   Match (*match)(const Package&);
   bool (*read)(const ReadContext&, ir::Checkpoint&, Diagnostics&);
   bool (*write)(const ir::Checkpoint&, const WriteContext&, Export&, Diagnostics&);  // null: import only
+  bool transforms = false;                                                           // write takes modules with Module::transforms
 };
 
 std::span<const Dialect* const> dialects();  // the generated manifest

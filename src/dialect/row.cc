@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "dialect/masked.h"
 #include "ir/stack.h"
 
 namespace qb {
@@ -54,6 +55,10 @@ bool needs(const ir::Scheme& s, ir::Role role) {
       return fixed;
     case ir::Role::input_zero:
       return fixed && s.input->type.zero != ir::Zero::none;
+    case ir::Role::output_scale:
+      return s.features.output.has_value();
+    case ir::Role::output_zero:
+      return s.features.output && s.features.output->type.zero != ir::Zero::none;
     case ir::Role::prescale:
       return s.features.prescale;
     case ir::Role::lowrank_a:
@@ -307,7 +312,9 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
     }
     r.claim(*t);
     const Place place{.file = r.context.package.file_name(t->file), .tensor = t->name, .module = m.path};
-    if (is_code) {
+    if (is_code && part.packing == Packing::masked && t->dtype == part.container) {
+      if (!read_masked(r, m, part.container == Elem::i8 ? Elem::i8 : scheme.weight.code)) return false;
+    } else if (is_code) {
       const Elem elem = part.container == Elem::i8 ? Elem::i8 : scheme.weight.code;  // codes of fewer bits lie one to a byte there
       const std::optional<ir::View> view = t->dtype == part.container ? code_view(r, m, part, *t, elem, m.n, m.k) : std::nullopt;
       if (t->dtype != part.container || (!view && part.packing != Packing::words_along_columns)) {
@@ -346,7 +353,8 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
       m.parts.back().view = *view;
       // One label has two packings; the way back is told of the rarer one by its shape.
       if (part.packing == Packing::high_first) m.parts.back().deviation = to_text(OriginEntry{.dtype = {}, .shape = t->shape, .bits = {}});
-    } else if (part.role == ir::Role::zero || part.role == ir::Role::order || part.role == ir::Role::shape || part.role == ir::Role::input_zero) {
+    } else if (part.role == ir::Role::zero || part.role == ir::Role::order || part.role == ir::Role::shape || part.role == ir::Role::input_zero ||
+               part.role == ir::Role::output_zero) {
       std::optional<ir::Stored> s = read_integers(r, part, m, *t);
       ok &= s.has_value();
       if (s) m.parts.push_back(std::move(*s));

@@ -27,8 +27,8 @@ enum class Rank : uint8_t {
 };
 
 // Integer codes that do not lie one to a byte: streams of bits in 32-bit words, in offset binary, along the columns or along the rows; nibbles as
-// ir::Nibbles says.
-enum class Packing : uint8_t { none, words_along_columns, words_along_rows, row_pairs, high_first };
+// ir::Nibbles says. masked: codes of a sparse weight, which are read alone (masked.h).
+enum class Packing : uint8_t { none, words_along_columns, words_along_rows, row_pairs, high_first, masked };
 
 enum class Presence : uint8_t { required, optional };
 

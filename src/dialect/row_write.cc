@@ -167,14 +167,14 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
 }
 
 bool is_integer_part(ir::Role role) {
-  return role == ir::Role::order || role == ir::Role::input_zero;
+  return role == ir::Role::order || role == ir::Role::input_zero || role == ir::Role::output_zero;
 }
 
 // Whether a stored part lies as the row would write it: then its bytes can be copied. Shapes alone do not say it, since a square matrix packed along the other
 // axis has the same one.
 bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored& s) {
   const Target target = target_of(part, m, s.container);
-  if (s.container != target.dtype || s.shape != target.shape) return false;
+  if (s.container != target.dtype || s.shape != target.shape || !s.mask.tensor.empty()) return false;
   const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
   if (part.packing == Packing::none) return s.view == ir::row_major(rows, cols, bits(s.elem));
   if (part.packing == Packing::row_pairs) return s.view == ir::nibbles(rows, cols, ir::Nibbles::row_pairs);
@@ -276,7 +276,7 @@ void write_plain(const ir::Stored& s, Export& out) {
   p.rows = s.view.dims[0];
   p.inputs.push_back(prog::input_of(s, 1));
   p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = s.tensor, .dtype = s.container, .shape = s.shape, .value = 1});
+  p.outputs.push_back({.name = ir::whole_name(s), .dtype = s.container, .shape = ir::whole_shape(s), .value = 1});
   out.programs.push_back(std::move(p));
 }
 

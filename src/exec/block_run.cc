@@ -5,6 +5,8 @@
 #include "exec/compiled.h"
 #include "exec/numbers.h"
 #include "exec/ops.h"
+#include "num/rotation.h"
+#include "prog/typing.h"
 #include "recipe/recipe.h"
 
 namespace qb {
@@ -61,7 +63,7 @@ Result<void> BlockRun::request(std::byte* scratch, Requests& requests) {
 
 Result<void> BlockRun::compute(Source& source, Context& context) {
   const prog::Program& p = *c_.program;
-  for (size_t i = 0; i < loads_.size(); ++i) loads_[i].gather(at(static_cast<prog::ValueId>(i)), scratch_ + staging_[i]);
+  for (size_t i = 0; i < loads_.size(); ++i) QB_TRY(loads_[i].gather(at(static_cast<prog::ValueId>(i)), scratch_ + staging_[i]));
   for (const prog::Reduction& r : p.reductions) {
     QB_ASSIGN(amax_.emplace_back(), context.reduce(r, source));
   }
@@ -121,6 +123,20 @@ Result<void> BlockRun::run(const prog::Fold& op, prog::ValueId to) const {
   f.rank = op.b == -1 ? 0 : c_.type(op.b).cols;
   f.out = reinterpret_cast<float*>(at(to));
   ops::fold(f);
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Rotate& op, prog::ValueId to) const {
+  const int64_t rows = count(op.src), cols = c_.type(op.src).cols, block = prog::side(c_.type(op.matrix).cols);
+  std::vector<double> matrix(static_cast<size_t>(block * block));
+  ops::to_doubles(at(op.matrix), c_.type(op.matrix).elem, matrix);
+  const Rotation rotation(std::move(matrix), block, op.transposed, op.divisor);
+  const auto* src = reinterpret_cast<const float*>(at(op.src));
+  auto* out = reinterpret_cast<float*>(at(to));
+  std::vector<double> room(rotation.room());
+  for (int64_t i = 0; !op.down && i < rows * cols; i += block) rotation.apply(src + i, out + i, 1, room);
+  for (int64_t i = 0; op.down && i < rows; i += block)
+    for (int64_t j = 0; j < cols; ++j) rotation.apply(src + i * cols + j, out + i * cols + j, cols, room);
   return {};
 }
 

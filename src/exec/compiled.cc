@@ -35,6 +35,7 @@ void mark_read(const prog::Op& op, const std::vector<prog::ValueId>& root, std::
   if (const auto* recode = std::get_if<prog::Recode>(&op)) mark(recode->src);
   if (const auto* rescale = std::get_if<prog::Rescale>(&op)) mark(rescale->src);
   if (const auto* quantize = std::get_if<prog::Quantize>(&op)) mark(quantize->src);
+  if (const auto* rotate = std::get_if<prog::Rotate>(&op)) mark(rotate->src), mark(rotate->matrix);
   if (const auto* d = std::get_if<prog::Dequantize>(&op)) mark(d->code), mark(d->scale), mark(d->global), mark(d->zero), mark(d->order);
 }
 
@@ -60,7 +61,7 @@ Result<Compiled> compile(const prog::Program& p) {
   for (size_t o = 0; o < p.outputs.size(); ++o) {
     const auto v = static_cast<size_t>(c.source_of(p.outputs[o]));
     if (c.taker[v] < 0) c.taker[v] = static_cast<int>(o);
-    c.moves_bytes = c.moves_bytes && v < p.inputs.size() && prog::is_dense(p.inputs[v].view, p.inputs[v].elem);
+    c.moves_bytes = c.moves_bytes && v < p.inputs.size() && p.inputs[v].mask.tensor.empty() && prog::is_dense(p.inputs[v].view, p.inputs[v].elem);
   }
   return c;
 }

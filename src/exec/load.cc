@@ -65,7 +65,9 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
       dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0) {
   packed_ = prog::is_packed(view_, input.elem);
   integers_ = is_integer_code(input.elem);
-  if (packed_) {
+  if (!input.mask.tensor.empty()) {
+    plan_masked(input, end);
+  } else if (packed_) {
     plan_codes(end);
   } else if (view_.piece == 0 || rows_ == 0) {
     plan_lines();
@@ -99,6 +101,7 @@ void Load::plan_lines() {
 
 Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& requests) const {
   if (rows_ == 0 || row_bytes_ == 0) return {};
+  if (masked_) return request_masked(staging, requests);
   for (const Load& piece : pieces_) {
     QB_TRY(piece.request(rows, staging, requests));
     rows += piece.bytes();
@@ -122,15 +125,19 @@ Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& reques
   return {};
 }
 
-void Load::gather(std::byte* rows, const std::byte* staging) const {
-  if (lines_ == 0) return;
+Result<void> Load::gather(std::byte* rows, const std::byte* staging) const {
+  if (lines_ == 0) return {};
+  if (masked_) return gather_masked(rows, staging);
   for (const Load& piece : pieces_) {
-    piece.gather(rows, staging);
+    QB_TRY(piece.gather(rows, staging));
     rows += piece.bytes();
     staging += piece.staging();
   }
-  if (!pieces_.empty()) return;
-  if (packed_) return gather_codes(rows, staging);
+  if (!pieces_.empty()) return {};
+  if (packed_) {
+    gather_codes(rows, staging);
+    return {};
+  }
   if (width_ % 8 != 0) std::memset(rows, 0, bytes());
   const int64_t step = view_.stride[static_cast<size_t>(along_)];
   for (int64_t l = 0; l < lines_; ++l) {
@@ -147,6 +154,7 @@ void Load::gather(std::byte* rows, const std::byte* staging) const {
       for (int64_t i = 0; i < count; ++i) put_bits(rows, (to + i * stride) * width_, width_, bits_at(line, start + i * step, width_));
     }
   }
+  return {};
 }
 
 }  // namespace qb

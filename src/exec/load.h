@@ -2,11 +2,14 @@
 //
 // A dense view is one read into its place. Rows that are dense each are one read per row. Anything else is read line by line into a staging area (a line runs
 // along the axis with the smaller stride, so that a transposed matrix costs what it holds, not its whole extent for each row) and gathered from there. Packed
-// integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces are read piece by piece.
+// integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces are read piece by piece. Of masked
+// matrices (load_masked.cc) a row is what its bits say, and an error where the bits do not name as many numbers as it has.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -39,7 +42,7 @@ class Load {
 
   Result<void> request(std::byte* rows, std::byte* staging, Requests&) const;
   // After the reads: puts the elements in place.
-  void gather(std::byte* rows, const std::byte* staging) const;
+  Result<void> gather(std::byte* rows, const std::byte* staging) const;
 
  private:
   void plan_lines();
@@ -49,6 +52,9 @@ class Load {
   Result<void> request_codes(std::byte* staging, Requests&) const;
   void gather_codes(std::byte* rows, const std::byte* staging) const;
   void gather_planes(std::byte* rows, const std::byte* staging) const;
+  void plan_masked(const prog::Input& input, int64_t end);
+  Result<void> request_masked(std::byte* staging, Requests&) const;
+  Result<void> gather_masked(std::byte* rows, const std::byte* staging) const;
   std::byte code_of(unsigned stored) const;
   // Where element `index` of an axis starts: its unit, and the bit within.
   struct Spot {
@@ -68,7 +74,16 @@ class Load {
   int along_ = 1;                       // the axis that a line runs along
   int64_t lines_ = 0, line_bytes_ = 0;  // of the staging area
   int64_t slack_ = 0;                   // bytes behind it: codes are read across its end, lines of pieces begin at bits of their own
-  std::vector<Load> pieces_;            // where rows lie in several; each has its part of the rows and of the staging area
+  // Of masked matrices: the tensor of the bits, where these rows' bits and numbers lie, and, unless all rows have as many, where the numbers of each row begin.
+  struct Masked {
+    std::string tensor;
+    FileId file = 0;
+    uint64_t bits_at = 0, numbers_at = 0;
+    int64_t bits_row = 0, count = 0;  // bytes of a row of bits; numbers of all rows
+    std::vector<int64_t> starts;
+  };
+  std::optional<Masked> masked_;
+  std::vector<Load> pieces_;  // where rows lie in several; each has its part of the rows and of the staging area
   bool packed_ = false, integers_ = false;
   int64_t first_unit_ = 0, first_bit_ = 0, line_bits_ = 0;  // of packed codes: the first line, where lines begin along the fast axis, how long they are
 };

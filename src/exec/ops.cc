@@ -99,6 +99,13 @@ void recode(const std::byte* src, Elem from, std::byte* dst, Elem to, int64_t co
   }
 }
 
+void to_doubles(const std::byte* src, Elem from, std::span<double> to) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    to[i] = from == Elem::f64 ? load<double>(src, at) : static_cast<double>(number_at(src, from, at));
+  }
+}
+
 void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count) {
   // The quotient of two numbers of 8 or 11 bits, rounded to 24 bits first, rounds to the same 8 or 11 bits (24 >= 2*11 + 2).
   recode_from([src, elem](int64_t i) { return 1.0F / number_at(src, elem, i); }, dst, elem, count);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "num/elem.h"
@@ -12,6 +13,9 @@ namespace qb::ops {
 
 // `count` numbers of `from` to `to` (f32, f16 or bf16), rounded to nearest even.
 void recode(const std::byte* src, Elem from, std::byte* dst, Elem to, int64_t count);
+
+// Numbers of `from` (f64, f32, f16 or bf16), widened exactly.
+void to_doubles(const std::byte* src, Elem from, std::span<double> to);
 
 // 1/x, rounded once in `elem` (f32, f16 or bf16).
 void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count);

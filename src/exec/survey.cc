@@ -272,8 +272,8 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
       QB_TRY(load.request(codes, codes + aligned(load.bytes()), requests));
       QB_TRY(lines.request(scale_rows, scale_rows + aligned(lines.bytes()), requests));
       QB_TRY(requests.flush());
-      load.gather(codes, codes + aligned(load.bytes()));
-      lines.gather(scale_rows, scale_rows + aligned(lines.bytes()));
+      QB_TRY(load.gather(codes, codes + aligned(load.bytes())));
+      QB_TRY(lines.gather(scale_rows, scale_rows + aligned(lines.bytes())));
       for (int64_t i = begin; i < std::min(begin + height, rows); ++i, ++done) {
         const int64_t scale_row = block.rows == 0 ? 0 : done / block.rows;
         if (scale_row != row) {

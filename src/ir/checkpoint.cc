@@ -20,6 +20,10 @@ std::string_view to_string(Role r) {
       return "input_scale";
     case Role::input_zero:
       return "input_zero";
+    case Role::output_scale:
+      return "output_scale";
+    case Role::output_zero:
+      return "output_zero";
     case Role::prescale:
       return "prescale";
     case Role::lowrank_a:
@@ -44,6 +48,14 @@ std::string_view to_string(Role r) {
       return "plain";
   }
   return "";
+}
+
+std::string whole_name(const Stored& s) {
+  return s.mask.tensor.empty() ? s.tensor : s.mask.whole;
+}
+
+std::vector<int64_t> whole_shape(const Stored& s) {
+  return s.mask.tensor.empty() ? s.shape : std::vector{s.view.dims[0], s.view.dims[1]};
 }
 
 View row_major(int64_t rows, int64_t cols, int bits) {

@@ -18,7 +18,7 @@ namespace qb::ir {
 // order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers. prescale: what inputs are multiplied by, one
 // number for each column, before anything else is done to them. lowrank_a [r,k], lowrank_b [n,r]: y += (x a^T) b^T. stage: the scale at which kernels may hold
 // dequantized integers as FP8; it has no part in what the weight means. calibration: a scale or zero point that was measured for a weight which is stored as it
-// was before; nothing is computed with it.
+// was before; nothing is computed with it. output_scale, output_zero: of outputs that are quantized.
 enum class Role : uint8_t {
   code,
   scale,
@@ -28,6 +28,8 @@ enum class Role : uint8_t {
   shape,
   input_scale,
   input_zero,
+  output_scale,
+  output_zero,
   prescale,
   lowrank_a,
   lowrank_b,
@@ -91,6 +93,17 @@ inline int64_t dense_words(int64_t count, int bits) {
   return (count * bits + 31) / 32;
 }
 
+// A tensor that holds the numbers of a sparse matrix which are not left out, row by row. A bit for each element says which those are; the others are 0. The
+// view has the size of the whole matrix and says nothing else.
+struct Mask {
+  std::string tensor;  // U8 [rows, ceil(cols / 8)], the lowest bit of a byte first; empty: nothing is left out
+  FileId file = 0;
+  uint64_t offset = 0, bytes = 0;
+  std::vector<int64_t> starts;  // rows + 1: where the numbers of each row begin, and where the last ones end; empty: two of every four, row by row
+  std::string whole;            // the name of the matrix as a tensor that holds all of it
+  friend bool operator==(const Mask&, const Mask&) = default;
+};
+
 struct Stored {
   Role role = Role::plain;
   std::string tensor;  // its name in the source
@@ -100,10 +113,23 @@ struct Stored {
   Elem elem = Elem::u8;        // what one element of the view is: e2m1 inside u8
   std::vector<int64_t> shape;  // of the tensor
   View view;
+  Mask mask = {};
   ScaleForm form = ScaleForm::multiply;
   std::optional<double> value;  // of scalars, where the facts have it: the stored number, not yet inverted
   std::string deviation;        // how it differs from what its dialect would write for it (an entry of quantbridge.origin); empty: not at all
   std::string origin;           // its entry in the source's own quantbridge.origin: how it looked in the dialect that it came from; empty without one
+};
+
+// The name and the shape of a part as a tensor that holds every element.
+std::string whole_name(const Stored&);
+std::vector<int64_t> whole_shape(const Stored&);
+
+// A linear map of a module's inputs before anything else is done to them, or of its outputs after all else: every block of a row times matrix / divisor, or
+// times its transpose. The stored weight is the one that belongs to these inputs and outputs.
+struct Transform {
+  bool of_outputs = false, transposed = false;
+  double divisor = 1;
+  Stored matrix;  // [block, block] floats; modules may share one
 };
 
 // A weight that is to be quantized: its code part holds plain numbers, `recipe` makes the scheme's codes and scales of them.
@@ -128,6 +154,7 @@ struct Module {
   std::optional<Scheme> scheme;  // absent: plain numbers
   std::string why;               // which rule decided the scheme, or why there is none
   std::vector<Stored> parts;
+  std::vector<Transform> transforms;  // at most one of the inputs and one of the outputs
   std::optional<Make> make;
   int topology = -1;  // index into Topology::modules; -1: not a module that the family knows
   const Stored* part(Role role) const {

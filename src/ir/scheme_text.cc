@@ -199,6 +199,11 @@ std::optional<When> implied_when(const QuantType& t) {
 
 bool parse_feature(std::string_view word, Features& f) {
   int32_t rank = 0;
+  if (word.starts_with("out_") && !f.output) {
+    const Result<Activation> output = parse_activation(word.substr(4));
+    if (output && output->when == When::fixed) f.output = *output;
+    return f.output.has_value();
+  }
   if (word == "prescale" && !f.prescale) return f.prescale = true;
   if (word == "actorder" && !f.actorder) return f.actorder = true;
   if (word == "sparse24" && !f.sparse24) return f.sparse24 = true;
@@ -227,6 +232,7 @@ std::string to_string(const Scheme& s) {
   if (s.features.actorder) out += "+actorder";
   if (s.features.sparse24) out += "+sparse24";
   if (s.features.transform) out += "+transform";
+  if (s.features.output) out += "+out_" + to_string(*s.features.output);
   return out;
 }
 
@@ -249,7 +255,9 @@ Result<Scheme> parse_scheme(std::string_view text) {
     head = text.substr(0, plus);
     for (std::string_view word : split(text.substr(plus + 1), '+'))
       if (!parse_feature(word, scheme.features))
-        return bad(text, fmt::format("unknown or repeated feature '+{}'; known: +prescale, +lowrankN, +actorder, +sparse24, +transform", word));
+        return bad(
+            text,
+            fmt::format("unknown or repeated feature '+{}'; known: +prescale, +lowrankN, +actorder, +sparse24, +transform, +out_<activation>_static", word));
   }
   const size_t colon = head.find(':');
   QB_ASSIGN(const Parsed weight, parse_type(head.substr(0, colon), Side::weight));

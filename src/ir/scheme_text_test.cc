@@ -21,7 +21,10 @@ std::vector<QuantType> all_types() {
 std::vector<Features> all_features() {
   std::vector<Features> out;
   for (int mask = 0; mask < 16; ++mask)
-    for (int rank : {0, 1, 32}) out.push_back({(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, (mask & 8) != 0, rank});
+    for (int rank : {0, 1, 32}) {
+      out.push_back({(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, (mask & 8) != 0, rank});
+      if (rank == 1) out.back().output = Activation{{.code = mask % 3 == 0 ? Elem::i8 : Elem::e4m3, .scale = ScaleValues::any, .block = {0, 0}}, When::fixed};
+    }
   return out;
 }
 
@@ -56,7 +59,7 @@ TEST(SchemeText, OnlyMxBlocksHaveARuleForTheirScales) {
 TEST(SchemeText, ExamplesOfTheDocumentation) {
   for (const char* text : {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4",
                            "nvfp4_g32", "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn",
-                           "fp4_tensor@e4m3", "mxfp8:mxfp8_up", "mxfp4:mxfp4_up"}) {
+                           "fp4_tensor@e4m3", "fp8_tensor:fp8_tensor_static+out_fp8_tensor_static", "mxfp8:mxfp8_up", "mxfp4:mxfp4_up"}) {
     Result<Scheme> s = parse_scheme(text);
     ASSERT_TRUE(s) << s.error().what;
     EXPECT_EQ(to_string(*s), text);
@@ -85,9 +88,27 @@ TEST(SchemeText, ErrorsSayWhatToWrite) {
   EXPECT_NE(error("fp8_token").find("_channel"), std::string::npos);
   EXPECT_NE(error("fp8_channel:fp8_channel").find("_token"), std::string::npos);
   EXPECT_NE(error("fp8_tensor:fp8_tensor").find("_static"), std::string::npos);
-  for (const char* text :
-       {"", ":", "+", "fp8_channel:", "fp8_g0", "fp8_g-1", "fp8_g99999999", "fp8_0x1", "int4_g128_asym_asym", "bf16_g128", "fp8_channel+what", "nvfp4_128x128",
-        "fp8_channel+prescale+prescale", "fp8_channel@e5", "nvfp4@e4m3", "int4_static_g128", "fp8_channel_static", "fp8_g0128"})
+  for (const char* text : {"",
+                           ":",
+                           "+",
+                           "fp8_channel:",
+                           "fp8_g0",
+                           "fp8_g-1",
+                           "fp8_g99999999",
+                           "fp8_0x1",
+                           "int4_g128_asym_asym",
+                           "bf16_g128",
+                           "fp8_channel+what",
+                           "nvfp4_128x128",
+                           "fp8_channel+prescale+prescale",
+                           "fp8_channel+out_fp8_token",
+                           "fp8_channel+out_fp8_tensor_dyn",
+                           "fp8_channel+out_",
+                           "fp8_channel@e5",
+                           "nvfp4@e4m3",
+                           "int4_static_g128",
+                           "fp8_channel_static",
+                           "fp8_g0128"})
     EXPECT_NE(error(text), "accepted") << text;
 }
 

@@ -48,9 +48,12 @@ struct Activation {
   friend bool operator==(const Activation&, const Activation&) = default;
 };
 
+// What a linear does besides one product. output: its outputs are quantized with a scale of the checkpoint. transform: its inputs or outputs go through a
+// matrix (Module::transforms).
 struct Features {
   bool prescale = false, actorder = false, sparse24 = false, transform = false;
   int32_t lowrank = 0;  // rank; 0: none
+  std::optional<Activation> output = {};
   friend bool operator==(const Features&, const Features&) = default;
 };
 

@@ -23,7 +23,8 @@ class Verifier {
 
   void scalars(const Module& m) {
     for (const Stored& s : m.parts) {
-      if (!s.value || s.role == Role::zero || s.role == Role::input_zero || s.role == Role::shape || s.role == Role::calibration) continue;
+      if (!s.value || s.role == Role::zero || s.role == Role::input_zero || s.role == Role::output_zero || s.role == Role::shape || s.role == Role::calibration)
+        continue;
       const double v = *s.value;
       const Place place{.file = files_[s.file], .tensor = s.tensor, .module = m.path};
       const bool kv = s.role == Role::k_scale || s.role == Role::v_scale;

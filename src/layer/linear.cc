@@ -13,6 +13,7 @@
 
 #include "exec/execute.h"
 #include "exec/ops.h"
+#include "kernel/inputs.h"
 
 namespace qb::layer {
 namespace {
@@ -246,8 +247,7 @@ Result<void> run_into(const prog::Program& p, Source& source, std::span<const st
 ir::Scheme kernel_scheme(const ir::Module& m) {
   if (!m.scheme) return {.weight = {.code = m.part(Role::code)->elem}};
   ir::Scheme s = *m.scheme;
-  s.features.prescale = false;
-  s.features.lowrank = 0;
+  s.features = {.actorder = s.features.actorder};
   return s;
 }
 
@@ -316,12 +316,33 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
     QB_ASSIGN(l.weight_.bias, load_bias(m, *bias, source, arena, context));
     l.bytes_ += static_cast<size_t>(m.n) * sizeof(float);
   }
+  QB_TRY(l.load_transforms(m, source, options, context));
   QB_TRY(l.load_around(m, source, arena, options, context));
   return l;
 }
 
+Result<void> Linear::load_transforms(const ir::Module& m, Source& source, const LinearOptions& options, Context& context) {
+  Rotations own;
+  Rotations& shared = options.rotations != nullptr ? *options.rotations : own;
+  for (const ir::Transform& t : m.transforms) {
+    const int64_t block = t.matrix.view.dims[0];
+    if (block < 1 || (t.of_outputs ? m.n : m.k) % block != 0) return cannot_load(m, fmt::format("{} does not fit it", t.matrix.tensor));
+    const size_t before = shared.bytes();
+    QB_ASSIGN((t.of_outputs ? rotated_outputs_ : rotated_inputs_), shared.load(t, source, context));
+    bytes_ += shared.bytes() - before;
+  }
+  return {};
+}
+
 Result<void> Linear::load_around(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
   if (!m.scheme) return {};
+  if (const std::optional<ir::Activation>& output = m.scheme->features.output; output && options.inputs == kernel::Inputs::as_scheme) {
+    const ir::Stored *scale = m.part(Role::output_scale), *zero = m.part(Role::output_zero);
+    if (scale == nullptr || output->when != ir::When::fixed || !(output->type.block == ir::Block{0, 0}))
+      return cannot_load(m, "its outputs are quantized without one stored scale");
+    quantized_outputs_ = Outputs{.type = output->type, .zero = zero == nullptr ? 0 : static_cast<float>(zero->value.value_or(0))};
+    QB_ASSIGN(quantized_outputs_->scale, multiplier(m, *scale));
+  }
   if (m.scheme->features.prescale) {
     const ir::Stored* s = m.part(Role::prescale);
     if (s == nullptr || s->view.dims[0] * s->view.dims[1] != m.k) return cannot_load(m, fmt::format("expected {} numbers that scale its inputs", m.k));
@@ -361,20 +382,44 @@ size_t Linear::workspace_bytes(int64_t m) const {
   size_t bytes = plan_.kernel_for(m)->workspace_bytes(p);
   if (lowrank_ != nullptr)
     bytes = floats_bytes(m * lowrank_->a.n()) + floats_bytes(m * n()) + std::max({bytes, lowrank_->a.workspace_bytes(m), lowrank_->b.workspace_bytes(m)});
-  if (prescale_ != nullptr) bytes += floats_bytes(m * k());
+  if (prescale_ != nullptr || rotated_inputs_ != nullptr) bytes += floats_bytes(m * k());
   return bytes == 0 ? 0 : bytes + 64;  // the floats lie at multiples of 64
 }
 
+// In numbers of the type: e4m3, or integers with a zero point (kernel/inputs.h).
+void Linear::finish(float* y, int64_t m, host::ThreadPool& pool) const {
+  if (quantized_outputs_) {
+    const Outputs& o = *quantized_outputs_;
+    const int64_t count = m * n();
+    if (is_integer_code(o.type.code)) {
+      const float low = -static_cast<float>(1 << (bits(o.type.code) - 1)), high = -low - 1;
+      for (int64_t i = 0; i < count; ++i) y[i] = (std::clamp(std::nearbyint(y[i] / o.scale + o.zero), low, high) - o.zero) * o.scale;
+    } else {
+      for (int64_t i = 0; i < count; ++i) y[i] = kernel::inputs::to_e4m3(y[i] / o.scale) * o.scale;
+    }
+  }
+  if (rotated_outputs_ != nullptr) rotate(*rotated_outputs_, y, y, m * n(), pool);
+}
+
 void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
-  if (prescale_ == nullptr && lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool);
+  run_unfinished(x, m, y, workspace, pool);
+  finish(y, m, pool);
+}
+
+void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (prescale_ == nullptr && lowrank_ == nullptr && rotated_inputs_ == nullptr) return run_kernel(x, m, y, workspace, pool);
   workspace = workspace.subspan((64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64);
   const auto floats = [&workspace](int64_t count) {
     auto* at = reinterpret_cast<float*>(workspace.data());
     workspace = workspace.subspan(floats_bytes(count));
     return at;
   };
+  float* const scaled = prescale_ != nullptr || rotated_inputs_ != nullptr ? floats(m * k()) : nullptr;
+  if (rotated_inputs_ != nullptr) {
+    rotate(*rotated_inputs_, x, scaled, m * k(), pool);
+    x = scaled;
+  }
   if (prescale_ != nullptr) {
-    float* scaled = floats(m * k());
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < k(); ++j) scaled[i * k() + j] = x[i * k() + j] * prescale_[j];
     x = scaled;

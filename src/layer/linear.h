@@ -1,10 +1,12 @@
 // A linear at run time: its weight in a kernel's layout, and the kernels for each batch size. No format is known here: the oracle has decided.
 //
-// What a scheme does besides one product is done here, around the kernel: inputs are multiplied column by column first (pre-scales), and a low-rank part is two
-// linears more on these inputs: y = Q(x * p) W^T + ((x * p) A^T) B^T.
+// What a scheme does besides one product is done here, around the kernel. Inputs go through a matrix, block by block, and are multiplied column by column
+// (pre-scales) before anything else; a low-rank part is two linears more on these inputs: y = Q(x * p) W^T + ((x * p) A^T) B^T. Outputs are quantized, and go
+// through a matrix, after all else.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "host/arena.h"
 #include "host/threads.h"
 #include "ir/checkpoint.h"
+#include "layer/rotations.h"
 #include "oracle/oracle.h"
 
 namespace qb::layer {
@@ -22,6 +25,7 @@ struct LinearOptions {
   oracle::Policy policy;
   kernel::Inputs inputs = kernel::Inputs::as_scheme;
   host::ThreadPool* pool = nullptr;  // loads with these threads; null: with the caller's
+  Rotations* rotations = nullptr;    // the matrices that linears share; null: each has its own
 };
 
 // Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone).
@@ -57,11 +61,20 @@ class Linear {
   kernel::Weight weight_;
   oracle::LinearPlan plan_;
   std::vector<std::span<std::byte>> parts_;
+  std::shared_ptr<const Rotation> rotated_inputs_, rotated_outputs_;
   const float* prescale_ = nullptr;  // [k]
+  struct Outputs {
+    ir::QuantType type;
+    float scale = 0, zero = 0;
+  };
+  std::optional<Outputs> quantized_outputs_;
   std::shared_ptr<const LowRank> lowrank_;
   size_t bytes_ = 0;
 
+  Result<void> load_transforms(const ir::Module&, Source&, const LinearOptions&, Context&);
   Result<void> load_around(const ir::Module&, Source&, host::Arena&, const LinearOptions&, Context&);
+  void run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  void finish(float* y, int64_t m, host::ThreadPool& pool) const;
   void run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
 };
 

@@ -11,6 +11,7 @@ using ir::Role;
 Loader::Loader(const Loading& loading) : loading_(loading), options_(loading.options.linear) {
   for (const ir::Module& m : loading.checkpoint.modules) modules_.emplace(m.path, &m);
   options_.pool = &loading.pool;
+  options_.rotations = &rotations_;
   options_.policy.reference |= loading.options.reference;
 }
 
@@ -31,7 +32,8 @@ Result<layer::Linear> Loader::load(const ir::Module& m, int64_t n, int64_t k, ke
   layer::LinearOptions options = options_;
   options.inputs = inputs;
   // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
-  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || !m.scheme->input)) options.inputs = kernel::Inputs::f32;
+  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || (!m.scheme->input && !m.scheme->features.output)))
+    options.inputs = kernel::Inputs::f32;
   QB_ASSIGN(layer::Linear out, layer::Linear::load(m, *loading_.package.source, loading_.arena, options, loading_.context));
   resident_ += out.bytes();
   return out;

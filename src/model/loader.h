@@ -40,6 +40,7 @@ class Loader {
   Result<layer::Linear> load(const ir::Module& module, int64_t n, int64_t k, kernel::Inputs inputs);
   Result<const float*> floats(const ir::Stored& stored, int64_t n, float plus);
   const Loading& loading_;
+  layer::Rotations rotations_;
   layer::LinearOptions options_;
   std::unordered_map<std::string_view, const ir::Module*> modules_;
   size_t resident_ = 0;

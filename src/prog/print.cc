@@ -35,6 +35,7 @@ void print(std::string& s, const Input& in) {
   if (in.view.offset_binary) s += ", offset binary";
   if (in.view.planes) s += ", in planes";
   s += less_text(in.view.less);
+  if (!in.mask.tensor.empty()) fmt::format_to(out, ", where {} has bits{}", escape(in.mask.tensor), in.mask.starts.empty() ? ", two of four" : "");
   if (in.rows_per == 0) s += ", whole";
   if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
 }
@@ -102,6 +103,10 @@ struct PrintOp {
     if (op.a != -1) fmt::format_to(std::back_inserter(s), " + %{} x %{}", op.b, op.a);
     if (op.prescale != -1) fmt::format_to(std::back_inserter(s), ", columns times %{}", op.prescale);
     s += '\n';
+  }
+  void operator()(const Rotate& op) const {
+    result(1);
+    line("rotate %{} {} by %{}{} / {}", op.src, op.down ? "down" : "along", op.matrix, op.transposed ? " transposed" : "", op.divisor);
   }
   void operator()(const Quantize& op) const {
     result(results_of(op));

@@ -13,7 +13,13 @@ uint64_t output_bytes(const Output& output) {
 }
 
 Input input_of(const ir::Stored& stored, int64_t rows_per) {
-  return Input{stored.tensor, stored.file, stored.offset, stored.bytes, stored.elem, stored.view, rows_per};
+  return Input{stored.tensor, stored.file, stored.offset, stored.bytes, stored.elem, stored.view, rows_per, stored.mask};
+}
+
+int64_t side(int64_t elements) {
+  int64_t n = 1;
+  while (n < (1 << 16) && n * n < elements) ++n;
+  return n * n == elements ? n : 0;
 }
 
 bool is_packed(const ir::View& view, Elem elem) {

@@ -26,6 +26,7 @@ struct Input {
   Elem elem = Elem::u8;
   ir::View view;
   int64_t rows_per = 1;
+  ir::Mask mask = {};  // rows are read with the elements that it leaves out
   friend bool operator==(const Input&, const Input&) = default;
 };
 
@@ -75,6 +76,15 @@ struct Fold {
   ValueId src;
   ValueId a = -1, b = -1, prescale = -1;  // -1: without
   friend bool operator==(const Fold&, const Fold&) = default;
+};
+// What a matrix does together with a map of its inputs (its columns) or of its outputs (its rows), in double, rounded once to float32: the blocks of each row
+// (or column) as vectors, times matrix / divisor or its transpose. src is f32; the matrix, floats of any width, lies in one row.
+struct Rotate {
+  ValueId src, matrix;
+  bool down = false;  // blocks of rows, which blocks of the program do not cut
+  bool transposed = false;
+  double divisor = 1;
+  friend bool operator==(const Rotate&, const Rotate&) = default;
 };
 // Makes codes, scales and, for two-level types, the global scale or, for types that have them, zero points by a named recipe. Results in this order: code,
 // scale[, global or zero].
@@ -132,7 +142,7 @@ struct Groups {
   friend bool operator==(const Groups&, const Groups&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Quantize, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Rotate, Quantize, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
 
 struct Output {
   std::string name;

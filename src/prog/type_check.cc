@@ -77,6 +77,23 @@ Elem value_elem(Elem stored) {
   return is_integer_code(stored) ? Elem::i8 : stored;
 }
 
+// The numbers of a masked matrix lie within their tensor, and its bits within theirs.
+bool sound_mask(const Input& in) {
+  const ir::Mask& m = in.mask;
+  const int64_t rows = in.view.dims[0], cols = in.view.dims[1], width = bits(in.elem);
+  const auto within = [](int64_t each, int64_t count, uint64_t bytes) {
+    int64_t all = 0;
+    return !__builtin_mul_overflow(each, count, &all) && static_cast<uint64_t>(all) <= bytes;
+  };
+  const bool plain = in.view == ir::View{.dims = in.view.dims} && !is_packed(in.view, in.elem) && (width == 8 || width == 16 || width == 32);
+  if (!plain || in.rows_per != 1 || m.offset > static_cast<uint64_t>(largest_bits) || !within(rows, cols / 8 + (cols % 8 != 0 ? 1 : 0), m.bytes)) return false;
+  if (m.starts.empty()) return cols % 4 == 0 && within(rows, cols / 2 * (width / 8), in.bytes);
+  if (m.starts.size() != static_cast<size_t>(rows) + 1 || m.starts.front() < 0) return false;
+  for (size_t i = 1; i < m.starts.size(); ++i)
+    if (m.starts[i] < m.starts[i - 1] || m.starts[i] - m.starts[i - 1] > cols) return false;
+  return within(m.starts.back(), width / 8, in.bytes);
+}
+
 Result<void> check_input(const Input& in) {
   const ir::View& v = in.view;
   const int64_t width = bits(in.elem);
@@ -89,8 +106,10 @@ Result<void> check_input(const Input& in) {
   if (!sound_lanes(v, in.elem)) return malformed(fmt::format("input '{}' has lanes or words that no integer codes have", name));
   if (v.dims[1] * bits(value_elem(in.elem)) % 8 != 0)
     return malformed(fmt::format("input '{}': a row of {} {} numbers is not whole bytes", name, v.dims[1], info(in.elem).name));
+  const bool masked = !in.mask.tensor.empty();
+  if (masked && !sound_mask(in)) return malformed(fmt::format("the numbers of input '{}' are not as many as its mask needs", name));
   int64_t end = 0;
-  if (!view_end(v, width, end) || in.bytes > static_cast<uint64_t>(largest_bits) / 8 || end > static_cast<int64_t>(in.bytes * 8)) {
+  if (!masked && (!view_end(v, width, end) || in.bytes > static_cast<uint64_t>(largest_bits) / 8 || end > static_cast<int64_t>(in.bytes * 8))) {
     return malformed(fmt::format("the view of input '{}' reaches beyond the tensor's {} bytes", name, in.bytes));
   }
   if (in.offset > static_cast<uint64_t>(largest_bits)) return malformed(fmt::format("input '{}' has an impossible offset", name));
@@ -238,6 +257,19 @@ class Checker {
                        at(op.a).cols / at(op.b).cols != src.cols || at(op.a).cols % at(op.b).cols != 0))
       return wrong("fold", fmt::format("the factors do not make a matrix of {} columns", src.cols));
     return push("fold", src);
+  }
+
+  Result<void> check(const Rotate& op) {
+    if (!has(op.src) || !has(op.matrix)) return wrong("rotate", "there is no such value");
+    const ValueType src = at(op.src), matrix = at(op.matrix);
+    const int64_t block = side(matrix.cols);
+    const bool floats = is_wide_float(matrix.elem) || matrix.elem == Elem::f64;
+    if (src.elem != Elem::f32 || src.rows_per != 1 || !floats || matrix.rows_per != 0 || block == 0 || !(op.divisor > 0))
+      return wrong("rotate", "a float32 matrix and a square one are needed");
+    if ((op.down ? src.rows : src.cols) % block != 0) return wrong("rotate", fmt::format("{} x {} are not whole blocks of {}", src.rows, src.cols, block));
+    if (op.down && p_.row_multiple % block != 0 && p_.row_multiple < p_.rows)
+      return wrong("rotate", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, block));
+    return push("rotate", src);
   }
 
   Result<void> check(const Quantize& op) {

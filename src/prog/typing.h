@@ -36,6 +36,9 @@ inline size_t planes_axis(const ir::View& v) {
 // The view's elements lie one behind the other in row order, starting at a whole byte, as values do.
 bool is_dense(const ir::View&, Elem);
 
+// The side of a square matrix of so many elements; 0 when there is none, or one too large to be meant.
+int64_t side(int64_t elements);
+
 // How many results an op has: a Quantize has two or three, every other op one.
 int results_of(const Op&);
 
