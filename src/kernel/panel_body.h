@@ -50,7 +50,7 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
     case Quantization::fp8_group:
     case Quantization::fp8_group_e8m0:
       for (int64_t g = 0; g < to.groups; ++g) {
-        const int64_t first = g * tile, count = std::min(tile, p.k - first);
+        const int64_t first = g * to.group, count = std::min(to.group, p.k - first);
         const float s = inputs::group_scale(q, inputs::amax(x + first, count));
         to.group_scale[m * to.groups + g] = s;
         inputs::fp8_codes(x + first, count, s, out + first);
@@ -212,7 +212,8 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
   const Groups groups(kind, a);
   const bool tiles = kind == Weights::fp8 && tiled(p);
   const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), lines = panel_bytes / 64;
-  const int64_t columns = tiles ? tile : groups.columns, together = columns / form.columns;
+  const ir::Block block = p.scheme.weight.block;
+  const int64_t columns = tiles ? block.cols : groups.columns, together = columns / form.columns;
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
     const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
     const std::byte* w = a.weight->codes + panel * panel_bytes;
@@ -231,13 +232,19 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
                         : 1,
                zeros>(w + l * 64, std::min(together, lines - l), in.x + g * columns, in.ld, Zeros<V, kind, zeros>(groups, panel, g), t);
         if (kind == Weights::fp8 && tiles) {
-          const float scale = reinterpret_cast<const float*>(a.weight->scales)[first / tile * ((p.k + tile - 1) / tile) + g];
+          const float scale = reinterpret_cast<const float*>(a.weight->scales)[first / block.rows * ((p.k + columns - 1) / columns) + g];
           QB_UNROLL for (int m = 0; m < M; ++m) {
             sum[m] = V::mul_add(t[m], V::splat(in.groups != 0 ? scale * in.group_scale[m * in.groups + g] : scale), sum[m]);
           }
         } else if (groups.apart) {
           const Acc scale = group_scales<V>(groups, panel, g);
-          QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
+          if (kind == Weights::fp8 && in.groups != 0) {
+            QB_UNROLL for (int m = 0; m < M; ++m) {
+              sum[m] = V::mul_add(t[m], V::mul_add(scale, V::splat(in.group_scale[m * in.groups + g]), V::zero()), sum[m]);
+            }
+          } else {
+            QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
+          }
         } else {
           QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = t[m];
         }
@@ -254,7 +261,7 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
 
 // --- Many tokens: a piece of some panels is decoded once and multiplied with all of them ---------------------------------------------------------------------
 
-inline constexpr int64_t piece = 512;           // columns of a decoded piece: whole tiles
+inline constexpr int64_t piece = 512;           // columns of a decoded piece
 inline constexpr int64_t tokens_at_once = 192;  // that share it
 
 // What the sums of some columns are multiplied with before they are added up: nothing, one scale of each panel, or one of each row.
@@ -286,7 +293,9 @@ QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, 
         const float scale = s.token == nullptr ? s.of[n * s.stride] : s.of[n * s.stride] * s.token[m * s.token_stride];
         t[m][n] = V::mul_add(t[m][n], V::splat(scale), V::load(to));
       } else if constexpr (scaling == Scaling::row) {
-        t[m][n] = V::mul_add(t[m][n], V::load(s.of + n * s.stride), V::load(to));
+        const typename V::Acc row = V::load(s.of + n * s.stride);
+        const typename V::Acc scale = s.token == nullptr ? row : V::mul_add(row, V::splat(s.token[m * s.token_stride]), V::zero());
+        t[m][n] = V::mul_add(t[m][n], scale, V::load(to));
       }
       V::store(to, t[m][n]);
     }
@@ -353,8 +362,10 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
   const Prepared<typename V::X> in(kind, p, a.workspace);
   const Groups groups(kind, a);
   constexpr int64_t ldc = V::nr * ir::panel_rows;
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), tile_columns = (p.k + tile - 1) / tile;
+  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0);
   const bool tiles = kind == Weights::fp8 && tiled(p);
+  const ir::Block block = p.scheme.weight.block;
+  const int64_t across = tiles ? (p.k + block.cols - 1) / block.cols : 0;  // tiles
   alignas(64) std::byte scratch[kind == Weights::bf16 ? 64 : V::nr * piece * 32];
   alignas(64) float c[tokens_at_once * ldc];
   const int64_t end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
@@ -375,19 +386,21 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
         }
         const typename V::X* x = in.x + m0 * in.ld + k0;
         if (tiles) {
-          for (int64_t at = 0; at < columns; at += tile) {
+          for (int64_t at = 0; at < columns;) {
             float scale[V::nr] = {};
-            const int64_t g = (k0 + at) / tile;
+            const int64_t g = (k0 + at) / block.cols, here = std::min((g + 1) * block.cols - k0, columns) - at;
             for (int64_t n = 0; n < panels; ++n)
-              scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / tile * tile_columns + g];
-            multiply_panels<V, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, std::min(tile, columns - at) / 2, c, tokens,
+              scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / block.rows * across + g];
+            multiply_panels<V, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
                                                {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+            at += here;
           }
         } else if (kind != Weights::bf16 && groups.apart && !groups.exact) {
           for (int64_t at = 0; at < columns;) {
             const int64_t g = (k0 + at) / groups.columns, here = std::min((g + 1) * groups.columns - k0, columns) - at;
             multiply_panels<V, Scaling::row>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                             {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows, nullptr, 0});
+                                             {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
+                                              in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
             at += here;
           }
         } else {

@@ -48,7 +48,7 @@ Verdict panels_accept_weight(Weights kind, const Problem& p) {
   const int64_t step = form_of(kind).unit;
   if (groups ? group_columns(w) % step != 0 : w.block != ir::Block{0, 0} && w.block != ir::Block{1, 0})
     return no(fmt::format("knows scales of a tensor, of a channel, of groups of whole {} columns{}, these are {}", step,
-                          kind == Weights::fp8 ? " and of 128 x 128 weights" : "", ir::to_string(w)));
+                          kind == Weights::fp8 ? " and of tiles of whole 16 rows" : "", ir::to_string(w)));
   return {true, ""};
 }
 
@@ -65,9 +65,11 @@ Verdict panels_accept(Weights kind, const Problem& p) {
   const std::optional<Quantization> q = quantization_of(p);
   if (!q) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
   if (*q == Quantization::f32) return no("multiplies in bfloat16, the activations are to stay float32");
-  if (is_group(*q) && (kind != Weights::fp8 || !tiled(p) || p.scheme.input->type.block.cols != tile)) {
-    return no("knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
-  }
+  const ir::QuantType& w = p.scheme.weight;
+  const bool together =
+      w.scale == ir::ScaleValues::any && (tiled(p) || group_columns(w) != 0) && is_group(*q) && p.scheme.input->type.block.cols == w.block.cols;
+  if (is_group(*q) && (kind != Weights::fp8 || !together))
+    return no("knows group scales of activations only beside fp8 weights with a scale for the same columns");
   if (p.scheme.features.actorder && (is_mx(*q) || *q == Quantization::nvfp4)) return no("knows no blocks of activations whose columns lie apart");
   return {true, "", panels_note(kind, p)};
 }

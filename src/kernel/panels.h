@@ -35,10 +35,10 @@ constexpr Form form_of(Weights kind) {
   return {ir::Layout::panel_bf16, 2, 2, false};
 }
 
-inline constexpr int64_t tile = 128;  // rows and columns of an FP8 scale block
-
+// A scale for some rows and columns: whole panels, and whole lines of FP8 codes.
 inline bool tiled(const Problem& p) {
-  return p.scheme.weight.block == ir::Block{tile, tile};
+  const ir::Block b = p.scheme.weight.block;
+  return b.rows > 0 && b.rows % ir::panel_rows == 0 && b.cols > 0 && b.cols % form_of(Weights::fp8).unit == 0;
 }
 
 // Columns that share a scale of each row's own; 0: none do.
@@ -74,7 +74,10 @@ struct Prepared {
     const int64_t unit = form_of(kind).unit;
     columns = (p.k + unit - 1) / unit * unit;
     ld = (columns + 31) / 32 * 32 + 64 / static_cast<int64_t>(sizeof(X));
-    groups = is_group(*quantization_of(p)) ? (p.k + tile - 1) / tile : 0;
+    if (is_group(*quantization_of(p))) {
+      group = p.scheme.input->type.block.cols;
+      groups = (p.k + group - 1) / group;
+    }
     moved_bytes = moved_row_bytes(p);
   }
   Prepared(Weights kind, const Problem& p, std::byte* workspace) : Prepared(kind, p) {
@@ -89,9 +92,10 @@ struct Prepared {
            moved_bytes;
   }
 
-  int64_t columns = 0, ld = 0, groups = 0;  // columns: k in whole lines; ld: elements from one row to the next
-  float* scale = nullptr;                   // of each token
-  float* group_scale = nullptr;             // of each token and each 128 columns
+  int64_t columns = 0, ld = 0;    // columns: k in whole lines; ld: elements from one row to the next
+  int64_t groups = 0, group = 0;  // of activations with scales of some columns: how many, of how many columns
+  float* scale = nullptr;         // of each token
+  float* group_scale = nullptr;   // of each token and group
   X* x = nullptr;
   float* moved = nullptr;  // one row of activations
   size_t moved_bytes = 0;
