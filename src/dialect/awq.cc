@@ -147,7 +147,6 @@ std::string trouble_of(const ir::Module& m) {
   if (w.code != Elem::int4 || w.scale != ir::ScaleValues::any || w.block.rows != 1 || m.scheme->input || !(m.scheme->features == ir::Features{}) ||
       m.kind != arch::Kind::linear)
     return "four-bit integers of linears in groups or by output, the groups in the columns' order, activations as they are";
-  if (m.make) return "weights that are quantized already: quantize to compressed_tensors first, then convert";
   return m.n % per_word != 0 ? fmt::format("outputs in multiples of {}", per_word) : "";
 }
 
@@ -158,14 +157,15 @@ std::optional<int64_t> gemv_words(int32_t group, int64_t groups) {
   return (words + together - 1) / together * together;
 }
 
+// Weights that are quantized now come as gemm.
 bool fits_gemv(const ir::Module& m) {
-  return m.k % per_word == 0 && gemv_words(m.scheme->weight.block.cols, 1);
+  return !m.make && m.k % per_word == 0 && gemv_words(m.scheme->weight.block.cols, 1);
 }
 
 void write_module(const ir::Module& m, bool gemv, const WriteContext& context, Export& out) {
-  const ir::Stored &code = *m.part(Role::code), &scale = *m.part(Role::scale);
+  const ir::QuantType& type = m.scheme->weight;
   const ir::Stored* zero = m.part(Role::zero);
-  const int64_t groups = scale.view.dims[1], words = gemv ? *gemv_words(m.scheme->weight.block.cols, groups) : m.n / per_word;
+  const int64_t groups = groups_of(type, m.k), words = gemv ? *gemv_words(type.block.cols, groups) : m.n / per_word;
   const auto name = [&](const char* suffix) { return fmt::format("{}.{}", m.path, suffix); };
   std::vector<int64_t> code_shape{m.k, m.n / per_word}, zero_shape{groups, words};
   ir::View codes = gemm_view(m.n, m.k), zeros = gemm_view(m.n, groups);
@@ -175,15 +175,19 @@ void write_module(const ir::Module& m, bool gemv, const WriteContext& context, E
     codes = gemv_view(m.n, m.k, m.k / per_word);
     zeros = gemv_view(m.n, groups, words);
   }
-  write_packed(code, Elem::int4, name("qweight"), std::move(code_shape), codes, out);
+  if (m.make) {
+    write_made_packed(m, {name("qweight"), code_shape, codes}, {name("qzeros"), zero_shape, zeros}, name("scales"), out);
+  } else {
+    write_packed(*m.part(Role::code), Elem::int4, name("qweight"), std::move(code_shape), codes, out);
+    if (gemv)
+      write_padded(*m.part(Role::scale), name("scales"), words * per_word, context, out);
+    else
+      write_transposed(*m.part(Role::scale), name("scales"), context, out);
+  }
   if (zero != nullptr)
     write_packed(*zero, Elem::int4, name("qzeros"), std::move(zero_shape), zeros, out);
-  else
+  else if (type.zero == ir::Zero::none)
     write_middle(Elem::int4, name("qzeros"), std::move(zero_shape), zeros, out);
-  if (gemv)
-    write_padded(scale, name("scales"), words * per_word, context, out);
-  else
-    write_transposed(scale, name("scales"), context, out);
   if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) write_plain(*bias, out);
 }
 
@@ -204,7 +208,7 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
   if (first_of.size() > 1) {
     std::string list;
     for (const auto& [scheme, path] : first_of) list += fmt::format("{}{} ({}, ...)", list.empty() ? "" : "; ", scheme, path);
-    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears (compressed_tensors and gptq take several)");
+    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears");
   }
   if (c.kv) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "no KV-cache scales: this format has no place for them");
   if (!diag.ok()) return false;

@@ -156,26 +156,30 @@ std::string trouble_of(const ir::Module& m, Format format) {
   const bool integers = is_integer_code(s.weight.code) && s.weight.scale == ir::ScaleValues::any && s.weight.block.rows == 1;
   if (!integers || s.input || !(beyond == ir::Features{}) || m.kind != arch::Kind::linear)
     return "integers of linears in groups or by output, activations as they are";
-  if (m.make) return "weights that are quantized already: quantize to compressed_tensors first, then convert";
   const int64_t each = in_planes(format, bits(s.weight.code)) ? 32 : 32 / std::gcd(32, bits(s.weight.code));
   if (m.k % each != 0 || m.n % each != 0) return fmt::format("inputs and outputs in multiples of {}", each);
   return "";
 }
 
 void write_module(const ir::Module& m, Format format, const WriteContext& context, Export& out) {
-  const ir::Stored& code = *m.part(Role::code);
   const ir::QuantType& type = m.scheme->weight;
   const int32_t width = bits(type.code);
-  const int64_t groups = m.part(Role::scale)->view.dims[1];
+  const int64_t groups = groups_of(type, m.k);
   const auto name = [&](const char* suffix) { return fmt::format("{}.{}", m.path, suffix); };
-  write_packed(code, type.code, name("qweight"), {m.k * width / 32, m.n}, code_view(format, width, m.n, m.k), out);
+  const ir::View codes = code_view(format, width, m.n, m.k);
+  const std::vector<int64_t> code_shape{m.k * width / 32, m.n};
   const ir::View zeros = zero_view(format, width, m.n, groups);
   const std::vector<int64_t> zero_shape{groups, m.n * width / 32};
+  if (m.make) {
+    write_made_packed(m, {name("qweight"), code_shape, codes}, {name("qzeros"), zero_shape, zeros}, name("scales"), out);
+  } else {
+    write_packed(*m.part(Role::code), type.code, name("qweight"), code_shape, codes, out);
+    write_transposed(*m.part(Role::scale), name("scales"), context, out);
+  }
   if (const ir::Stored* zero = m.part(Role::zero); zero != nullptr)
     write_packed(*zero, type.code, name("qzeros"), zero_shape, zeros, out);
-  else
+  else if (type.zero == ir::Zero::none)
     write_middle(type.code, name("qzeros"), zero_shape, zeros, out);
-  write_transposed(*m.part(Role::scale), name("scales"), context, out);
   if (const ir::Stored* order = m.part(Role::order); order != nullptr)
     write_bytes(*order, name("g_idx"), out);
   else

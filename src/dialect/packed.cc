@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "dialect/row.h"
+#include "prog/typing.h"
+#include "recipe/recipe.h"
 
 namespace qb {
 
@@ -99,6 +103,38 @@ void write_packed(const ir::Stored& s, Elem code, std::string name, std::vector<
   }
   p.rows = p.inputs[0].view.dims[0];
   p.outputs.push_back({.name = std::move(name), .dtype = container, .shape = std::move(shape), .value = static_cast<prog::ValueId>(p.ops.size())});
+  out.programs.push_back(std::move(p));
+}
+
+int64_t groups_of(const ir::QuantType& type, int64_t k) {
+  return type.block.cols == 0 ? 1 : (k + type.block.cols - 1) / type.block.cols;
+}
+
+void write_made_packed(const ir::Module& m, PackedPart codes, PackedPart zeros, std::string scales, Export& out) {
+  const ir::QuantType& type = m.scheme->weight;
+  const ir::Stored& source = *m.part(ir::Role::code);
+  prog::Program p;
+  p.inputs.push_back(prog::input_of(source, 1));
+  transpose(p.inputs[0].view);
+  p.rows = m.k;
+  // Blocks of whole groups, and of whole streams.
+  p.row_multiple = type.block.cols == 0 ? m.k : std::lcm(int64_t{type.block.cols}, int64_t{32});
+  p.ops.emplace_back(prog::Turn{0});
+  p.ops.emplace_back(quantize_op(m, 1, p));
+  prog::ValueId next = 2 + prog::results_of(p.ops.back());
+  const auto turned = [&](prog::ValueId made) {
+    p.ops.emplace_back(prog::Turn{made});
+    return next++;
+  };
+  const auto packed = [&](prog::ValueId made, PackedPart& part) {
+    const Packing32 packing = packing_of(part.as, type.code, turned(made));
+    p.ops.emplace_back(packing.op);
+    p.outputs.push_back({.name = std::move(part.name), .dtype = Elem::i32, .shape = std::move(part.shape), .value = next++});
+  };
+  packed(2, codes);
+  if (type.zero != ir::Zero::none) packed(4, zeros);
+  const Elem dtype = recipe::find_recipe(m.make->recipe)->scale_elem(source.elem);
+  p.outputs.push_back({.name = std::move(scales), .dtype = dtype, .shape = {groups_of(type, m.k), m.n}, .value = turned(3)});
   out.programs.push_back(std::move(p));
 }
 

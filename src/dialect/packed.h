@@ -47,6 +47,18 @@ bool has_packed(const Reading&, const ir::Module&);
 // Integers of `code` under another name, as words (I32) that lie as the view says, or as one to a byte (I8). Their bytes where they lie so already. Rows of
 // words that the shape has beyond theirs are zeros.
 void write_packed(const ir::Stored&, Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export&);
+// Groups of a row of k columns.
+int64_t groups_of(const ir::QuantType&, int64_t k);
+
+// Where the parts of a weight go that is quantized now, [columns, rows] each: qweight and qzeros as words that lie as the views say, scales [groups, n].
+struct PackedPart {
+  std::string name;
+  std::vector<int64_t> shape;
+  ir::View as;
+};
+// One program for all of them; zero points only where the scheme has them. Precondition: the views' words lie along the rows of the weight or are streams down
+// its columns.
+void write_made_packed(const ir::Module&, PackedPart codes, PackedPart zeros, std::string scales, Export&);
 // Zero points of symmetric integers, for formats that have them all the same.
 void write_middle(Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export&);
 // A matrix of scales, as [columns, rows].

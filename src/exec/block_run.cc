@@ -145,9 +145,10 @@ Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   recipe::Args a{};
   a.weights = at(op.src);
   a.source = c_.type(op.src).elem;
-  a.rows = count(op.src);
-  a.k = c_.type(op.src).cols;
-  a.n = c_.program->rows;
+  const bool turned = c_.type(op.src).turned;
+  a.rows = turned ? c_.type(op.src).cols : count(op.src);
+  a.k = turned ? count(op.src) : c_.type(op.src).cols;
+  a.n = turned ? a.rows : c_.program->rows;
   a.amax = op.reduction < 0 ? 0.0F : amax_[static_cast<size_t>(op.reduction)];
   a.type = op.type;
   a.codes = at(to);
@@ -156,6 +157,13 @@ Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   a.zeros = op.type.zero != ir::Zero::none ? at(to + 2) : nullptr;
   a.isa = isa_;
   recipe::find_recipe(op.recipe)->run(a);
+  return {};
+}
+
+Result<void> BlockRun::run(const prog::Turn& op, prog::ValueId to) const {
+  const prog::ValueType& t = c_.type(op.src);
+  const int64_t rows = t.turned ? t.cols : count(op.src), cols = t.turned ? count(op.src) : t.cols;
+  ops::turn(at(op.src), rows, cols, bits(t.elem) / 8, at(to));
   return {};
 }
 

@@ -74,6 +74,7 @@ class BlockRun {
   Result<void> run(const prog::Fold&, prog::ValueId) const;
   Result<void> run(const prog::Rotate&, prog::ValueId) const;
   Result<void> run(const prog::Quantize&, prog::ValueId) const;
+  Result<void> run(const prog::Turn&, prog::ValueId) const;
   Result<void> run(const prog::Pack&, prog::ValueId) const;
   Result<void> run(const prog::PackWords&, prog::ValueId) const;
   Result<void> run(const prog::PackNibbles&, prog::ValueId) const;

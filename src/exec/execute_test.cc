@@ -324,6 +324,40 @@ Made quantize(Memory& m, const recipe::Recipe& r, const QuantType& type, int64_t
   return made;
 }
 
+// What a program makes that walks the columns is what one makes that walks the rows, the other way round.
+TEST(Turn, ColumnsAreQuantizedAsRowsAre) {
+  const int64_t n = 40, k = 96;
+  for (const int32_t group : {32, 0}) {
+    const QuantType type{Elem::int4, ScaleValues::any, {1, group}, ir::Zero::code};
+    const int64_t groups = group == 0 ? 1 : k / group;
+    Memory m;
+    prog::Program by_rows;
+    by_rows.rows = n;
+    by_rows.inputs = {m.add("w", Elem::bf16, n, k, bf16_weights(n * k, 5))};
+    by_rows.ops = {prog::Quantize{"int_rows_asym.llm_compressor", type, 0}};
+    by_rows.outputs = {{"w", Elem::i8, {n, k}, 1}, {"w_scale", Elem::bf16, {n, groups}, 2}, {"w_zero", Elem::i8, {n, groups}, 3}};
+    prog::Program by_columns = by_rows;
+    by_columns.rows = k;
+    by_columns.row_multiple = group == 0 ? k : 32;
+    by_columns.inputs[0].view = {{k, n}, {16, k * 16}, 0};
+    by_columns.ops = {prog::Turn{0}, prog::Quantize{"int_rows_asym.llm_compressor", type, 1}, prog::Turn{2}, prog::Turn{3}, prog::Turn{4}};
+    by_columns.outputs = {{"w", Elem::i8, {k, n}, 5}, {"w_scale", Elem::bf16, {groups, n}, 6}, {"w_zero", Elem::i8, {groups, n}, 7}};
+    Context context;
+    const std::vector<Bytes> want = run_whole(by_rows, m, context), got = run_whole(by_columns, m, context);
+    for (size_t o = 0; o < want.size(); ++o) {
+      const int bytes = o == 1 ? 2 : 1;
+      Bytes turned(want[o].size());
+      ops::turn(want[o].data(), n, o == 0 ? k : groups, bytes, turned.data());
+      EXPECT_EQ(got[o], turned) << "output " << o << " in groups of " << group;
+    }
+    for (const int64_t rows : {int64_t{32}, int64_t{64}, k}) {
+      if (rows % by_columns.row_multiple == 0) {
+        EXPECT_EQ(run_rows(by_columns, rows, 1, m, context), got) << rows;
+      }
+    }
+  }
+}
+
 std::vector<QuantType> types() {
   return {{Elem::e4m3, ScaleValues::any, {0, 0}},   {Elem::e4m3, ScaleValues::any, {1, 0}},   {Elem::e4m3, ScaleValues::any, {128, 128}},
           {Elem::e4m3, ScaleValues::any, {1, 128}}, {Elem::e2m1, ScaleValues::e4m3, {1, 16}}, {Elem::i8, ScaleValues::any, {1, 0}}};

@@ -210,4 +210,23 @@ void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibble
   }
 }
 
+namespace {
+
+// In squares, so that both sides stay in the first-level cache.
+template <class T>
+void turn_as(const std::byte* src, int64_t rows, int64_t cols, std::byte* dst) {
+  constexpr int64_t side = 32;
+  for (int64_t top = 0; top < rows; top += side)
+    for (int64_t left = 0; left < cols; left += side)
+      for (int64_t j = left; j < std::min(left + side, cols); ++j)
+        for (int64_t i = top; i < std::min(top + side, rows); ++i) store<T>(dst, j * rows + i, load<T>(src, i * cols + j));
+}
+
+}  // namespace
+
+void turn(const std::byte* src, int64_t rows, int64_t cols, int bytes, std::byte* dst) {
+  if (bytes == 1) return turn_as<uint8_t>(src, rows, cols, dst);
+  bytes == 2 ? turn_as<uint16_t>(src, rows, cols, dst) : turn_as<uint32_t>(src, rows, cols, dst);
+}
+
 }  // namespace qb::ops

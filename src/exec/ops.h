@@ -39,6 +39,9 @@ struct FoldArgs {
 // prog::Fold.
 void fold(const FoldArgs&);
 
+// rows x cols elements of `bytes` (1, 2 or 4) as cols x rows.
+void turn(const std::byte* src, int64_t rows, int64_t cols, int bytes, std::byte* dst);
+
 // rows x cols codes, one to a byte, as the words that the op describes.
 void pack_words(const std::byte* codes, int64_t rows, int64_t cols, const prog::PackWords& op, std::byte* words);
 

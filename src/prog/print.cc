@@ -114,6 +114,10 @@ struct PrintOp {
     if (op.reduction != -1) fmt::format_to(std::back_inserter(s), " amax #{}", op.reduction);
     s += '\n';
   }
+  void operator()(const Turn& op) const {
+    result(1);
+    line("turn %{}", op.src);
+  }
   void operator()(const Pack& op) const {
     result(1);
     line("pack %{} as {}", op.src, ir::to_string(op.layout));

@@ -87,13 +87,20 @@ struct Rotate {
   friend bool operator==(const Rotate&, const Rotate&) = default;
 };
 // Makes codes, scales and, for two-level types, the global scale or, for types that have them, zero points by a named recipe. Results in this order: code,
-// scale[, global or zero].
+// scale[, global or zero]. Of a turned source, whose rows are the columns of what the recipe works on, it makes turned results: integers, whose groups go down
+// the columns, so that blocks start at whole groups.
 struct Quantize {
   std::string recipe;  // name in the recipe manifest
   ir::QuantType type;
   ValueId src;             // bf16, f16 or f32
   int32_t reduction = -1;  // index into Program::reductions: the amax, for types that need it
   friend bool operator==(const Quantize&, const Quantize&) = default;
+};
+
+// Each block of rows by itself, turned: column behind column. Of a turned value, row behind row again. Nothing but a recipe takes turned values.
+struct Turn {
+  ValueId src;
+  friend bool operator==(const Turn&, const Turn&) = default;
 };
 
 // Codes (or the E4M3 scales of groups) in the order of bytes that a kernel reads (ir/layout.h): bytes, one row for each panel, or for each row where the layout
@@ -142,7 +149,7 @@ struct Groups {
   friend bool operator==(const Groups&, const Groups&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Rotate, Quantize, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Rotate, Quantize, Turn, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
 
 struct Output {
   std::string name;
@@ -166,6 +173,7 @@ struct Program {
 struct ValueType {
   Elem elem = Elem::u8;
   int64_t rows = 1, cols = 1, rows_per = 1;
+  bool turned = false;  // a block of it lies column behind column
   uint64_t row_bytes() const { return static_cast<uint64_t>(cols) * static_cast<uint64_t>(bits(elem)) / 8; }
 };
 // The types of all values, or an error that says which op is malformed. A program that passes runs without further checks of its shape.

@@ -95,6 +95,33 @@ TEST(TypeCheck, RefusesWhatCannotRun) {
   EXPECT_NE(why(p), "");
 }
 
+TEST(TypeCheck, TurnedValuesAreForRecipes) {
+  const ir::QuantType groups{Elem::int4, ir::ScaleValues::any, {1, 32}};
+  Program p;
+  p.rows = 96;
+  p.row_multiple = 32;
+  p.inputs = {input("w", Elem::bf16, 96, 40, 1)};
+  p.ops = {Turn{0}, Quantize{"int.any", groups, 1}, Turn{2}, Turn{3}};
+  p.outputs = {{"w", Elem::i8, {96, 40}, 4}, {"w_scale", Elem::f32, {3, 40}, 5}};
+  EXPECT_EQ(why(p), "");
+  EXPECT_NE(to_text(p).find("%1 = turn %0\n"), std::string::npos);
+  Program q = p;
+  q.outputs[0].value = 2;
+  EXPECT_NE(why(q), "") << "a turned output";
+  q = p;
+  q.ops[2] = PackWords{.src = 2, .bits = 4};
+  EXPECT_NE(why(q), "") << "packed as it is";
+  q = p;
+  q.row_multiple = 16;
+  EXPECT_NE(why(q).find("cuts blocks"), std::string::npos) << why(q);
+  q = p;
+  std::get<Quantize>(q.ops[1]).type.block.cols = 0;  // the whole column
+  EXPECT_NE(why(q).find("cuts blocks"), std::string::npos) << why(q);
+  q = p;
+  std::get<Quantize>(q.ops[1]).type = tile;
+  EXPECT_NE(why(q), "");
+}
+
 TEST(ToText, IsStable) {
   EXPECT_EQ(to_text(unpack_nvfp4()),
             "program: 6 rows\n"

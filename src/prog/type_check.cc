@@ -171,7 +171,8 @@ class Checker {
  private:
   Error wrong(std::string_view op, std::string what) const { return malformed(fmt::format("{} giving %{}: {}", op, values_.size(), what)); }
 
-  bool has(ValueId id) const { return id >= 0 && static_cast<size_t>(id) < values_.size(); }
+  bool exists(ValueId id) const { return id >= 0 && static_cast<size_t>(id) < values_.size(); }
+  bool has(ValueId id) const { return exists(id) && !at(id).turned; }
   const ValueType& at(ValueId id) const { return values_[static_cast<size_t>(id)]; }
 
   Result<void> push(std::string_view op, ValueType v) {
@@ -273,25 +274,41 @@ class Checker {
   }
 
   Result<void> check(const Quantize& op) {
-    if (!has(op.src)) return wrong("quantize", fmt::format("there is no %{}", op.src));
+    if (!exists(op.src)) return wrong("quantize", fmt::format("there is no %{}", op.src));
     const ValueType src = at(op.src);
     if (!is_wide_float(src.elem) || src.rows_per != 1) return wrong("quantize", fmt::format("of {} is not defined", info(src.elem).name));
     if (op.type.plain() || op.type.block.rows < 0 || op.type.block.cols < 0) return wrong("quantize", "to a plain type");
     if (op.reduction < -1 || op.reduction >= static_cast<int64_t>(p_.reductions.size())) {
       return wrong("quantize", fmt::format("there is no reduction {}", op.reduction));
     }
-    if (op.type.block.rows > 1 && p_.row_multiple % op.type.block.rows != 0 && p_.row_multiple < p_.rows) {
-      return wrong("quantize", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, op.type.block.rows));
+    if (src.turned && (!is_integer_code(op.type.code) || op.type.block.rows != 1)) return wrong("quantize", "columns are made into groups of integers only");
+    const ir::Block block = src.turned ? ir::Block{op.type.block.cols, op.type.block.rows} : op.type.block;
+    const int64_t tall = src.turned && block.rows == 0 ? p_.rows : block.rows;
+    if (tall > 1 && p_.row_multiple % tall != 0 && p_.row_multiple < p_.rows) {
+      return wrong("quantize", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, tall));
     }
+    const auto grid = [&](Elem elem) {
+      ValueType v = scale_grid(block, p_.rows, src.cols, elem);
+      v.turned = src.turned;
+      return v;
+    };
     const Elem elem = scale_elem(op, src.elem, static_cast<ValueId>(values_.size()) + 1);
-    QB_TRY(push("quantize", ValueType{value_elem(op.type.code), src.rows, src.cols, 1}));
-    QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, elem)));
+    QB_TRY(push("quantize", ValueType{value_elem(op.type.code), src.rows, src.cols, 1, src.turned}));
+    QB_TRY(push("quantize", grid(elem)));
     if (op.type.two_level()) QB_TRY(push("quantize", ValueType{Elem::f32, 1, 1, 0}));
     if (op.type.zero != ir::Zero::none) {
       if (!is_integer_code(op.type.code)) return wrong("quantize", "zero points belong to integers");
-      QB_TRY(push("quantize", scale_grid(op.type.block, p_.rows, src.cols, Elem::i8)));
+      QB_TRY(push("quantize", grid(Elem::i8)));
     }
     return {};
+  }
+
+  Result<void> check(const Turn& op) {
+    if (!exists(op.src)) return wrong("turn", fmt::format("there is no %{}", op.src));
+    ValueType v = at(op.src);
+    if (bits(v.elem) % 8 != 0) return wrong("turn", fmt::format("of {} is not defined", info(v.elem).name));
+    v.turned = !v.turned;
+    return push("turn", v);
   }
 
   Result<void> check(const Pack& op) {
