@@ -194,7 +194,8 @@ constexpr ProblemKind kinds[] = {
      "Report it: this should not happen."},
 
     // pass, dialect: requests
-    {"scheme-inexpressible", unsupported, none, "The target dialect has no way to say what these modules are.", "-", "Choose another dialect."},
+    {"scheme-inexpressible", unsupported, none, "The target dialect has no way to say what these modules are.", "-",
+     "Choose another dialect; the problem names those that can hold it."},
     {"calibration-needed", unsupported, none, "Static activation scales have to be measured on data.", "-",
      "Choose weight-only or run-time activation scales."},
     {"recipe-missing", unsupported, none, "No recipe makes this scheme under these numerics.", "-", "See `quantize --list`."},

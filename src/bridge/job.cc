@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "base/json.h"
+#include "bridge/alternatives.h"
 #include "exec/execute.h"
 #include "io/directory.h"
 #include "pass/leave_out.h"
@@ -107,7 +108,10 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
                            .stored = options.stored,
                            .restore_origin = read_origin(s.package).dialect == options.to};
   job.plan.origin.dialect = s.checkpoint.dialect;
-  if (!target->write(checkpoint, write, job.plan, own)) return fail();
+  if (!target->write(checkpoint, write, job.plan, own)) {
+    name_alternatives(checkpoint, *target, write, own);
+    return fail();
+  }
   for (const Problem& p : own.all()) diag.add(p);
   std::stable_sort(job.plan.programs.begin(), job.plan.programs.end(), [](const auto& a, const auto& b) { return key_of(a) < key_of(b); });
   job.files = plan_files(std::move(job.plan.programs), options.max_shard);

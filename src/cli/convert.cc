@@ -35,7 +35,7 @@ int run(const Options& o) {
 std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_job_options(app, *o);
-  app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, dense")->required()->type_name("DIALECT");
+  app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, hf_mxfp4, awq, gptq, dense")->required()->type_name("DIALECT");
   app.add_option("--dtype", o->dtype, "dense: format of the dequantized weights (default: the checkpoint's)")->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_flag("--stored", o->stored, "dense: the bare dequantized matrices, without what pre-scales and low-rank parts add");
   app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; none: refuse what needs one")

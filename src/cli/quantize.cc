@@ -82,7 +82,7 @@ std::function<int()> setup(CLI::App& app) {
   add_job_options(app, *o);
   o->to = "modelopt";
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
-  app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8")->capture_default_str()->type_name("DIALECT");
+  app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, gptq, awq")->capture_default_str()->type_name("DIALECT");
   app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
   app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --recipe, else of --to)")
       ->check(CLI::IsMember({"modelopt", "llm-compressor"}));

@@ -408,7 +408,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
                   "integers, FP8, MX or NVFP4 with groups of 16, the groups in the columns' order");
   }
   if (c.kv && !ct_holds_kv(*c.kv))
-    diag.report("scheme-inexpressible", {}, to_string(*c.kv), "FP8 or int8 with a scale for the layer or for each head, without biases (modelopt may take it)");
+    diag.report("scheme-inexpressible", {}, to_string(*c.kv), "FP8 or int8 with a scale for the layer or for each head, without biases");
   if (!diag.ok()) return false;
   note_producer(c, out);
   changes.write(out);

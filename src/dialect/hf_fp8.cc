@@ -202,7 +202,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
   if (by_scheme.size() > 1) {
     std::string list;
     for (const auto& [scheme, modules] : by_scheme) list += fmt::format("{}{} ({}, ...)", list.empty() ? "" : "; ", scheme, modules.front());
-    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears (compressed_tensors takes several)");
+    diag.report("scheme-inexpressible", {}, list, "one scheme for all linears");
   }
   if (c.kv) diag.report("scheme-inexpressible", {}, to_string(*c.kv), "no KV-cache scales: this format has no place for them");
   if (!diag.ok()) return false;

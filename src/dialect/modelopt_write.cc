@@ -91,8 +91,7 @@ class Writer {
   bool run() {
     for (ir::Module& m : c_.modules)
       if (m.scheme) say(m);
-    if (c_.kv && kv_algo(*c_.kv).empty())
-      diag_.report("scheme-inexpressible", {}, to_string(*c_.kv), "one scale for a layer's keys and one for its values (compressed_tensors may take it)");
+    if (c_.kv && kv_algo(*c_.kv).empty()) diag_.report("scheme-inexpressible", {}, to_string(*c_.kv), "one scale for a layer's keys and one for its values");
     if (!diag_.ok()) return false;
     note_producer(c_, out_);
     changes_.write(out_);
@@ -140,10 +139,10 @@ class Writer {
     const int32_t group = m.scheme->weight.block.cols;
     const bool int4 = m.scheme->weight.code == Elem::int4;
     if (!said) {
-      diag_.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "a scheme that ModelOpt has a name for (compressed_tensors may take it)");
+      diag_.report("scheme-inexpressible", {.module = m.path}, to_string(*m.scheme), "a scheme that ModelOpt has a name for");
     } else if (int4 && (m.n % 2 != 0 || m.k % group != 0)) {
       diag_.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} of [{}, {}]", to_string(*m.scheme), m.n, m.k),
-                   "an even number of outputs and whole groups, which ModelOpt's packing needs (compressed_tensors may take it)");
+                   "an even number of outputs and whole groups, which ModelOpt's packing needs");
     } else {
       changes_.add(m.path, *m.scheme, *said,
                    said->input ? "ModelOpt's MXFP8 kernels round the scales of activations up" : "ModelOpt's label does not say how activations are quantized");
