@@ -17,6 +17,7 @@
 #include "dialect/masked.h"
 #include "dialect/register.h"
 #include "dialect/row.h"
+#include "ir/groups.h"
 
 namespace qb {
 namespace {
@@ -398,7 +399,10 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     m.scheme = as_noted(noted, *m.scheme);
     const ir::Scheme before = *m.scheme;
     if (m.scheme->input) m.scheme->input->up = false;
-    changes.add(m.path, before, *m.scheme, "compressed-tensors leaves the rounding of run-time scales to the engine");
+    const bool split = m.scheme->weight.two_level() && !m.scheme->input && m.kind != arch::Kind::expert && ir::split_groups(m, 16);
+    changes.add(m.path, before, *m.scheme,
+                split ? "the library knows groups of 16 only: each block scale is written again for every 16 columns, and all weights are the same"
+                      : "compressed-tensors leaves the rounding of run-time scales to the engine");
     const Row* row = written_row(m, format);
     // The library of today refuses configs with it.
     if (m.kind == arch::Kind::expert)

@@ -15,6 +15,24 @@ using namespace test;
 
 constexpr std::array widths{Elem::int2, Elem::int3, Elem::int4, Elem::int5, Elem::int6, Elem::int7, Elem::i8};
 
+// One stored byte for several columns: the scales of groups that were split.
+TEST(Codes, BytesMayStandForSeveralColumns) {
+  const Bytes stored = random_bytes(3 * 5, 3);
+  Memory source;
+  source.add("before", Elem::u8, 1, 3, Bytes(3));
+  prog::Program p;
+  p.rows = 3;
+  p.inputs = {source.add("scales", Elem::e4m3, 3, 5, stored)};
+  p.inputs[0].view.dims[1] = 10;
+  p.inputs[0].view.lanes[1].count = 2;
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs = {{"out", Elem::e4m3, {3, 10}, 1}};
+  Context context;
+  const Bytes got = run_whole(p, source, context)[0];
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], stored[i / 10 * 5 + i % 10 / 2]) << i;
+  EXPECT_EQ(run_rows(p, 1, 1, source, context)[0], got);
+}
+
 std::vector<int8_t> random_codes(int64_t count, int bits, uint32_t seed) {
   std::mt19937 random(seed);
   std::uniform_int_distribution<int> code(-(1 << (bits - 1)), (1 << (bits - 1)) - 1);

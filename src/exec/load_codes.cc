@@ -1,4 +1,4 @@
-// Packed codes: integers into bytes, four-bit floats into rows of nibbles: any width from two to eight bits, lanes, and streams of words that lie apart
+// Packed codes: integers into bytes, four-bit floats into rows of nibbles, bytes that stand for several columns each: any width from two to eight bits, lanes, and streams of words that lie apart
 // (ir::View says what these are).
 #include <algorithm>
 #include <cstring>
@@ -115,6 +115,8 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
   const auto put = [&](int64_t at, unsigned stored) {
     if (integers_)
       rows[at] = code_of(stored);
+    else if (width_ == 8)
+      rows[at] = static_cast<std::byte>(stored);
     else
       rows[at / 2] |= static_cast<std::byte>(stored << at % 2 * 4);
   };

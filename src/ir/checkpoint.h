@@ -64,7 +64,7 @@ struct View {
   std::array<int64_t, 2> dims{1, 1};    // rows, cols; scalars are 1 x 1
   std::array<int64_t, 2> stride{0, 0};  // bits
   int64_t offset = 0;                   // bits
-  std::array<Lanes, 2> lanes{};         // of codes of less than a byte
+  std::array<Lanes, 2> lanes{};         // of codes of less than a byte; of bytes that stand for several numbers each, with lanes in one place
   // The next two are for integer codes alone.
   // Codes packed along an axis that is not the innermost of the tensor: at[a] then counts bits in a stream of 32-bit words which lie so many bits apart, and a
   // code may go on in the next word. 0: they lie behind each other. At most one axis has it.

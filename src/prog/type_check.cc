@@ -61,7 +61,7 @@ bool sound_lanes(const ir::View& v, Elem elem) {
     const ir::Lanes& l = v.lanes[axis];
     if (l.count < 1 || l.count > static_cast<int32_t>(l.bit.size()) || v.words[axis] < 0 || v.words[axis] % 32 != 0) return false;
     const bool lanes = l.count > 1 || last_lane(v, axis) != 0;
-    if ((v.words[axis] != 0 && !is_integer_code(elem)) || (lanes && !is_integer_code(elem) && elem != Elem::e2m1)) return false;
+    if ((v.words[axis] != 0 && !is_integer_code(elem)) || (lanes && !is_integer_code(elem) && elem != Elem::e2m1 && bits(elem) != 8)) return false;
   }
   // Words are read as lines along the other axis.
   if (v.words[0] != 0 && (v.words[1] != 0 || v.stride[1] % 32 != 0)) return false;
