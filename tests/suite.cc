@@ -97,6 +97,17 @@ Weights read_weights(const Path& dir) {
   return out;
 }
 
+void write_weights(const Path& file, const Weights& weights) {
+  Json header = Json::object();
+  std::string data;
+  for (const std::string& name : weights.order) {
+    const Tensor& t = weights.tensors.at(name);
+    header[name] = {{"dtype", t.dtype}, {"shape", t.shape}, {"data_offsets", {data.size(), data.size() + t.bytes.size()}}};
+    data += t.bytes;
+  }
+  write_bytes(file, with_header(header, data));
+}
+
 int drop_metadata(const Path& dir, std::string_view key) {
   int had = 0;
   for (const Path& file : safetensors_in(dir)) {
@@ -452,6 +463,7 @@ Outcome convert(const Path& in, const Path& out, const JobOptions& options, cons
   if (!plan_job(*session, options, context, job, result.diag)) return result;
   for (const Export::Lost& l : job.plan.lost) result.lost.push_back(l.what);
   for (const Export::SchemeChange& c : job.plan.scheme_changes) result.changes.push_back(fmt::format("{} to {}", c.from, c.to));
+  result.repairs = job.repairs;
   Result<JobReport> report = write_job(*session, job, out, false, options.checksums, context);
   if (!report) result.error = report.error().what;
   result.written = report.ok();

@@ -37,6 +37,8 @@ struct Weights {
 };
 // All *.safetensors of a directory. Malformed files are left out.
 Weights read_weights(const Path& dir);
+// One file of these tensors, in their order.
+void write_weights(const Path& file, const Weights&);
 // Rewrites every file of a directory without that key of its metadata; returns how many had it.
 int drop_metadata(const Path& dir, std::string_view key);
 
@@ -105,6 +107,7 @@ struct Outcome {
   bool written = false;
   bool readable = false;
   Diagnostics diag;
+  std::vector<pass::Repaired> repairs;
   std::string error;                 // of the outside world
   std::vector<std::string> lost;     // what the report says is lost
   std::vector<std::string> changes;  // and which schemes become others

@@ -36,7 +36,7 @@ struct Target {
   std::string numerics;                        // modelopt or llm-compressor; empty: the one of `dialect`
   std::string recipe;                          // by name, where a producer has several for the scheme (quantize --list); empty: the usual one
   std::vector<std::string> ignore;             // linears that are left alone, besides lm_head
-  bool repair = true;                          // exact repairs: those that change no dequantized value
+  Repair repair = Repair::exact;               // exact: repairs that change no dequantized value; lossy: those that round, too; none: problems refuse
 };
 
 // One tensor of the target, made on the fly. Valid during the call.

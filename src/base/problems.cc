@@ -5,7 +5,7 @@ namespace qb {
 namespace {
 
 using enum ProblemClass;
-constexpr Repair none = Repair::none, exact = Repair::exact;
+constexpr Repair none = Repair::none, exact = Repair::exact, lossy = Repair::lossy;
 
 constexpr ProblemKind kinds[] = {
     // base and io: documents
@@ -71,7 +71,9 @@ constexpr ProblemKind kinds[] = {
 
     // arch, dialect: configuration
     {"config-invalid", damaged, none, "A key of a document has a value that makes no sense.", "They fail somewhere else.", "Correct the key."},
-    {"config-shape-mismatch", inconsistent, none, "config.json asks for other sizes than the tensors have.",
+    {"config-shape-mismatch", inconsistent, none,
+     "config.json asks for other sizes than the tensors have. Where hidden_size or vocab_size is wrong and all tensors agree on another number, converting "
+     "writes that one.",
      "They fail with a shape message, or read beyond a tensor.", "Write the tensors' sizes into config.json."},
     {"config-disagree", inconsistent, exact, "Two documents of one checkpoint contradict each other; the tensors settle it.",
      "vLLM believes one, SGLang the other.", "Convert: the output says the same in both documents."},
@@ -120,8 +122,10 @@ constexpr ProblemKind kinds[] = {
      "Fetch the checkpoint again; a part of it is missing."},
     {"scale-missing", damaged, none, "A quantized weight without its scale.", "They assume 1.0, or fail.",
      "Fetch the checkpoint again, or quantize the original model anew."},
-    {"input-scale-missing", damaged, none, "Activations are quantized with stored scales, and this one is absent.", "Uninitialised memory, 0 or 1.",
-     "Calibrate again."},
+    {"input-scale-missing", damaged, none,
+     "Activations are quantized with stored scales, and this one is absent. Of experts that no calibration sample reached, `--repair lossy` takes the largest "
+     "scale that the same projection has in the layer's other experts.",
+     "Uninitialised memory, 0 or 1.", "Calibrate again."},
     {"input-scale-unused", suspicious, none, "An activation scale that the weight-only algorithm has no use for.", "vLLM discards it.",
      "Nothing; it is left out of conversions."},
     {"dtype-unexpected", damaged, none, "A tensor has another dtype than its role in this algorithm allows.", "They read the bytes as something else, or fail.",
@@ -183,13 +187,17 @@ constexpr ProblemKind kinds[] = {
      "They multiply by it, and the logits are noise.", "Compare with the original model. Nothing is inverted silently."},
     {"code-nan", damaged, none, "A weight holds NaN codes.", "NaN logits.", "Quantize the original model anew."},
     {"weight-not-finite", damaged, none, "A plain weight holds NaN or infinity.", "NaN logits.", "Fetch the checkpoint again."},
-    {"fused-scale-mismatch", inconsistent, none, "Second-level scales differ between modules that engines fuse into one matrix.",
+    {"fused-scale-mismatch", inconsistent, lossy,
+     "Second-level scales differ between modules that engines fuse into one matrix. All can take the largest where their block scales take up the rest; "
+     "whether "
+     "these hold it without rounding is what `check --deep` finds out.",
      "vLLM takes the largest and leaves the block scales: the others come out wrong.",
-     "Kept apart in conversions. For engines that fuse, bring the scales together."},
+     "Convert: the scales are brought together where no weight changes, and with --repair lossy also where block scales are rounded. Else they are kept "
+     "apart."},
     {"fused-prescale-mismatch", inconsistent, none, "Some modules that engines fuse scale their inputs first and others do not.",
      "They scale the inputs of all or none of them.", "Export the original model again."},
-    {"fused-input-scale-mismatch", repairable, none, "Modules that read the same input have different activation scales.", "They take the largest.",
-     "Kept apart in conversions."},
+    {"fused-input-scale-mismatch", repairable, exact, "Modules that read the same input have different activation scales.", "They take the largest.",
+     "Convert: all get the largest; no weight changes."},
     {"module-unexplained", inconsistent, none, "A weight with neither a scheme nor a reason for having none.", "Silently unquantized.",
      "Report it: this should not happen."},
 

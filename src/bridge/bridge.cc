@@ -38,7 +38,7 @@ Result<JobOptions> job_options(const Target& t) {
   const Dialect* dialect = find_dialect(t.dialect);
   if (dialect == nullptr || dialect->write == nullptr) return Error{Errc::invalid_argument, fmt::format("unknown dialect '{}'", t.dialect)};
   job.to = t.dialect;
-  job.repair_exact = t.repair;
+  job.repair = t.repair;
   job.stored = t.stored;
   if (!t.dense_dtype.empty()) {
     job.dense_dtype = elem_from_name(t.dense_dtype);

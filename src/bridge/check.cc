@@ -13,6 +13,7 @@
 #include "exec/execute.h"
 #include "ir/stack.h"
 #include "ir/verify.h"
+#include "pass/repair.h"
 #include "pass/settle.h"
 
 #define XXH_INLINE_ALL
@@ -150,30 +151,15 @@ class DeepCheck {
 
   // A fused group whose second-level scales differ: whether every block scale can be rescaled to the largest without rounding.
   Result<void> exactness() {
-    for (const std::vector<size_t>& group : ir::fused_groups(s_.checkpoint)) {
-      double largest = 0;
-      bool differ = false, exact = true;
-      for (size_t i : group) {
-        const ir::Module& m = s_.checkpoint.modules[i];
-        const ir::Stored* g = m.part(ir::Role::global);
-        if (g == nullptr || !g->value || m.part(ir::Role::scale) == nullptr) return {};
-        const double v = g->form == ir::ScaleForm::divide ? 1 / *g->value : *g->value;
-        differ |= largest != 0 && v != largest;
-        largest = std::max(largest, v);
+    StreamSurveyor surveyor(*s_.package.source, context_);
+    for (const ir::FusedMismatch& f : ir::fused_mismatches(s_.checkpoint)) {
+      if (f.role != ir::Role::global) continue;
+      QB_ASSIGN(const double error, pass::reconcile_error(s_.checkpoint, f, surveyor));
+      for (Problem& p : s_.diag.all()) {
+        if (p.code != "fused-scale-mismatch" || p.module != ir::fused_name(s_.checkpoint, f)) continue;
+        p.cls = error == 0 ? ProblemClass::repairable : ProblemClass::inconsistent;
+        p.repair = error == 0 ? Repair::exact : Repair::lossy;
       }
-      if (!differ) continue;
-      for (size_t i : group) {
-        const ir::Module& m = s_.checkpoint.modules[i];
-        const ir::Stored& g = *m.part(ir::Role::global);
-        const double v = g.form == ir::ScaleForm::divide ? 1 / *g.value : *g.value;
-        if (v == largest) continue;
-        QB_ASSIGN(const prog::SurveyResult r,
-                  survey({.kind = prog::SurveyKind::rescale_e4m3, .input = prog::input_of(*m.part(ir::Role::scale), 1), .factor = v / largest}));
-        exact &= r.inexact == 0;
-      }
-      const arch::Module& t = s_.checkpoint.topology.modules[static_cast<size_t>(s_.checkpoint.modules[group.front()].topology)];
-      for (Problem& p : s_.diag.all())
-        if (p.code == "fused-scale-mismatch" && p.module == t.fused) p.cls = exact ? ProblemClass::repairable : ProblemClass::inconsistent;
     }
     return {};
   }

@@ -29,7 +29,7 @@ std::tuple<int, FileId, uint64_t> key_of(const prog::Program& p) {
   return p.inputs.empty() ? std::tuple(width, FileId{0}, uint64_t{0}) : std::tuple(width, p.inputs.front().file, p.inputs.front().offset);
 }
 
-// Problems that stop a conversion. Exact repairs happen on reading: names, ranks and dtypes are normalised there, so the IR is already right.
+// Problems that stop a conversion. Names, ranks and dtypes were put right on reading, and passes have made warnings of what they repaired.
 bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& diag) {
   std::map<std::string, std::set<std::string>> repaired;
   for (const Problem& p : diag.all()) {
@@ -39,13 +39,13 @@ bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& 
   bool ok = s.readable;
   for (Problem& p : diag.all()) {
     if (p.severity != Severity::error) continue;
-    if ((p.repair == Repair::exact && options.repair_exact) || carried_over(p))
+    if ((p.repair == Repair::exact && options.repair != Repair::none) || carried_over(p))
       p.severity = Severity::warning;
     else
       ok = false;
   }
-  if (options.repair_exact)
-    for (const auto& [code, modules] : repaired) job.repairs.push_back({code, {modules.begin(), modules.end()}});
+  if (options.repair != Repair::none)
+    for (const auto& [code, modules] : repaired) job.repairs.push_back({code, {modules.begin(), modules.end()}, 0.0, "read as what the tensors mean"});
   return ok;
 }
 
@@ -77,9 +77,15 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   const Dialect* target = find_dialect(options.to);
   ir::Checkpoint checkpoint = s.checkpoint;
   StreamSurveyor surveyor(*s.package.source, context);
+  // Plain numbers share no scales: there is nothing to lose for their sake.
+  const Repair allowed = options.to == "dense" ? std::min(options.repair, Repair::exact) : options.repair;
+  const auto prepare = [&]() -> Result<void> {
+    QB_TRY(pass::settle(checkpoint, surveyor, diag));
+    return pass::repair(checkpoint, {surveyor, allowed}, diag, job.repairs);
+  };
   if (s.readable)
-    if (const Result<void> settled = pass::settle(checkpoint, surveyor, diag); !settled) {
-      diag.report("shard-unreadable", {}, settled.error().what, "tensors that can be read");
+    if (const Result<void> prepared = prepare(); !prepared) {
+      diag.report("shard-unreadable", {}, prepared.error().what, "tensors that can be read");
       return false;
     }
   if (!usable(s, options, job, diag)) return false;

@@ -7,6 +7,7 @@
 #include "bridge/session.h"
 #include "exec/run.h"
 #include "pass/quantize.h"
+#include "pass/repair.h"
 
 namespace qb {
 
@@ -15,20 +16,15 @@ struct JobOptions {
   std::optional<Elem> dense_dtype;
   bool stored = false;  // dense: the bare dequantized matrices
   std::optional<pass::QuantizeOptions> quantize;
-  bool repair_exact = true;
+  Repair repair = Repair::exact;
   uint64_t max_shard = 5'000'000'000;
   bool checksums = true;
-};
-
-struct RepairDone {
-  std::string code;
-  std::vector<std::string> modules;
 };
 
 struct Job {
   Export plan;  // its programs have moved into files
   std::vector<PlannedFile> files;
-  std::vector<RepairDone> repairs;
+  std::vector<pass::Repaired> repairs;
   uint64_t bytes_in = 0, bytes_out = 0;
   int64_t tensors = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/json.h"
@@ -42,6 +43,34 @@ Elem model_dtype(const Session& s) {
   return name == "float16" ? Elem::f16 : name == "float32" ? Elem::f32 : Elem::bf16;
 }
 
+// config.json says other sizes than the tensors have: where all of them are what they should be beside the embedding table as it is, its sizes were meant, and
+// the checkpoint is what it is with these.
+void take_sizes_of_tensors(Session& s, const Diagnostics& before) {
+  const auto table = std::find_if(s.checkpoint.modules.begin(), s.checkpoint.modules.end(),
+                                  [](const ir::Module& m) { return m.kind == arch::Kind::embedding && m.n > 0 && m.k > 0; });
+  if (table == s.checkpoint.modules.end()) return;
+  auto config = std::make_shared<Json>(*s.package.document("config.json"));
+  std::string found, expected;
+  for (const auto& [key, size] : {std::pair("hidden_size", table->k), std::pair("vocab_size", table->n)}) {
+    const int64_t said = int_at(*config, key, size);
+    if (said == size) continue;
+    found += fmt::format("{}{} {}", found.empty() ? "" : ", ", key, said);
+    expected += fmt::format("{}{} {}", expected.empty() ? "" : ", ", key, size);
+    (*config)[key] = size;
+  }
+  if (found.empty()) return;
+  const std::string tensor = table->parts.empty() ? std::string() : table->parts.front().tensor;
+  Package package = s.package;
+  package.set_document("config.json", std::move(config));
+  ir::Checkpoint checkpoint;
+  Diagnostics diag = before;
+  if (!s.dialect->read({package, s.facts, host::compile_regex}, checkpoint, diag) || diag.has("config-shape-mismatch")) return;
+  diag.report("config-shape-mismatch", {.file = "config.json", .tensor = tensor}, found, expected + ", as all tensors have").repair = Repair::exact;
+  s.package = std::move(package);
+  s.checkpoint = std::move(checkpoint);
+  s.diag = std::move(diag);
+}
+
 }  // namespace
 
 Result<Facts> fetch_facts(const Package& package) {
@@ -79,9 +108,10 @@ Result<Session> open_session(const std::filesystem::path& path) {
   s.dialect = detect(s.package, s.diag);
   if (s.dialect == nullptr) return s;
   QB_ASSIGN(s.facts, fetch_facts(s.package));
-  const ReadContext context{s.package, s.facts, host::compile_regex};
-  s.readable = s.dialect->read(context, s.checkpoint, s.diag);
+  const Diagnostics before = s.diag;
+  s.readable = s.dialect->read({s.package, s.facts, host::compile_regex}, s.checkpoint, s.diag);
   if (!s.readable) return s;
+  if (s.diag.has("config-shape-mismatch")) take_sizes_of_tensors(s, before);
   s.checkpoint.model_dtype = model_dtype(s);
   std::vector<std::string> names;
   for (const PackageFile& f : s.package.files) names.push_back(f.name);

@@ -28,7 +28,7 @@ int run(const Options& o) {
     return exit_usage;
   }
   job.stored = o.stored;
-  job.repair_exact = o.repair == "exact";
+  job.repair = o.repair == "none" ? Repair::none : o.repair == "exact" ? Repair::exact : Repair::lossy;
   return run_job("convert", o, job, limits);
 }
 
@@ -38,8 +38,8 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, hf_mxfp4, awq, gptq, dense")->required()->type_name("DIALECT");
   app.add_option("--dtype", o->dtype, "dense: format of the dequantized weights (default: the checkpoint's)")->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_flag("--stored", o->stored, "dense: the bare dequantized matrices, without what pre-scales and low-rank parts add");
-  app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; none: refuse what needs one")
-      ->check(CLI::IsMember({"none", "exact"}))
+  app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; lossy: those that round or guess, too; none: refuse what needs one")
+      ->check(CLI::IsMember({"none", "exact", "lossy"}))
       ->capture_default_str();
   return [o] { return run(*o); };
 }

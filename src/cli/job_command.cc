@@ -29,7 +29,11 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
   j["scheme_changes"] = Json::array();
   for (const auto& c : r.job.plan.scheme_changes) j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
   j["repairs"] = Json::array();
-  for (const RepairDone& d : r.job.repairs) j["repairs"].push_back({{"code", d.code}, {"modules", d.modules}, {"max_relative_error", 0.0}});
+  for (const pass::Repaired& d : r.job.repairs)
+    j["repairs"].push_back({{"code", d.code},
+                            {"modules", d.modules},
+                            {"max_relative_error", d.max_relative_error ? Json(*d.max_relative_error) : Json(nullptr)},
+                            {"how", escape(d.how)}});
   j["lost"] = Json::array();
   for (const auto& l : r.job.plan.lost) j["lost"].push_back({{"what", l.what}, {"why", l.why}});
   j["tensors"] = r.job.tensors;
@@ -53,7 +57,13 @@ void print_plan(const Job& job) {
 void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& r) {
   for (const auto& c : r.job.plan.scheme_changes)
     print_err(fmt::format("note: {} modules become {} instead of {}: {}\n", c.modules.size(), c.to, c.from, c.reason));
-  for (const RepairDone& d : r.job.repairs) print_err(fmt::format("repaired: {} ({} places)\n", d.code, d.modules.size()));
+  for (const pass::Repaired& d : r.job.repairs) {
+    const std::string loss = !d.max_relative_error          ? "; what it costs is not known"
+                             : *d.max_relative_error == 0.0 ? ""
+                                                            : fmt::format("; off by up to {:.2g} of a number", *d.max_relative_error);
+    print_err(fmt::format("repaired: {} ({}): {}{}\n", d.code, d.modules.size() == 1 ? escape(d.modules[0]) : fmt::format("{} places", d.modules.size()),
+                          escape(d.how), loss));
+  }
   for (const auto& l : r.job.plan.lost) print_err(fmt::format("lost: {}: {}\n", l.what, l.why));
   if (!s.package.foreign_files.empty()) print_err(fmt::format("not copied: {} other weight files\n", s.package.foreign_files.size()));
   if (o.dry_run || o.common.quiet) return;

@@ -175,6 +175,11 @@ void write_transposed(const ir::Stored& s, std::string name, const WriteContext&
   ir::View view = s.view;
   transpose(view);
   write_scales(s, view, std::move(name), view.dims[1], context, out);
+  for (prog::Input& by : out.programs.back().inputs[0].by) {
+    // What rows were multiplied by are numbers of columns now; of columns, those of rows.
+    by.rows_per = 1 - by.rows_per;
+    if (by.rows_per == 1) transpose(by.view);
+  }
 }
 
 void write_padded(const ir::Stored& s, std::string name, int64_t columns, const WriteContext& context, Export& out) {

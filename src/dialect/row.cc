@@ -304,8 +304,10 @@ bool read_row(Reading& r, const Row& row, ir::Module& m) {
     if (!needed && part.role != ir::Role::input_scale) continue;  // one that is there stays unclaimed and is reported
     if (t == nullptr) {
       if (part.presence == Presence::optional || !needed) continue;
-      r.diag.report(missing_code(part.role), {.tensor = ir::tensor_name(m, part.suffix), .module = m.path}, "absent",
-                    fmt::format("{} of {}", ir::to_string(part.role), ir::to_string(scheme)));
+      Problem& p = r.diag.report(missing_code(part.role), {.tensor = ir::tensor_name(m, part.suffix), .module = m.path}, "absent",
+                                 fmt::format("{} of {}", ir::to_string(part.role), ir::to_string(scheme)));
+      // An expert may take its siblings' (pass/expert_inputs.cc).
+      if (part.role == ir::Role::input_scale && !r.out.topology.modules[static_cast<size_t>(m.topology)].of_experts.empty()) p.repair = Repair::lossy;
       ok = false;
       if (is_code) return false;
       continue;

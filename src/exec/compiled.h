@@ -28,7 +28,7 @@ struct Compiled {
   std::vector<prog::ValueId> root;  // of each value: the value whose bytes it has (copies share them)
   std::vector<int> taker;           // of each value: the first output that stores it, or -1
   std::vector<char> computed_on;    // of each value: an op reads its numbers
-  bool moves_bytes = false;         // every output is an input's bytes, which lie dense
+  bool moves_bytes = false;         // every output is an input's bytes, which lie dense and stay as they are
 
   bool is_input(prog::ValueId v) const { return static_cast<size_t>(v) < program->inputs.size(); }
   const prog::ValueType& type(prog::ValueId v) const { return types[static_cast<size_t>(v)]; }

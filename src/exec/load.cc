@@ -62,7 +62,14 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
       cols_(input.view.dims[1]),
       row_bytes_(static_cast<uint64_t>(cols_) * static_cast<uint64_t>(is_integer_code(input.elem) ? 8 : width_) / 8),
       dense_(prog::is_dense(input.view, input.elem)),
-      dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0) {
+      dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0),
+      elem_(input.elem),
+      times_(input.times),
+      plus_(input.plus) {
+  for (const prog::Input& by : input.by) {
+    const bool of_rows = by.rows_per == 1;
+    by_.push_back({Load(by, of_rows ? begin : 0, of_rows ? end : by.view.dims[0]), by.elem, of_rows});
+  }
   packed_ = prog::is_packed(view_, input.elem);
   integers_ = is_integer_code(input.elem);
   if (!input.mask.tensor.empty()) {
@@ -82,6 +89,8 @@ void Load::cut(const prog::Input& input, int64_t end) {
   plan_lines();  // as if they lay in one
   if (lines_ > 0) slack_ = (rows_ / piece + 2) * 3 * (along_ == 0 ? cols_ : 1);
   prog::Input part = input;
+  part.times = 1;
+  part.by.clear();
   part.view.piece = 0;
   part.view.dims[0] = piece;
   for (int64_t p = begin_ / piece; p * piece < end; ++p) {
@@ -99,7 +108,7 @@ void Load::plan_lines() {
   line_bytes_ = (7 + (count - 1) * view_.stride[static_cast<size_t>(along_)] + width_ + 7) / 8;
 }
 
-Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& requests) const {
+Result<void> Load::request_stored(std::byte* rows, std::byte* staging, Requests& requests) const {
   if (rows_ == 0 || row_bytes_ == 0) return {};
   if (masked_) return request_masked(staging, requests);
   for (const Load& piece : pieces_) {
@@ -125,11 +134,11 @@ Result<void> Load::request(std::byte* rows, std::byte* staging, Requests& reques
   return {};
 }
 
-Result<void> Load::gather(std::byte* rows, const std::byte* staging) const {
+Result<void> Load::gather_stored(std::byte* rows, std::byte* staging) const {
   if (lines_ == 0) return {};
   if (masked_) return gather_masked(rows, staging);
   for (const Load& piece : pieces_) {
-    QB_TRY(piece.gather(rows, staging));
+    QB_TRY(piece.gather_stored(rows, staging));
     rows += piece.bytes();
     staging += piece.staging();
   }

@@ -3,7 +3,8 @@
 // A dense view is one read into its place. Rows that are dense each are one read per row. Anything else is read line by line into a staging area (a line runs
 // along the axis with the smaller stride, so that a transposed matrix costs what it holds, not its whole extent for each row) and gathered from there. Packed
 // integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces are read piece by piece. Of masked
-// matrices (load_masked.cc) a row is what its bits say, and an error where the bits do not name as many numbers as it has.
+// matrices (load_masked.cc) a row is what its bits say, and an error where the bits do not name as many numbers as it has. Inputs that are changed while they
+// are read (load_changed.cc) bring their factors into the staging area.
 #pragma once
 
 #include <cstddef>
@@ -38,13 +39,17 @@ class Load {
 
   // Bytes of the dense rows, and of the area that gathering needs besides (0 for most views).
   uint64_t bytes() const { return static_cast<uint64_t>(rows_) * row_bytes_; }
-  uint64_t staging() const { return static_cast<uint64_t>(lines_ * line_bytes_ + slack_); }
+  uint64_t staging() const;
 
   Result<void> request(std::byte* rows, std::byte* staging, Requests&) const;
   // After the reads: puts the elements in place.
-  Result<void> gather(std::byte* rows, const std::byte* staging) const;
+  Result<void> gather(std::byte* rows, std::byte* staging) const;
 
  private:
+  uint64_t own_staging() const { return static_cast<uint64_t>(lines_ * line_bytes_ + slack_); }
+  Result<void> request_stored(std::byte* rows, std::byte* staging, Requests&) const;
+  void gather_stored(std::byte* rows, const std::byte* staging) const;
+  void change(std::byte* rows, std::byte* staging) const;
   void plan_lines();
   void cut(const prog::Input& input, int64_t end);
   // Packed codes. A line is one unit of the slow axis (a row or column, the lanes of one, or a 32-bit word of a stream), as far as the fast axis reaches.
@@ -86,6 +91,18 @@ class Load {
   std::vector<Load> pieces_;  // where rows lie in several; each has its part of the rows and of the staging area
   bool packed_ = false, integers_ = false;
   int64_t first_unit_ = 0, first_bit_ = 0, line_bits_ = 0;  // of packed codes: the first line, where lines begin along the fast axis, how long they are
+
+  Elem elem_;
+  double times_, plus_;
+  struct Factor;
+  std::vector<Factor> by_;  // what the numbers are multiplied by
+};
+
+// The factors of these rows or of all columns.
+struct Load::Factor {
+  Load load;
+  Elem elem;
+  bool of_rows;
 };
 
 }  // namespace qb

@@ -16,14 +16,18 @@
 namespace qb {
 namespace {
 
+void add_key(const prog::Input& in, std::string& key) {
+  const ir::View& v = in.view;
+  fmt::format_to(std::back_inserter(key), "{}:{}:{}:{},{}:{},{}:{},{},{}:{},{}(", in.file, in.offset, static_cast<int>(in.elem), v.dims[0], v.dims[1],
+                 v.stride[0], v.stride[1], v.offset, v.piece, v.next_piece, in.times, in.plus);
+  for (const prog::Input& by : in.by) add_key(by, key);
+  key += ");";
+}
+
 // Equal keys: equal numbers. The tensor's name is for messages only.
 std::string key_of(const prog::Reduction& r) {
   std::string key;
-  for (const prog::Input& in : r.over) {
-    const ir::View& v = in.view;
-    fmt::format_to(std::back_inserter(key), "{}:{}:{}:{},{}:{},{}:{};", in.file, in.offset, static_cast<int>(in.elem), v.dims[0], v.dims[1], v.stride[0],
-                   v.stride[1], v.offset);
-  }
+  for (const prog::Input& in : r.over) add_key(in, key);
   return key;
 }
 

@@ -19,7 +19,7 @@ Result<ScheduledFile> compile_file(const PlannedFile& planned) {
       const uint64_t bytes = prog::output_bytes(o);
       file.tensors.push_back({file.bytes, bytes});
       file.bytes += bytes;
-      if (c.is_input(c.source_of(o))) file.bytes_unchanged += bytes;
+      if (const prog::ValueId v = c.source_of(o); c.is_input(v) && !p.inputs[static_cast<size_t>(v)].changed()) file.bytes_unchanged += bytes;
     }
     file.bytes_in += c.input_bytes();
     file.programs.push_back(std::move(c));

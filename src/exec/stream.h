@@ -27,7 +27,7 @@ class Stream {
   Result<Block> read(int64_t index, Source&, Buffer&) const;
 
  private:
-  prog::Input input_;  // a dense one as a single column
+  prog::Input input_;  // a dense one as a single column, unless its rows and columns have factors
   int64_t height_ = 1, blocks_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/diagnostics.h"
+#include "exec/changed.h"
 #include "exec/execute.h"
 #include "exec/numbers.h"
 #include "exec/stream.h"
@@ -74,12 +75,6 @@ bool exact(const Survey& s, double x) {
     case SurveyKind::narrow_f16: {
       const auto f = static_cast<float>(x);
       return static_cast<double>(f) == x && round_f16(f) == f;
-    }
-    case SurveyKind::rescale_e4m3: {
-      const double y = x * s.factor;
-      if (std::fma(x, s.factor, -y) != 0) return false;  // not even a double
-      const auto f = static_cast<float>(y);
-      return static_cast<double>(f) == y && std::fabs(y) <= 448 && decode_e4m3(encode_e4m3_sat(f)) == f;
     }
     default:
       return true;
@@ -188,6 +183,67 @@ Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& co
   }
   if (histogram) histogram->pour(tally);
   return tally.result();
+}
+
+// All numbers of an input of few, as doubles.
+Result<std::vector<double>> numbers_of(const prog::Input& input, Source& source, Context& context) {
+  const Stream stream(input, share(context));
+  QB_TRY(fits(stream, input, context));
+  std::vector<double> all;
+  Buffer buffer;
+  for (int64_t b = 0; b < stream.blocks(); ++b) {
+    if (context.stop()) return Error{Errc::cancelled, "interrupted"};
+    QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
+    for (int64_t i = 0; i < block.count; ++i) all.push_back(value_at(block.data, input.elem, i));
+  }
+  return all;
+}
+
+// What is stored times its factors, against what its format makes of the product.
+Result<SurveyResult> survey_rounding(const Survey& s, Source& source, Context& context) {
+  const int64_t cols = s.input.view.dims[1];
+  std::vector<double> of_rows(static_cast<size_t>(s.input.view.dims[0]), s.input.times), of_cols(static_cast<size_t>(cols), 1.0);
+  for (const prog::Input& by : s.input.by) {
+    QB_ASSIGN(const std::vector<double> factors, numbers_of(by, source, context));
+    std::vector<double>& into = by.rows_per == 1 ? of_rows : of_cols;
+    for (size_t i = 0; i < into.size(); ++i) into[i] *= factors[i];
+  }
+  prog::Input stored = s.input;
+  stored.times = 1;
+  stored.by.clear();
+  const Stream stream(stored, share(context));
+  QB_TRY(fits(stream, stored, context));
+  SurveyResult r;
+  Buffer buffer;
+  for (int64_t b = 0; b < stream.blocks(); ++b) {
+    if (context.stop()) return Error{Errc::cancelled, "interrupted"};
+    QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
+    for (int64_t i = 0; i < block.count; ++i) {
+      const int64_t index = block.first + i;
+      const double x = value_at(block.data, stored.elem, i) + s.input.plus;
+      const double factor = of_rows[static_cast<size_t>(index / cols)] * of_cols[static_cast<size_t>(index % cols)], y = x * factor;
+      ++r.count;
+      if (!std::isfinite(y)) continue;
+      std::byte rounded[4];
+      ops::store_rounded(rounded, stored.elem, 0, y - s.input.plus);
+      const double made = value_at(rounded, stored.elem, 0) + s.input.plus;
+      if (made == y && std::fma(x, factor, -y) == 0) continue;
+      if (r.inexact++ == 0) r.first_bad = index;
+      r.error = std::max(r.error, std::fabs(made - y) / std::fabs(y));
+    }
+    host::sample_memory();
+  }
+  return r;
+}
+
+Result<SurveyResult> survey_equal(const Survey& s, Source& source, Context& context) {
+  if (s.second.size() != 1 || s.second[0].view.dims != s.input.view.dims) return refused(s, "there is nothing of its size to compare it with");
+  QB_ASSIGN(const std::vector<double> a, numbers_of(s.input, source, context));
+  QB_ASSIGN(const std::vector<double> b, numbers_of(s.second[0], source, context));
+  SurveyResult r;
+  for (size_t i = 0; i < a.size(); ++i, ++r.count)
+    if (a[i] != b[i] && r.inexact++ == 0) r.first_bad = static_cast<int64_t>(i);
+  return r;
 }
 
 // The group of each column against its place; -1 leaves it there.
@@ -308,8 +364,9 @@ Result<SurveyResult> survey(const Survey& s, Source& source, Context& context) {
     return prog::type_check(p).ok();
   };
   if (!sound(s.input) || !std::all_of(s.second.begin(), s.second.end(), sound)) return refused(s, "its view does not fit its bytes");
-  if (s.kind == SurveyKind::rescale_e4m3 && s.input.elem != Elem::e4m3) return refused(s, "only fp8 numbers can be rescaled");
   if (s.kind == SurveyKind::order) return s.input.elem == Elem::i32 ? survey_order(s, source, context) : refused(s, "an order of groups is i32");
+  if (s.kind == SurveyKind::rounding) return survey_rounding(s, source, context);
+  if (s.kind == SurveyKind::equal) return survey_equal(s, source, context);
   return s.kind == SurveyKind::dead_codes ? survey_dead(s, source, context) : survey_numbers(s, source, context);
 }
 

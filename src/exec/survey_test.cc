@@ -79,11 +79,46 @@ TEST(Survey, Rescaling) {
   Bytes all;
   for (int i = 0; i < 0x7F; ++i) all.push_back(static_cast<std::byte>(i));
   Memory m;
-  const prog::Input in = m.add("a", Elem::e4m3, 1, 0x7F, all);
-  EXPECT_EQ(ask({SurveyKind::rescale_e4m3, in, 1.0}, m).inexact, 0);
-  EXPECT_EQ(ask({SurveyKind::rescale_e4m3, in, 2.0}, m).inexact, 8);        // above 224
-  EXPECT_EQ(ask({SurveyKind::rescale_e4m3, in, 0.5}, m).inexact, 8);        // odd multiples of 2^-9 up to 15
-  EXPECT_EQ(ask({SurveyKind::rescale_e4m3, in, 1.0 / 3}, m).inexact, 126);  // all but zero
+  prog::Input in = m.add("a", Elem::e4m3, 1, 0x7F, all);
+  const auto times = [&](double factor) {
+    in.times = factor;
+    return ask({SurveyKind::rounding, in}, m);
+  };
+  EXPECT_EQ(times(1).inexact, 0);
+  EXPECT_EQ(times(2).inexact, 8);          // above 224
+  EXPECT_EQ(times(2).error, 0.5);          // 448 stands for 896
+  EXPECT_EQ(times(0.5).inexact, 8);        // odd multiples of 2^-9 up to 15
+  EXPECT_EQ(times(0.5).error, 1);          // 2^-10 became 0
+  EXPECT_EQ(times(1.0 / 3).inexact, 126);  // all but zero
+}
+
+TEST(Survey, RoundingOfRowsAndColumns) {
+  Memory m;
+  prog::Input in = m.add("a", Elem::bf16, 2, 2, bytes_of<uint16_t>({encode_bf16(1), encode_bf16(3), encode_bf16(1), encode_bf16(0)}));
+  const prog::Input rows = m.add("r", Elem::f32, 2, 1, bytes_of<float>({2.0F, 1 + 0x1p-8F}));
+  const prog::Input cols = m.add("c", Elem::bf16, 1, 2, bytes_of<uint16_t>({encode_bf16(0.5F), encode_bf16(4)}), 0);
+  in.by = {cols};
+  EXPECT_EQ(ask({SurveyKind::rounding, in}, m).inexact, 0);
+  in.by = {cols, rows};
+  const SurveyResult r = ask({SurveyKind::rounding, in}, m);
+  EXPECT_EQ(r.inexact, 1);
+  EXPECT_EQ(r.first_bad, 2);
+  EXPECT_EQ(r.error, 0x1p-8 / (1 + 0x1p-8));
+  // Gemma's norms are stored as one less: 1 + 3 is doubled.
+  in.by = {rows};
+  in.plus = 1;
+  EXPECT_EQ(ask({SurveyKind::rounding, in}, m).inexact, 0);  // the second row becomes 2 (1 + 2^-8) - 1 = 1 + 2^-7, and 2^-8
+}
+
+TEST(Survey, Equality) {
+  Memory m;
+  const prog::Input a = m.add("a", Elem::bf16, 4, 1, bytes_of<uint16_t>({1, 2, 3, 4}));
+  prog::Input b = m.add("b", Elem::bf16, 4, 1, bytes_of<uint16_t>({1, 2, 5, 4}));
+  EXPECT_EQ(ask({.kind = SurveyKind::equal, .input = a, .second = {a}}, m).inexact, 0);
+  EXPECT_EQ(ask({.kind = SurveyKind::equal, .input = a, .second = {b}}, m).first_bad, 2);
+  b.view.dims = {1, 1};
+  Context context;
+  EXPECT_FALSE(survey({.kind = SurveyKind::equal, .input = a, .second = {b}}, m, context).ok());
 }
 
 TEST(Survey, DeadCodes) {

@@ -118,6 +118,11 @@ struct Stored {
   std::optional<double> value;  // of scalars, where the facts have it: the stored number, not yet inverted
   std::string deviation;        // how it differs from what its dialect would write for it (an entry of quantbridge.origin); empty: not at all
   std::string origin;           // its entry in the source's own quantbridge.origin: how it looked in the dialect that it came from; empty without one
+  // What a pass made of the stored numbers of a float format (not of exponents): each is (x + plus) * times * the numbers of `by` for its row ([rows,1]) or its
+  // column ([1,cols]) - plus, rounded once to its own format. `by` holds floats that lie elsewhere in the checkpoint and are not changed themselves.
+  double times = 1, plus = 0;
+  std::vector<Stored> by = {};
+  bool changed() const { return times != 1 || !by.empty(); }
 };
 
 // The name and the shape of a part as a tensor that holds every element.

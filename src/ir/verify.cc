@@ -13,10 +13,6 @@ constexpr double kv_scale_plausible = 2.0;
 // Second-level scales of a layer's experts that differ by more: experts that were calibrated alike stay within a few times of each other.
 constexpr double experts_apart = 16;
 
-double multiplier(const Stored& s) {
-  return s.form == ScaleForm::divide ? 1 / *s.value : *s.value;
-}
-
 class Verifier {
  public:
   Verifier(const Checkpoint& c, const std::vector<std::string>& files, Diagnostics& diag) : c_(c), files_(files), diag_(diag) {}
@@ -45,40 +41,25 @@ class Verifier {
   }
 
   // Numbers that engines share over a fused matrix must be equal, or the engine takes one of them for all.
-  void fused(const std::vector<size_t>& group) {
-    for (Role role : {Role::global, Role::input_scale}) {
-      double least = INFINITY, largest = 0;
-      bool two_level = true, exact = true;
-      std::string names;
-      const Module* first = nullptr;
-      for (size_t i : group) {
-        const Module& m = c_.modules[i];
-        const Stored* s = m.part(role);
-        if (s == nullptr || !s->value || !m.scheme || !(*s->value > 0) || std::isinf(*s->value)) return;
-        two_level &= m.scheme->weight.two_level();
-        const double v = multiplier(*s);
-        least = std::min(least, v);
-        largest = std::max(largest, v);
-        names += fmt::format("{}{} = {}", names.empty() ? "" : ", ", s->tensor, *s->value);
-        if (first == nullptr) first = &m;
-      }
-      if (!two_level || least == largest) continue;
-      for (size_t i : group) {
-        const Stored* s = c_.modules[i].part(role);
-        const double v = multiplier(*s);
-        int e = 0;
-        exact &= std::frexp(largest / v, &e) == 0.5;
-      }
-      const Place place{.file = files_[first->part(role)->file],
-                        .tensor = first->part(role)->tensor,
-                        .module = c_.topology.modules[static_cast<size_t>(first->topology)].fused};
-      if (role == Role::input_scale) {
-        diag_.report("fused-input-scale-mismatch", place, names, "one value for modules that read the same input");
-        continue;
-      }
-      Problem& p = diag_.report("fused-scale-mismatch", place, names, "one second-level scale for modules that engines fuse");
-      if (exact) p.cls = ProblemClass::repairable;  // the block scales have the last word: check --deep
+  void fused(const FusedMismatch& f) {
+    bool exact = true;
+    std::string names;
+    for (size_t i : f.group) {
+      const Stored& s = *c_.modules[i].part(f.role);
+      names += fmt::format("{}{} = {}", names.empty() ? "" : ", ", s.tensor, *s.value);
+      int e = 0;
+      exact &= std::frexp(multiplier(*c_.modules[f.largest].part(f.role)) / multiplier(s), &e) == 0.5;
     }
+    const Stored& first = *c_.modules[f.group.front()].part(f.role);
+    const Place place{.file = files_[first.file], .tensor = first.tensor, .module = fused_name(c_, f)};
+    if (f.role == Role::input_scale) {
+      diag_.report("fused-input-scale-mismatch", place, names, "one value for modules that read the same input");
+      return;
+    }
+    Problem& p = diag_.report("fused-scale-mismatch", place, names, "one second-level scale for modules that engines fuse");
+    if (!exact) return;
+    p.cls = ProblemClass::repairable;  // the block scales have the last word: check --deep
+    p.repair = Repair::exact;
   }
 
   // Engines multiply the inputs of a fused matrix once, or not at all.
@@ -143,16 +124,44 @@ std::vector<std::vector<size_t>> fused_groups(const Checkpoint& c) {
   return groups;
 }
 
+double multiplier(const Stored& s) {
+  return s.form == ScaleForm::divide ? 1 / *s.value : *s.value;
+}
+
+const std::string& fused_name(const Checkpoint& c, const FusedMismatch& f) {
+  return c.topology.modules[static_cast<size_t>(c.modules[f.group.front()].topology)].fused;
+}
+
+std::vector<FusedMismatch> fused_mismatches(const Checkpoint& c) {
+  std::vector<FusedMismatch> out;
+  for (const std::vector<size_t>& group : fused_groups(c)) {
+    for (Role role : {Role::global, Role::input_scale}) {
+      FusedMismatch f{.role = role, .group = group, .largest = group.front()};
+      bool judged = true, differ = false;
+      for (size_t i : group) {
+        const Module& m = c.modules[i];
+        const Stored* s = m.part(role);
+        judged = judged && s != nullptr && s->value && m.scheme && m.scheme->weight.two_level() && *s->value > 0 && !std::isinf(*s->value);
+        if (!judged) break;
+        const double v = multiplier(*s), most = multiplier(*c.modules[f.largest].part(role));
+        differ |= v != most;
+        if (v > most) f.largest = i;
+      }
+      if (judged && differ) out.push_back(std::move(f));
+    }
+  }
+  return out;
+}
+
 void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Diagnostics& diag) {
   Verifier v(c, file_names, diag);
   for (const Module& m : c.modules) {
     v.scalars(m);
     v.explained(m);
   }
-  for (const std::vector<size_t>& group : fused_groups(c)) {
-    v.fused(group);
-    v.prescales(group);
-  }
+  for (const FusedMismatch& f : fused_mismatches(c)) v.fused(f);
+  for (const std::vector<size_t>& group : fused_groups(c)) v.prescales(group);
+  for (const FusedMismatch& f : fused_mismatches(c)) v.fused(f);
   std::map<std::pair<int, std::string_view>, std::vector<const Module*>> experts;
   for (const Module& m : c.modules) {
     if (m.topology < 0 || m.part(Role::global) == nullptr) continue;

@@ -38,6 +38,14 @@ void print(std::string& s, const Input& in) {
   if (!in.mask.tensor.empty()) fmt::format_to(out, ", where {} has bits{}", escape(in.mask.tensor), in.mask.starts.empty() ? ", two of four" : "");
   if (in.rows_per == 0) s += ", whole";
   if (in.rows_per > 1) fmt::format_to(out, ", per {} rows", in.rows_per);
+  if (in.plus != 0) fmt::format_to(out, ", plus {}", in.plus);
+  if (in.times != 1) fmt::format_to(out, ", times {}", in.times);
+  for (const Input& by : in.by) {
+    s += ", times (";
+    print(s, by);
+    s += ')';
+  }
+  if (in.plus != 0) fmt::format_to(out, ", minus {}", in.plus);
 }
 
 std::string_view sign(ir::ScaleForm form) {

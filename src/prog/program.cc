@@ -13,7 +13,11 @@ uint64_t output_bytes(const Output& output) {
 }
 
 Input input_of(const ir::Stored& stored, int64_t rows_per) {
-  return Input{stored.tensor, stored.file, stored.offset, stored.bytes, stored.elem, stored.view, rows_per, stored.mask};
+  Input in{stored.tensor, stored.file, stored.offset, stored.bytes, stored.elem, stored.view, rows_per, stored.mask};
+  in.times = stored.times;
+  in.plus = stored.plus;
+  for (const ir::Stored& by : stored.by) in.by.push_back(input_of(by, by.view.dims == std::array<int64_t, 2>{stored.view.dims[0], 1} ? 1 : 0));
+  return in;
 }
 
 int64_t side(int64_t elements) {

@@ -27,6 +27,10 @@ struct Input {
   ir::View view;
   int64_t rows_per = 1;
   ir::Mask mask = {};  // rows are read with the elements that it leaves out
+  // As in ir::Stored: the numbers are changed while they are read, so that whoever uses them need not know.
+  double times = 1, plus = 0;
+  std::vector<Input> by = {};
+  bool changed() const { return times != 1 || !by.empty(); }
   friend bool operator==(const Input&, const Input&) = default;
 };
 
@@ -187,22 +191,23 @@ enum class SurveyKind : uint8_t {
   floats,       // scales or weights as numbers: how many are NaN, infinite, zero, negative, subnormal; least and largest magnitude
   narrow_bf16,  // how many float32 numbers are not bfloat16 numbers
   narrow_f16,
-  rescale_e4m3,  // how many E4M3 numbers times `factor` are not E4M3 numbers
-  dead_codes,    // blocks whose scale is zero while a code is not (input: scale; second: code)
-  integers,      // the same as `floats`, of zero points
-  order,         // of the groups of columns: inexact are those in another group than their place says, dead those in a group that is not there
+  rounding,    // of an input that is changed while it is read: how many results its format does not hold, and by how much the worst is missed
+  equal,       // how many numbers are not those of the second input at the same place
+  dead_codes,  // blocks whose scale is zero while a code is not (input: scale; second: code)
+  integers,    // the same as `floats`, of zero points
+  order,       // of the groups of columns: inexact are those in another group than their place says, dead those in a group that is not there
 };
 struct Survey {
   SurveyKind kind = SurveyKind::floats;
   Input input;
-  double factor = 1;
-  std::vector<Input> second;  // dead_codes: the codes
+  std::vector<Input> second;  // dead_codes: the codes; equal: what is compared
   ir::QuantType type;         // dead_codes: how codes and scales belong together; order: its groups
   friend bool operator==(const Survey&, const Survey&) = default;
 };
 struct SurveyResult {
   int64_t count = 0, nan = 0, inf = 0, zero = 0, negative = 0, subnormal = 0, inexact = 0, dead = 0;
   double least = 0, largest = 0;  // of finite non-zero magnitudes
+  double error = 0;               // rounding: the largest relative difference between a result and what was asked for
   int64_t first_bad = -1;         // element index of the first NaN, infinity, zero, negative or inexact number, in this order of interest
 };
 

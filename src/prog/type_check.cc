@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "base/diagnostics.h"
 #include "prog/typing.h"
 
@@ -116,6 +118,27 @@ Result<void> check_input(const Input& in) {
   return {};
 }
 
+bool is_wide_float(Elem e) {
+  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
+}
+
+// An input that is changed while it is read: floats, times floats for its rows (rows_per 1) or its columns (0: whole).
+Result<void> check_change(const Input& in) {
+  if (!in.changed()) return {};
+  const std::string name = escape(in.tensor);
+  if (!is_wide_float(in.elem) && in.elem != Elem::e4m3) return malformed(fmt::format("input '{}': {} numbers are not changed", name, info(in.elem).name));
+  if (!(in.times > 0) || !std::isfinite(in.times) || !std::isfinite(in.plus)) return malformed(fmt::format("input '{}' times {}", name, in.times));
+  for (const Input& by : in.by) {
+    QB_TRY(check_input(by));
+    const auto [rows, cols] = by.view.dims;
+    const bool fits = by.rows_per == 1 ? rows == in.view.dims[0] && cols == 1 : by.rows_per == 0 && rows * cols == in.view.dims[1];
+    if (!is_wide_float(by.elem) || by.changed() || !fits)
+      return malformed(
+          fmt::format("input '{}' times {} x {} numbers of '{}', a float for each row or column was expected", name, rows, cols, escape(by.tensor)));
+  }
+  return {};
+}
+
 bool is_number(Elem e) {
   switch (e) {
     case Elem::f32:
@@ -129,10 +152,6 @@ bool is_number(Elem e) {
       return false;
   }
 }
-bool is_wide_float(Elem e) {
-  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
-}
-
 // The grid of a type's scales over n x k, as a value.
 ValueType scale_grid(const ir::Block& block, int64_t n, int64_t k, Elem elem) {
   return ValueType{elem, value_rows(n, block.rows), block.cols == 0 ? 1 : value_rows(k, block.cols), block.rows};
@@ -150,6 +169,7 @@ class Checker {
     if (p_.rows < 0 || p_.row_multiple < 1) return malformed(fmt::format("{} rows in multiples of {}", p_.rows, p_.row_multiple));
     for (const Input& in : p_.inputs) {
       QB_TRY(check_input(in));
+      QB_TRY(check_change(in));
       if (in.view.dims[0] != value_rows(p_.rows, in.rows_per)) {
         return malformed(fmt::format("input '{}' has {} rows, but a program of {} rows with one for every {} needs {}", escape(in.tensor), in.view.dims[0],
                                      p_.rows, in.rows_per, value_rows(p_.rows, in.rows_per)));
@@ -160,6 +180,7 @@ class Checker {
       if (r.over.empty()) return malformed("a reduction over nothing");
       for (const Input& in : r.over) {
         QB_TRY(check_input(in));
+        QB_TRY(check_change(in));
         if (!is_wide_float(in.elem)) return malformed(fmt::format("absmax over '{}', which is {}", escape(in.tensor), info(in.elem).name));
       }
     }
