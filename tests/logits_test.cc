@@ -247,6 +247,77 @@ TEST(Logits, OfTheDenseModelHoldWhatIsFoldedIn) {
   if (run == 0) GTEST_SKIP() << "no fixtures in " << suite::root();
 }
 
+// A checkpoint whose linears scale their inputs, for a target that has no word for it: what feeds them takes the factors up, and the logits stay. In attention
+// that can be done where the heads of queries that share a head of values are scaled alike, which they are made to be here.
+void expect_folded(const suite::Fixture& f, bool powers_of_two, int& run) {
+  suite::Scratch scratch;
+  std::filesystem::copy(f.path, scratch / "in");
+  for (const auto& e : std::filesystem::directory_iterator(scratch / "in"))
+    if (e.path().extension() == ".safetensors" || e.path().filename() == "model.safetensors.index.json") std::filesystem::remove(e.path());
+  suite::Weights w = suite::read_weights(f.path);
+  const int64_t heads = f.config["num_attention_heads"].get<int64_t>(), sharing = heads / f.config["num_key_value_heads"].get<int64_t>();
+  for (auto& [name, tensor] : w.tensors) {
+    if (!name.ends_with(".pre_quant_scale") || tensor.dtype != "BF16") continue;
+    const size_t head = tensor.bytes.size() / static_cast<size_t>(heads);
+    if (name.find("o_proj") != name.npos)
+      for (size_t h = 0; h < static_cast<size_t>(heads); ++h)
+        tensor.bytes.replace(h * head, head, tensor.bytes.substr(h / static_cast<size_t>(sharing) * static_cast<size_t>(sharing) * head, head));
+    for (size_t i = 0; powers_of_two && i < tensor.bytes.size(); i += 2) {
+      const bool large = (static_cast<uint8_t>(tensor.bytes[i + 1]) & 0x7F) > 0x3F;
+      tensor.bytes[i] = 0;
+      tensor.bytes[i + 1] = large ? '\x40' : '\x3F';  // 2 or 0.5
+    }
+  }
+  suite::write_weights(scratch / "in" / "model.safetensors", w);
+  auto session = open_session(scratch / "in");
+  ASSERT_TRUE(session.ok() && session->readable);
+  const Expected expected = read_expected(f.path / "expected.logits");
+  const How plain{.inputs = kernel::Inputs::f32};
+  const std::vector<float> want = logits_of(*session, plain, expected.ids);
+  for (const char* target : {"compressed_tensors", "awq", "gptq"}) {
+    SCOPED_TRACE(target);
+    JobOptions options = suite::to_dialect(target);
+    if (!powers_of_two) {
+      const suite::Outcome refused = suite::convert(scratch / "in", scratch / "refused", options);
+      EXPECT_FALSE(refused.written);
+      if (!refused.codes().contains("prescale-inexpressible")) continue;
+      options.repair = Repair::lossy;
+    }
+    const suite::Path out = scratch / target;
+    const suite::Outcome outcome = suite::convert(scratch / "in", out, options);
+    if (!outcome.written && !outcome.codes().contains("prescale-inexpressible")) continue;  // the scheme without pre-scales has no words there either
+    ASSERT_TRUE(outcome.written) << outcome.text();
+    ASSERT_FALSE(outcome.repairs.empty());
+    const double error = *outcome.repairs.back().max_relative_error;
+    EXPECT_EQ(error == 0, powers_of_two);
+    auto folded = open_session(out);
+    ASSERT_TRUE(folded.ok() && folded->readable);
+    for (const ir::Module& m : folded->checkpoint.modules) EXPECT_TRUE(!m.scheme || !m.scheme->features.prescale) << m.path;
+    // Each layer has four places where a number may be off by as much.
+    const double bound = 4 * static_cast<double>(f.config["num_hidden_layers"].get<int64_t>()) * error + 1e-5;
+    const Difference d = difference(logits_of(*folded, plain, expected.ids), want);
+    EXPECT_LE(d.relative, bound);
+    std::printf("%-36s %-20s off by %.2g, logits by %.2g\n", f.name.c_str(), target, error, d.relative);
+    ++run;
+  }
+}
+
+TEST(Logits, StayWhenPreScalesAreFolded) {
+  int run = 0;
+  for (const suite::Fixture& f : in_scope()) {
+    SCOPED_TRACE(f.name);
+    auto session = open_session(f.path);
+    ASSERT_TRUE(session.ok());
+    const auto& modules = session->checkpoint.modules;
+    const auto marked = [](const ir::Module& m) { return m.scheme && m.scheme->features.prescale; };
+    const auto lowrank = [](const ir::Module& m) { return m.scheme && m.scheme->features.lowrank > 0; };
+    if (std::none_of(modules.begin(), modules.end(), marked) || std::any_of(modules.begin(), modules.end(), lowrank)) continue;
+    if (string_at(f.config, "model_type") == "phi3") continue;  // its values are rows of a larger matrix
+    for (const bool powers_of_two : {false, true}) expect_folded(f, powers_of_two, run);
+  }
+  if (run == 0) GTEST_SKIP() << "no fixtures in " << suite::root();
+}
+
 // A family that nobody described can be converted, and is not run by guessing.
 TEST(Logits, AnUnknownFamilyIsRefusedByName) {
   for (const suite::Fixture& f : in_scope()) {

@@ -21,8 +21,8 @@ constexpr ModuleRow column_row(std::string_view suffix, Dim n, std::string_view 
   return {.suffix = suffix, .kind = Kind::linear, .n = n, .k = dim_hidden, .parallel = Parallel::columns, .fused = fused, .input_norm = input_norm};
 }
 // A linear back into the residual stream, cut along k.
-constexpr ModuleRow row_row(std::string_view suffix, Dim k) {
-  return {.suffix = suffix, .kind = Kind::linear, .n = dim_hidden, .k = k, .parallel = Parallel::rows};
+constexpr ModuleRow row_row(std::string_view suffix, Dim k, std::string_view fed_by = {}) {
+  return {.suffix = suffix, .kind = Kind::linear, .n = dim_hidden, .k = k, .parallel = Parallel::rows, .fed_by = fed_by};
 }
 constexpr ModuleRow in(Layers layers, ModuleRow row) {
   row.layers = layers;
@@ -34,7 +34,7 @@ inline constexpr ModuleRow row_attention{.suffix = "self_attn", .kind = Kind::at
 inline constexpr ModuleRow row_q = column_row("self_attn.q_proj", dim_q, "self_attn.qkv_proj", "input_layernorm");
 inline constexpr ModuleRow row_k = column_row("self_attn.k_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
 inline constexpr ModuleRow row_v = column_row("self_attn.v_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
-inline constexpr ModuleRow row_o = row_row("self_attn.o_proj", dim_q);
+inline constexpr ModuleRow row_o = row_row("self_attn.o_proj", dim_q, "self_attn.v_proj");
 // Norms over each head of q and k.
 inline constexpr ModuleRow row_q_norm = norm_row("self_attn.q_norm", dim_head), row_k_norm = norm_row("self_attn.k_norm", dim_head);
 // Frequencies that early exporters stored; engines recompute them.
@@ -42,7 +42,7 @@ inline constexpr ModuleRow row_rotary{.suffix = "self_attn.rotary_emb", .kind = 
 inline constexpr ModuleRow row_post_norm = norm_row("post_attention_layernorm");
 inline constexpr ModuleRow row_gate = column_row("mlp.gate_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
 inline constexpr ModuleRow row_up = column_row("mlp.up_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
-inline constexpr ModuleRow row_down = row_row("mlp.down_proj", dim_intermediate);
+inline constexpr ModuleRow row_down = row_row("mlp.down_proj", dim_intermediate, "mlp.up_proj");
 
 inline constexpr std::array decoder_layer{row_input_norm, row_attention, row_q, row_k, row_v, row_o, row_rotary, row_post_norm, row_gate, row_up, row_down};
 

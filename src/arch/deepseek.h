@@ -61,7 +61,7 @@ inline constexpr std::array deepseek_layer{
     row_expert_down,
     shared(column_row("mlp.shared_experts.gate_proj", dim_shared, "mlp.shared_experts.gate_up_proj", "post_attention_layernorm")),
     shared(column_row("mlp.shared_experts.up_proj", dim_shared, "mlp.shared_experts.gate_up_proj", "post_attention_layernorm")),
-    shared(row_row("mlp.shared_experts.down_proj", dim_shared)),
+    shared(row_row("mlp.shared_experts.down_proj", dim_shared, "mlp.shared_experts.up_proj")),
 };
 
 // A layer that predicts one token more, for speculative decoding: its input is the next token's embedding beside the last layer's output.

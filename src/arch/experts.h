@@ -16,7 +16,7 @@ inline constexpr ModuleRow row_expert_gate =
     in(Layers::sparse, column_row("mlp.experts.{}.gate_proj", dim_expert, "mlp.experts.{}.gate_up_proj", "post_attention_layernorm"));
 inline constexpr ModuleRow row_expert_up =
     in(Layers::sparse, column_row("mlp.experts.{}.up_proj", dim_expert, "mlp.experts.{}.gate_up_proj", "post_attention_layernorm"));
-inline constexpr ModuleRow row_expert_down = in(Layers::sparse, row_row("mlp.experts.{}.down_proj", dim_expert));
+inline constexpr ModuleRow row_expert_down = in(Layers::sparse, row_row("mlp.experts.{}.down_proj", dim_expert, "mlp.experts.{}.up_proj"));
 
 // The dense feed-forward part of the layers that have one.
 inline constexpr ModuleRow row_dense_gate = in(Layers::dense, row_gate), row_dense_up = in(Layers::dense, row_up), row_dense_down = in(Layers::dense, row_down);

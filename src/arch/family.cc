@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "arch/structure.h"
 #include "base/json.h"
@@ -162,6 +163,12 @@ class Builder {
     }
   }
 
+  // Rows name each other by their usual spelling.
+  void finish() {
+    for (Module& m : out_.modules)
+      if (const auto it = spelled_.find(m.fed_by); it != spelled_.end()) m.fed_by = it->second;
+  }
+
  private:
   // Qwen counts every n-th layer and lists exceptions, DeepSeek begins with dense layers.
   bool sparse(int64_t i) {
@@ -185,6 +192,8 @@ class Builder {
     m.parallel = row.parallel;
     m.fused = full(row.fused);
     m.input_norm = full(row.input_norm);
+    m.fed_by = full(row.fed_by);
+    if (m.path != full(row.suffix)) spelled_[full(row.suffix)] = m.path;
     m.optional = row.optional || optional;
     m.exempt = row.exempt;
     m.plain = row.plain;
@@ -197,6 +206,7 @@ class Builder {
   std::span<const TensorInfo> tensors_;
   Sizes& sizes_;
   Topology& out_;
+  std::map<std::string, std::string> spelled_;  // paths that are spelled otherwise
 };
 
 // Where a language model lies that is a part of another: the layouts of transformers before and since 4.52, and of exporters of the text part.
@@ -285,6 +295,7 @@ bool describe(const Json& root, std::span<const TensorInfo> tensors, Topology& o
     build.layer(i, family.predictor, true);
   }
   for (const ModuleRow& row : family.global.subspan(1)) build.global(row);
+  build.finish();
   if (!sizes.ok()) return false;
   if (!nested) return true;
   const size_t before = out.modules.size();

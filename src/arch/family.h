@@ -65,6 +65,9 @@ struct ModuleRow {
   Key with = Key::none, without = Key::none;  // there only if config.json has, or lacks, this number
   std::string_view plain = {};                // a tensor beside weight and bias that is never quantized
   std::array<std::string_view, 2> spelled{};  // other suffixes under which producers write it
+  // Suffix of the linear whose outputs are its inputs, each multiplied by what others compute: of a gated unit its up projection; through attention, which
+  // mixes tokens and repeats heads, that of the values. A row of that linear times x is a column of this one times x.
+  std::string_view fed_by = {};
 };
 
 struct Default {
@@ -80,6 +83,7 @@ struct Family {
   std::span<const ModuleRow> predictor = {};  // what a layer behind the last has besides, where there are any (num_nextn_predict_layers); all of it optional
   std::span<const Default> defaults = {};     // of the configuration class, which a text_config inside another config leaves out
   bool tied = false;                          // tie_word_embeddings, where config.json does not say
+  float norm_plus = 0;                        // what norms add to their stored weights
 };
 
 // One module of a concrete model.
@@ -91,6 +95,7 @@ struct Module {
   Parallel parallel = Parallel::none;
   std::string fused;       // model.layers.0.self_attn.qkv_proj, or empty
   std::string input_norm;  // path, or empty
+  std::string fed_by;      // path, or empty
   bool optional = false;
   bool exempt = false;
   bool structural = false;      // found from its tensors alone: no size is known, and whatever is no part of a quantized weight is plain

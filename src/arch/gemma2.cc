@@ -12,7 +12,7 @@ constexpr std::array layer{
 
 // clang-format off
 QB_FAMILY(gemma2) = {
-    .name = "gemma2", .architectures = architectures, .layer = layer, .global = decoder_global, .tied = true};
+    .name = "gemma2", .architectures = architectures, .layer = layer, .global = decoder_global, .tied = true, .norm_plus = 1};
 // clang-format on
 
 }  // namespace qb::arch

@@ -28,7 +28,7 @@ constexpr Default defaults[] = {{Key::hidden, 2304}, {Key::intermediate, 9216}, 
 
 // clang-format off
 QB_FAMILY(gemma3_text) = {
-    .name = "gemma3_text", .architectures = architectures, .layer = layer, .global = decoder_global, .defaults = defaults, .tied = true};
+    .name = "gemma3_text", .architectures = architectures, .layer = layer, .global = decoder_global, .defaults = defaults, .tied = true, .norm_plus = 1};
 // clang-format on
 
 }  // namespace qb::arch

@@ -29,7 +29,8 @@ constexpr std::array layer{
     row_post_norm,
     router(),
     expert(column_row("block_sparse_moe.experts.{}.w1", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.gate_proj", "mlp.experts.{}.gate_proj"),
-    expert(row_row("block_sparse_moe.experts.{}.w2", dim_intermediate), "block_sparse_moe.experts.{}.down_proj", "mlp.experts.{}.down_proj"),
+    expert(row_row("block_sparse_moe.experts.{}.w2", dim_intermediate, "block_sparse_moe.experts.{}.w3"), "block_sparse_moe.experts.{}.down_proj",
+           "mlp.experts.{}.down_proj"),
     expert(column_row("block_sparse_moe.experts.{}.w3", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.up_proj", "mlp.experts.{}.up_proj"),
 };
 }  // namespace

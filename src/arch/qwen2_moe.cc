@@ -24,7 +24,7 @@ constexpr std::array layer{
     row_expert_down,
     in(Layers::sparse, column_row("mlp.shared_expert.gate_proj", shared, "mlp.shared_expert.gate_up_proj", "post_attention_layernorm")),
     in(Layers::sparse, column_row("mlp.shared_expert.up_proj", shared, "mlp.shared_expert.gate_up_proj", "post_attention_layernorm")),
-    in(Layers::sparse, row_row("mlp.shared_expert.down_proj", shared)),
+    in(Layers::sparse, row_row("mlp.shared_expert.down_proj", shared, "mlp.shared_expert.up_proj")),
     router_row("mlp.shared_expert_gate", {.times = Key::one, .terms = {Key::one}}),
 };
 }  // namespace

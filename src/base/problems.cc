@@ -204,6 +204,10 @@ constexpr ProblemKind kinds[] = {
     // pass, dialect: requests
     {"scheme-inexpressible", unsupported, none, "The target dialect has no way to say what these modules are.", "-",
      "Choose another dialect; the problem names those that can hold it."},
+    {"prescale-inexpressible", unsupported, lossy,
+     "The target dialect has no word for factors of a linear's inputs (pre_quant_scale). They can be folded into the norm or the linear that feeds it where "
+     "nothing else reads that; powers of two always, others where `--repair lossy` allows the rounding.",
+     "-", "Choose modelopt as the target, or dense, which multiplies the weights; or allow the rounding."},
     {"calibration-needed", unsupported, none, "Static activation scales have to be measured on data.", "-",
      "Choose weight-only or run-time activation scales."},
     {"recipe-missing", unsupported, none, "No recipe makes this scheme under these numerics.", "-", "See `quantize --list`."},

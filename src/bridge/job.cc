@@ -12,6 +12,7 @@
 #include "bridge/alternatives.h"
 #include "exec/execute.h"
 #include "io/directory.h"
+#include "pass/fold.h"
 #include "pass/leave_out.h"
 #include "pass/settle.h"
 #include "quantbridge/version.h"
@@ -70,6 +71,35 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
   return fmt::format("quantbridge 1 {:016x}", hash);
 }
 
+// Whether pre-scales are all that the target has no words for.
+bool writes_without_prescales(const Dialect& target, ir::Checkpoint checkpoint, const WriteContext& context) {
+  for (ir::Module& m : checkpoint.modules) {
+    if (m.scheme) m.scheme->features.prescale = false;
+    std::erase_if(m.parts, [](const ir::Stored& s) { return s.role == ir::Role::prescale; });
+  }
+  Export out;
+  Diagnostics diag;
+  return target.write(checkpoint, context, out, diag);
+}
+
+// What became of pre-scales for a target that has no word for them.
+void note_folded(const std::vector<pass::Folded>& folded, Job& job) {
+  std::map<std::string, std::vector<std::string>> by_scheme;
+  pass::Repaired all{.code = "prescale-inexpressible", .modules = {}, .how = "what feeds these modules took their factors up"};
+  for (const pass::Folded& f : folded) {
+    std::vector<std::string>& modules = by_scheme[to_string(f.from)];
+    modules.insert(modules.end(), f.modules.begin(), f.modules.end());
+    all.modules.insert(all.modules.end(), f.modules.begin(), f.modules.end());
+    all.max_relative_error = std::max(*all.max_relative_error, f.max_relative_error);
+  }
+  for (auto& [from, modules] : by_scheme) {
+    ir::Scheme to = *ir::parse_scheme(from);
+    to.features.prescale = false;
+    job.plan.scheme_changes.push_back({std::move(modules), from, to_string(to), "pre-scales were folded into the norms and rows that feed these modules"});
+  }
+  job.repairs.push_back(std::move(all));
+}
+
 }  // namespace
 
 bool plan_job(const Session& s, const JobOptions& options, Context& context, Job& job, Diagnostics& diag) {
@@ -114,7 +144,24 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
                            .stored = options.stored,
                            .restore_origin = read_origin(s.package).dialect == options.to};
   job.plan.origin.dialect = s.checkpoint.dialect;
-  if (!target->write(checkpoint, write, job.plan, own)) {
+  const Export begun = job.plan;
+  bool written = target->write(checkpoint, write, job.plan, own);
+  if (!written && own.has("scheme-inexpressible") && pass::has_prescales(checkpoint) && writes_without_prescales(*target, checkpoint, write)) {
+    std::vector<pass::Folded> folded;
+    Diagnostics kept;
+    if (const Result<void> done = pass::fold(checkpoint, {surveyor, options.repair}, kept, folded); !done) {
+      own.report("shard-unreadable", {}, done.error().what, "tensors that can be read");
+      return fail();
+    }
+    if (kept.ok()) {
+      own = {};
+      job.plan = begun;
+      written = target->write(checkpoint, write, job.plan, own);
+      if (written) note_folded(folded, job);
+    }
+    for (const Problem& p : kept.all()) own.add(p);
+  }
+  if (!written) {
     name_alternatives(checkpoint, *target, write, own);
     return fail();
   }
