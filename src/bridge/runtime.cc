@@ -10,7 +10,9 @@
 #include <sstream>
 
 #include "base/json.h"
+#include "exec/execute.h"
 #include "host/host.h"
+#include "pass/repair.h"
 
 namespace qb {
 namespace {
@@ -78,6 +80,9 @@ bool runnable(const Session& s) {
 
 Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
   if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
+  StreamSurveyor surveyor(*opened.package.source, context);
+  std::vector<pass::Repaired> repaired;
+  QB_TRY(pass::repair(opened.checkpoint, {surveyor, Repair::exact}, opened.diag, repaired));
   auto r = std::make_unique<Runtime>();
   r->session = std::move(opened);
   r->pool = std::make_unique<host::ThreadPool>(options.threads);
