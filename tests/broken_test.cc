@@ -25,7 +25,8 @@ struct Verdict {
   }
 };
 
-Verdict check(const Fixture& f, bool deep) {
+// With ranks: also what is wrong when so many share the checkpoint.
+Verdict check(const Fixture& f, bool deep, int64_t ranks = 1) {
   Verdict v;
   Result<Session> session = open_session(f.path);
   if (!session) {
@@ -37,16 +38,15 @@ Verdict check(const Fixture& f, bool deep) {
   context.limits.threads = 2;
   const Result<CheckReport> report = check_session(*session, deep, context);
   EXPECT_TRUE(report.ok()) << report.error().what;
+  check_cuts(*session, {.tp = ranks});
   v.diag = session->diag;
   v.errors = !v.diag.ok();
   if (ProblemClass worst{}; v.diag.worst(worst)) v.cls = std::string(to_string(worst));
   return v;
 }
 
-// Which cases must come out as expected: those whose container or config is the trouble, and those of formats that are supported now. A case about ranks is
-// about a request that cannot be made yet.
+// Which cases must come out as expected: those whose container or config is the trouble, and those of formats that are supported now.
 bool in_scope(const Fixture& f) {
-  if (f.expected.contains("tp")) return false;
   const std::string_view cls = string_at(f.expected, "class");
   return !f.config.is_object() || cls == "unsupported" || scope_of(f).in;
 }
@@ -126,8 +126,14 @@ TEST(Broken, EveryCase) {
     const Verdict quick = check(f, false), deep = check(f, true);
     const bool scope = in_scope(f);
     // What only breaks when it is cut is good as long as nobody cuts it.
-    const bool whole = f.expected.contains("tp") && deep.cls == "good";
-    const bool right = deep.cls == expected, fits = right || whole || (!scope && deep.cls == "unsupported");
+    if (const int64_t ranks = int_at(f.expected, "tp", 1); ranks > 1) {
+      const Verdict cut = check(f, false, ranks);
+      EXPECT_EQ(cut.cls, expected) << cut.text();
+      EXPECT_EQ(deep.cls, "good") << deep.text();
+      for (const Problem& p : cut.diag.all()) EXPECT_FALSE(p.module.empty()) << p.code;
+      continue;
+    }
+    const bool right = deep.cls == expected, fits = right || (!scope && deep.cls == "unsupported");
     std::printf("%-34s %-13s %-13s %s%s\n", f.path.filename().c_str(), expected.c_str(), deep.cls.c_str(), scope ? "" : "(out of scope)", fits ? "" : " <--");
     EXPECT_TRUE(fits) << "expected " << expected << ", got " << deep.cls << deep.text();
     EXPECT_TRUE(!scope || !right || deep.errors == is_error(expected)) << deep.text();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "arch/parallel.h"
 #include "arch/structure.h"
 #include "base/json.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 // Far above any model; keeps every product of a size with a sum of three inside 63 bits.
 constexpr int64_t max_size = int64_t{1} << 30;
+constexpr int64_t max_ranks = 4096;
 constexpr int64_t max_layers = 10'000, max_experts = 200'000;  // experts: of all layers together
 
 // The words of config.json for a number; families differ, no config has two of them.
@@ -179,6 +181,25 @@ class Builder {
     return (i + 1) % step == 0 && i >= int_at(config_, "first_k_dense_replace", 0) && i % every == 0 && sizes_.has(Key::experts);
   }
 
+  // Heads are units: their elements stay together, whether a size says "heads x (what each has)" or "elements of a head x (how many heads)".
+  Split split_of(const ModuleRow& row) {
+    if (row.parallel == Parallel::none) return {};
+    const Dim& d = row.parallel == Parallel::rows ? row.k : row.n;
+    const int64_t times = sizes_.of(d.times), all = sizes_.of(d);
+    Split s;
+    if (row.interleaved || (d.times != Key::one && d.times != Key::head_dim)) {
+      const Key what = row.interleaved ? d.terms[0] : d.times;
+      const int64_t count = what == Key::heads || row.interleaved ? sizes_.of(what) : all;
+      s.unit = count == 0 ? 1 : all / count;
+      s.parts[0] = {what, count};
+      return s;
+    }
+    s.unit = times;
+    for (size_t i = 0; i < d.terms.size(); ++i)
+      if (d.terms[i] != Key::none) s.parts[i] = {d.terms[i], sizes_.of(d.terms[i])};
+    return s;
+  }
+
   void add(const ModuleRow& row, const std::string& prefix, int64_t layer, int64_t expert, bool optional = false) {
     const auto full = [&](std::string_view suffix) { return suffix.empty() ? std::string() : prefix + with_number(suffix, expert); };
     Module m;
@@ -188,8 +209,9 @@ class Builder {
     m.kind = row.kind;
     m.n = sizes_.of(row.n);
     m.k = sizes_.of(row.k);
-    if (row.kind == Kind::expert) m.experts = sizes_.of(Key::experts);
+    if (row.kind == Kind::expert || expert >= 0) m.experts = sizes_.of(Key::experts);
     m.parallel = row.parallel;
+    m.split = split_of(row);
     m.fused = full(row.fused);
     m.input_norm = full(row.input_norm);
     m.fed_by = full(row.fed_by);
@@ -198,6 +220,7 @@ class Builder {
     m.exempt = row.exempt;
     m.plain = row.plain;
     m.layer = static_cast<int>(layer);
+    m.expert = expert;
     if (expert >= 0) m.of_experts = row.suffix;
     out_.modules.push_back(std::move(m));
   }
@@ -239,6 +262,20 @@ void describe_unknown(const Json& config, std::span<const TensorInfo> tensors, T
   diag.report(
       "family-unknown", {.file = "config.json"}, out.model_type.empty() ? "no model_type" : fmt::format("model_type {}", escape(out.model_type)),
       fmt::format("one of {}. Which linears share an input and a scale, how engines cut them and which sizes they should have is not known", known_families()));
+}
+
+}  // namespace
+
+namespace {
+
+bool describe_part(const Json& part, Topology& out, Diagnostics& diag) {
+  const Ranks ranks{int_at(part, "tp", 1), int_at(part, "ep", 1)};
+  const int64_t rank = int_at(part, "rank", -1);
+  Uneven why{"ranks"};
+  if (part.is_object() && is_sound(ranks) && ranks.count() <= max_ranks && rank >= 0 && rank < ranks.count() && take_share(out, ranks, rank, why)) return true;
+  diag.report("config-invalid", {.file = "config.json"}, fmt::format("{} is {}", shard_key, dump_json(part, -1).substr(0, 60)),
+              "tp, ep and a rank below the larger, which share the model equally");
+  return false;
 }
 
 }  // namespace
@@ -297,6 +334,7 @@ bool describe(const Json& root, std::span<const TensorInfo> tensors, Topology& o
   for (const ModuleRow& row : family.global.subspan(1)) build.global(row);
   build.finish();
   if (!sizes.ok()) return false;
+  if (const Json* part = find(root, shard_key); part != nullptr && !describe_part(*part, out, diag)) return false;
   if (!nested) return true;
   const size_t before = out.modules.size();
   add_by_structure(tensors, out.body + ".layers.", out);

@@ -64,6 +64,7 @@ struct ModuleRow {
   Layers layers = Layers::all;
   Key with = Key::none, without = Key::none;  // there only if config.json has, or lacks, this number
   std::string_view plain = {};                // a tensor beside weight and bias that is never quantized
+  bool interleaved = false;                   // the terms of n take turns, row by row, instead of following each other
   std::array<std::string_view, 2> spelled{};  // other suffixes under which producers write it
   // Suffix of the linear whose outputs are its inputs, each multiplied by what others compute: of a gated unit its up projection; through attention, which
   // mixes tokens and repeats heads, that of the values. A row of that linear times x is a column of this one times x.
@@ -86,13 +87,25 @@ struct Family {
   float norm_plus = 0;                        // what norms add to their stored weights
 };
 
+// The axis that `parallel` names, as ranks share it: parts behind each other (q, k and v in one matrix), each of so many units (heads) whose `unit` elements
+// stay together.
+struct Split {
+  struct Part {
+    Key what = Key::none;
+    int64_t count = 0;
+  };
+  int64_t unit = 1;
+  std::array<Part, 3> parts{};
+};
+
 // One module of a concrete model.
 struct Module {
   std::string path;  // model.layers.0.self_attn.q_proj
   Kind kind = Kind::other;
   int64_t n = 0, k = 0;  // by config.json; norms: n elements; stacked experts: outputs and inputs of one; 0: not known
-  int64_t experts = 0;   // of Kind::expert: how many the tensor holds
+  int64_t experts = 0;   // of Kind::expert: how many the tensor holds; of a row for each expert: how many the layer has
   Parallel parallel = Parallel::none;
+  Split split;
   std::string fused;       // model.layers.0.self_attn.qkv_proj, or empty
   std::string input_norm;  // path, or empty
   std::string fed_by;      // path, or empty
@@ -101,7 +114,15 @@ struct Module {
   bool structural = false;      // found from its tensors alone: no size is known, and whatever is no part of a quantized weight is plain
   std::string_view plain = {};  // as in ModuleRow
   int layer = -1;
+  int64_t expert = -1;               // whose module it is, where the row is repeated for each
   std::string_view of_experts = {};  // the row's suffix, where the module is one expert's: its siblings in the layer have the same
+};
+
+// Ranks are numbered from 0; there are max(tp, ep) of them, and the larger is a multiple of the smaller (arch/parallel.h).
+struct Ranks {
+  int64_t tp = 1, ep = 1;
+  int64_t count() const { return tp > ep ? tp : ep; }
+  friend bool operator==(const Ranks&, const Ranks&) = default;
 };
 
 struct Topology {
@@ -113,6 +134,8 @@ struct Topology {
   std::vector<Module> modules;  // in the order of the model
   bool tied_embeddings = false;
   int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
+  Ranks ranks;  // more than one: this is the part of `rank`, and sizes are those of its part
+  int64_t rank = 0;
 };
 
 std::span<const Family* const> families();  // the generated manifest
@@ -120,6 +143,9 @@ const Family* find_family(std::string_view model_type);
 
 // The part of config.json that is about the language model: its text_config, where it has one, or all of it.
 const Json& text_config(const Json& config);
+
+// What config.json of one rank's part says of it, beside the sizes of the whole model: {"tp": 2, "ep": 1, "rank": 0}.
+inline constexpr const char* shard_key = "quantbridge_shard";
 
 // Reads config.json; the tensors (sorted by name) say which spelling a module has, and all that is known of modules without rows. Problems: config-invalid (a
 // size missing, not positive or absurd: false), family-unknown, structure-only.

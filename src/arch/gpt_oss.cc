@@ -10,8 +10,8 @@ constexpr ModuleRow attention_with_sinks() {
   row.plain = "sinks";
   return row;
 }
-constexpr ModuleRow stack(std::string_view suffix, Dim n, Dim k) {
-  return {.suffix = suffix, .kind = Kind::expert, .n = n, .k = k, .layers = Layers::sparse};
+constexpr ModuleRow stack(std::string_view suffix, Dim n, Dim k, Parallel parallel) {
+  return {.suffix = suffix, .kind = Kind::expert, .n = n, .k = k, .parallel = parallel, .layers = Layers::sparse, .interleaved = parallel == Parallel::columns};
 }
 constexpr Dim dim_gate_up{.terms = {Key::intermediate, Key::intermediate}};
 constexpr std::array layer{
@@ -24,8 +24,8 @@ constexpr std::array layer{
     row_rotary,
     row_post_norm,
     router_row("mlp.router"),
-    stack("mlp.experts.gate_up_proj", dim_gate_up, dim_hidden),
-    stack("mlp.experts.down_proj", dim_hidden, dim_intermediate),
+    stack("mlp.experts.gate_up_proj", dim_gate_up, dim_hidden, Parallel::columns),
+    stack("mlp.experts.down_proj", dim_hidden, dim_intermediate, Parallel::rows),
 };
 }  // namespace
 

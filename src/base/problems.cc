@@ -201,6 +201,14 @@ constexpr ProblemKind kinds[] = {
     {"module-unexplained", inconsistent, none, "A weight with neither a scheme nor a reason for having none.", "Silently unquantized.",
      "Report it: this should not happen."},
 
+    // pass: requests for ranks
+    {"share-uneven", unsupported, none, "Ranks cannot share something equally: heads, experts, or elements of the feed-forward part.",
+     "They stop when they build the model, or leave the rest out.", "Use a number of ranks that is named."},
+    {"cut-through-block", unsupported, none,
+     "Tensor parallelism cuts a matrix through a block, a group or a word of packed codes: the numbers on one side need a scale, or bits, of the other.",
+     "Some stop with a message about sizes; some round the cut of the scales and use another block's scale.",
+     "Use a number of ranks that is named, or write smaller blocks where that is exact (convert --tp)."},
+
     // pass, dialect: requests
     {"scheme-inexpressible", unsupported, none, "The target dialect has no way to say what these modules are.", "-",
      "Choose another dialect; the problem names those that can hold it."},

@@ -15,6 +15,7 @@
 #include "ir/verify.h"
 #include "pass/repair.h"
 #include "pass/settle.h"
+#include "pass/shard.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -223,6 +224,10 @@ Result<void> check_tied_head(Session& s, bool deep) {
     s.diag.report("tied-head-differs", {.file = s.package.file_name(head->file), .tensor = head->tensor, .module = s.checkpoint.topology.head},
                   "other numbers than " + table->tensor, "the same, or tie_word_embeddings false");
   return {};
+}
+
+void check_cuts(Session& s, arch::Ranks ranks) {
+  if (s.readable && ranks.count() > 1) pass::check_cuts(s.checkpoint, ranks, s.diag);
 }
 
 Result<CheckReport> check_session(Session& s, bool deep, Context& context) {

@@ -15,6 +15,7 @@
 #include "pass/fold.h"
 #include "pass/leave_out.h"
 #include "pass/settle.h"
+#include "pass/shard.h"
 #include "quantbridge/version.h"
 
 #define XXH_INLINE_ALL
@@ -100,6 +101,34 @@ void note_folded(const std::vector<pass::Folded>& folded, Job& job) {
   job.repairs.push_back(std::move(all));
 }
 
+void mark_rank(const JobOptions& options, Export& plan) {
+  for (auto& [name, document] : plan.documents)
+    if (name == "config.json") (*document)[arch::shard_key] = {{"tp", options.ranks.tp}, {"ep", options.ranks.ep}, {"rank", options.rank}};
+}
+
+// The target's documents and programs. What it has no word for is folded away where that can be done; otherwise problems name the dialects that have one.
+bool write_plan(const Dialect& target, ir::Checkpoint checkpoint, const WriteContext& write, const JobOptions& options, Job& job, Diagnostics& diag) {
+  const Export begun = job.plan;
+  bool written = target.write(checkpoint, write, job.plan, diag);
+  if (!written && diag.has("scheme-inexpressible") && pass::has_prescales(checkpoint) && writes_without_prescales(target, checkpoint, write)) {
+    std::vector<pass::Folded> folded;
+    Diagnostics kept;
+    if (const Result<void> done = pass::fold(checkpoint, {write.surveyor, options.repair}, kept, folded); !done) {
+      diag.report("shard-unreadable", {}, done.error().what, "tensors that can be read");
+      return false;
+    }
+    if (kept.ok()) {
+      diag = {};
+      job.plan = begun;
+      written = target.write(checkpoint, write, job.plan, diag);
+      if (written) note_folded(folded, job);
+    }
+    for (const Problem& p : kept.all()) diag.add(p);
+  }
+  if (!written) name_alternatives(checkpoint, target, write, diag);
+  return written;
+}
+
 }  // namespace
 
 bool plan_job(const Session& s, const JobOptions& options, Context& context, Job& job, Diagnostics& diag) {
@@ -144,27 +173,13 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
                            .stored = options.stored,
                            .restore_origin = read_origin(s.package).dialect == options.to};
   job.plan.origin.dialect = s.checkpoint.dialect;
-  const Export begun = job.plan;
-  bool written = target->write(checkpoint, write, job.plan, own);
-  if (!written && own.has("scheme-inexpressible") && pass::has_prescales(checkpoint) && writes_without_prescales(*target, checkpoint, write)) {
-    std::vector<pass::Folded> folded;
-    Diagnostics kept;
-    if (const Result<void> done = pass::fold(checkpoint, {surveyor, options.repair}, kept, folded); !done) {
-      own.report("shard-unreadable", {}, done.error().what, "tensors that can be read");
-      return fail();
-    }
-    if (kept.ok()) {
-      own = {};
-      job.plan = begun;
-      written = target->write(checkpoint, write, job.plan, own);
-      if (written) note_folded(folded, job);
-    }
-    for (const Problem& p : kept.all()) own.add(p);
-  }
-  if (!written) {
-    name_alternatives(checkpoint, *target, write, own);
-    return fail();
-  }
+  std::vector<pass::SmallerBlocks> smaller;
+  if (!pass::shard(checkpoint, options.ranks, options.rank, smaller, diag)) return false;
+  for (pass::SmallerBlocks& b : smaller)
+    job.plan.scheme_changes.push_back({std::move(b.modules), to_string(b.from), to_string(b.to),
+                                       "ranks cut through blocks: the scales of a block that is cut are repeated, and no value changes"});
+  if (!write_plan(*target, std::move(checkpoint), write, options, job, own)) return fail();
+  if (options.ranks.count() > 1) mark_rank(options, job.plan);
   for (const Problem& p : own.all()) diag.add(p);
   std::stable_sort(job.plan.programs.begin(), job.plan.programs.end(), [](const auto& a, const auto& b) { return key_of(a) < key_of(b); });
   job.files = plan_files(std::move(job.plan.programs), options.max_shard);

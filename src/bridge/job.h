@@ -19,6 +19,8 @@ struct JobOptions {
   Repair repair = Repair::exact;
   uint64_t max_shard = 5'000'000'000;
   bool checksums = true;
+  arch::Ranks ranks;  // more than one: the part of `rank` alone
+  int64_t rank = 0;
 };
 
 struct Job {

@@ -80,6 +80,8 @@ bool runnable(const Session& s) {
 
 Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
   if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
+  if (const arch::Topology& t = opened.checkpoint.topology; t.ranks.count() > 1)
+    return Error{Errc::bad_input, fmt::format("{} is the part of rank {} of {}: alone it computes nothing", opened.path.string(), t.rank, t.ranks.count())};
   StreamSurveyor surveyor(*opened.package.source, context);
   std::vector<pass::Repaired> repaired;
   QB_TRY(pass::repair(opened.checkpoint, {surveyor, Repair::exact}, opened.diag, repaired));

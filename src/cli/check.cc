@@ -1,6 +1,7 @@
 // check: whether a checkpoint is what it says it is.
 #include <fmt/format.h>
 
+#include "arch/parallel.h"
 #include "base/json.h"
 #include "bridge/advise.h"
 #include "bridge/check.h"
@@ -18,6 +19,7 @@ struct Options {
   std::string path, explain, engine;
   bool deep = false, strict = false;
   int threads = 0;
+  arch::Ranks ranks;
   CommonOptions common;
 };
 
@@ -80,6 +82,10 @@ std::string engine_text(const target::Target& t, std::span<const target::Finding
 
 int run(const Options& o) {
   if (!o.explain.empty()) return explain(o);
+  if (!arch::is_sound(o.ranks)) {
+    print_err("quantbridge check: of --tp and --ep one is a multiple of the other\n");
+    return exit_usage;
+  }
   if (o.path.empty()) {
     print_err("quantbridge check: PATH is required\n");
     return exit_usage;
@@ -98,6 +104,7 @@ int run(const Options& o) {
   context.cancelled = &interrupted();
   Result<CheckReport> report = check_session(*session, o.deep, context);
   if (!report) return fail("check", report.error(), o.common, session->diag.all());
+  check_cuts(*session, o.ranks);
   if (o.strict)
     for (Problem& p : session->diag.all())
       if (p.severity == Severity::warning) p.severity = Severity::error;
@@ -131,6 +138,8 @@ std::function<int()> setup(CLI::App& app) {
   app.add_flag("--strict", o->strict, "warnings are errors, and so is what the engine refuses or gets wrong");
   app.add_option("--for", o->engine, "also say what an inference engine does with it: " + target::target_names())->type_name("ENGINE");
   app.add_option("--explain", o->explain, "say what a problem CODE means")->type_name("CODE");
+  app.add_option("--tp", o->ranks.tp, "also say what breaks when N tensor-parallel ranks share the model")->check(CLI::Range(1, 1024))->type_name("N");
+  app.add_option("--ep", o->ranks.ep, "the same of N expert-parallel ranks")->check(CLI::Range(1, 1024))->type_name("N");
   app.add_option("--threads", o->threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
   app.add_flag("--json", o->common.json, "one JSON object on stdout");
   app.add_flag("--quiet", o->common.quiet, "no progress");

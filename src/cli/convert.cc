@@ -1,6 +1,9 @@
 // convert: the same checkpoint in another dialect.
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "arch/parallel.h"
 #include "cli/command.h"
 #include "cli/job_command.h"
 
@@ -10,6 +13,8 @@ namespace {
 struct Options : JobCommandOptions {
   std::string dtype, repair = "exact";
   bool stored = false;
+  int64_t rank = -1;
+  arch::Ranks ranks;
 };
 
 int run(const Options& o) {
@@ -28,6 +33,12 @@ int run(const Options& o) {
     return exit_usage;
   }
   job.stored = o.stored;
+  if (!arch::is_sound(o.ranks) || (o.ranks.count() > 1) != (o.rank >= 0) || o.rank >= o.ranks.count()) {
+    print_err("quantbridge convert: --tp N or --ep N goes with --rank R, which counts from 0 to N - 1; with both, one is a multiple of the other\n");
+    return exit_usage;
+  }
+  job.ranks = o.ranks;
+  job.rank = std::max<int64_t>(o.rank, 0);
   job.repair = o.repair == "none" ? Repair::none : o.repair == "exact" ? Repair::exact : Repair::lossy;
   return run_job("convert", o, job, limits);
 }
@@ -41,6 +52,9 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--repair", o->repair, "exact: repairs that change no dequantized value; lossy: those that round or guess, too; none: refuse what needs one")
       ->check(CLI::IsMember({"none", "exact", "lossy"}))
       ->capture_default_str();
+  app.add_option("--tp", o->ranks.tp, "write the part of one of N tensor-parallel ranks")->check(CLI::Range(1, 1024))->type_name("N");
+  app.add_option("--ep", o->ranks.ep, "write the part of one of N expert-parallel ranks: whole experts")->check(CLI::Range(1, 1024))->type_name("N");
+  app.add_option("--rank", o->rank, "which rank's, from 0 on")->check(CLI::Range(0, 1023))->type_name("R");
   return [o] { return run(*o); };
 }
 
@@ -50,7 +64,8 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(convert) = {
     .name = "convert", .summary = "Write a checkpoint in another dialect; weights keep their codes",
     .examples = "Examples:\n  quantbridge convert ./Llama-NVFP4 ./Llama-NVFP4-ct --to compressed_tensors\n"
-                "  quantbridge convert ./Llama-FP8 ./Llama-f32 --to dense --dtype f32\n  quantbridge convert ./in ./out --to modelopt --dry-run",
+                "  quantbridge convert ./Llama-FP8 ./Llama-f32 --to dense --dtype f32\n  quantbridge convert ./in ./out --to modelopt --dry-run\n"
+                "  quantbridge convert ./Llama-FP8 ./Llama-FP8-rank1 --to modelopt --tp 4 --rank 1",
     .rank = 3, .setup = setup};
 // clang-format on
 

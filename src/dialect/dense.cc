@@ -132,6 +132,17 @@ void write_folded(const ir::Module& m, const ir::Stored& s, Elem to, Export& out
   out.programs.push_back(std::move(p));
 }
 
+// All rows beside each other.
+ir::View one_row(const ir::View& v) {
+  ir::View out{.dims = {1, 0}};
+  out.along = 1;
+  ir::View row = v;
+  row.dims[0] = 1;
+  for (int64_t i = 0; i < v.dims[0]; ++i, row.offset += v.stride[0]) out.parts.push_back(row);
+  out.dims[1] = v.dims[0] * v.dims[1];
+  return out;
+}
+
 // transformers multiplies stacked experts from the right. Their own orientation, where that is the other, is kept with `stored`.
 void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& out) {
   const int64_t experts = module.stack.experts;
@@ -163,7 +174,7 @@ void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& o
   if (folds)
     for (const ir::Stored* s : fold_inputs(m)) {
       p.inputs.push_back(prog::input_of(*s, s->role == Role::lowrank_b ? 1 : 0));
-      if (s->role == Role::lowrank_a) p.inputs.back().view = ir::row_major(1, s->view.dims[0] * s->view.dims[1], bits(s->elem));
+      if (s->role == Role::lowrank_a) p.inputs.back().view = one_row(s->view);
     }
   p.ops.emplace_back(op);
   const auto inputs = static_cast<prog::ValueId>(p.inputs.size());

@@ -62,13 +62,6 @@ void PackedReading::add_scale(int64_t groups) const {
 
 namespace {
 
-void transpose(ir::View& v) {
-  std::swap(v.dims[0], v.dims[1]);
-  std::swap(v.stride[0], v.stride[1]);
-  std::swap(v.lanes[0], v.lanes[1]);
-  std::swap(v.words[0], v.words[1]);
-}
-
 // How words that lie as the view says are made: along which axis of the view the program walks, and the op.
 struct Packing32 {
   bool transposed = false;  // it walks the columns
@@ -96,7 +89,7 @@ void write_packed(const ir::Stored& s, Elem code, std::string name, std::vector<
     p.ops.emplace_back(prog::Copy{0});
   } else {
     const Packing32 packing = packing_of(as, code, 0);
-    if (packing.transposed) transpose(p.inputs[0].view);
+    if (packing.transposed) p.inputs[0].view = ir::transposed(std::move(p.inputs[0].view));
     if (packing.op.down) p.row_multiple = 32;
     p.ops.emplace_back(packing.op);
     if (!packing.op.down && shape.back() > ir::dense_words(p.inputs[0].view.dims[1], bits(code))) p.ops.emplace_back(prog::Pad{1, shape.back()});
@@ -172,8 +165,7 @@ void write_scales(const ir::Stored& s, const ir::View& view, std::string name, i
 }  // namespace
 
 void write_transposed(const ir::Stored& s, std::string name, const WriteContext& context, Export& out) {
-  ir::View view = s.view;
-  transpose(view);
+  const ir::View view = ir::transposed(s.view);
   write_scales(s, view, std::move(name), view.dims[1], context, out);
   for (prog::Input& by : out.programs.back().inputs[0].by) {
     // What rows were multiplied by are numbers of columns now; of columns, those of rows.

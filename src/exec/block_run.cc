@@ -199,7 +199,10 @@ Result<void> BlockRun::run(const prog::Groups& op, prog::ValueId to) const {
 }
 
 Result<void> BlockRun::run(const prog::PackNibbles& op, prog::ValueId to) const {
-  ops::pack_nibbles(at(op.src), count(op.src), c_.type(op.src).cols, op.order, at(to));
+  if (c_.type(op.src).elem == Elem::e2m1)
+    ops::pair_rows(at(op.src), count(op.src), c_.type(op.src).cols, at(to));
+  else
+    ops::pack_nibbles(at(op.src), count(op.src), c_.type(op.src).cols, op.order, at(to));
   return {};
 }
 

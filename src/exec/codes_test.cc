@@ -24,7 +24,7 @@ TEST(Codes, BytesMayStandForSeveralColumns) {
   p.rows = 3;
   p.inputs = {source.add("scales", Elem::e4m3, 3, 5, stored)};
   p.inputs[0].view.dims[1] = 10;
-  p.inputs[0].view.lanes[1].count = 2;
+  p.inputs[0].view.repeat[1].times = 2;
   p.ops.emplace_back(prog::Copy{0});
   p.outputs = {{"out", Elem::e4m3, {3, 10}, 1}};
   Context context;

@@ -72,30 +72,103 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
   }
   packed_ = prog::is_packed(view_, input.elem);
   integers_ = is_integer_code(input.elem);
-  if (!input.mask.tensor.empty()) {
+  if (rows_ == 0 || cols_ == 0) {
+    packed_ = false;
+  } else if (!input.mask.tensor.empty()) {
     plan_masked(input, end);
+  } else if (!view_.parts.empty()) {
+    join(input, end);
+  } else if (prog::is_repeated(view_)) {
+    thin(input, end);
   } else if (packed_) {
     plan_codes(end);
-  } else if (view_.piece == 0 || rows_ == 0) {
+  } else if (view_.piece == 0) {
     plan_lines();
   } else {
     cut(input, end);
   }
 }
 
+namespace {
+// What lies in the file, before it is changed.
+prog::Input stored_only(prog::Input input) {
+  input.times = 1;
+  input.by.clear();
+  return input;
+}
+}  // namespace
+
 // One load for each piece. A block of as many rows may begin anywhere in a piece, so that its staging area is counted for the worst beginning.
 void Load::cut(const prog::Input& input, int64_t end) {
   const int64_t piece = view_.piece;
   plan_lines();  // as if they lay in one
   if (lines_ > 0) slack_ = (rows_ / piece + 2) * 3 * (along_ == 0 ? cols_ : 1);
-  prog::Input part = input;
-  part.times = 1;
-  part.by.clear();
+  prog::Input part = stored_only(input);
   part.view.piece = 0;
   part.view.dims[0] = piece;
   for (int64_t p = begin_ / piece; p * piece < end; ++p) {
     part.view.offset = view_.offset + p * view_.next_piece;
     pieces_.emplace_back(part, std::max(begin_ - p * piece, int64_t{0}), std::min(end - p * piece, piece));
+  }
+}
+
+// One load for each part. Of parts below each other a block has some; what it needs is counted for all. Parts beside each other are read into the staging area
+// and put together from there.
+void Load::join(const prog::Input& input, int64_t end) {
+  dense_ = dense_rows_ = false;
+  prog::Input part = stored_only(input);
+  uint64_t most = 0, now = 0;
+  int64_t above = 0;
+  for (const ir::View& view : view_.parts) {
+    part.view = view;
+    if (view_.along == 1) {
+      pieces_.emplace_back(part, begin_, end);
+      now += pieces_.back().bytes() + pieces_.back().staging();
+      continue;
+    }
+    const int64_t rows = view.dims[0];
+    most += Load(part, 0, std::min(rows, rows_)).staging();
+    if (begin_ < above + rows && end > above) {
+      pieces_.emplace_back(part, std::max(begin_ - above, int64_t{0}), std::min(end - above, rows));
+      now += pieces_.back().staging();
+    }
+    above += rows;
+  }
+  slack_ = static_cast<int64_t>(std::max(most, now));
+}
+
+Result<void> Load::join_rows(std::byte* rows, std::byte* staging) const {
+  uint64_t column = 0;
+  for (const Load& piece : pieces_) {
+    std::byte* const own = staging;
+    staging += piece.bytes() + piece.staging();
+    QB_TRY(piece.gather(own, own + piece.bytes()));
+    for (int64_t i = 0; i < rows_; ++i)
+      std::memcpy(rows + static_cast<uint64_t>(i) * row_bytes_ + column, own + static_cast<uint64_t>(i) * piece.row_bytes_, piece.row_bytes_);
+    column += piece.row_bytes_;
+  }
+  return {};
+}
+
+// The rows and columns that are stored, as one load; they are repeated when they are there.
+void Load::thin(const prog::Input& input, int64_t end) {
+  dense_ = dense_rows_ = false;
+  repeated_ = true;
+  prog::Input few = stored_only(input);
+  few.view.repeat = {};
+  const int64_t first = prog::stored_index(view_, 0, begin_), last = prog::stored_index(view_, 0, end - 1);
+  few.view.dims = {prog::stored_index(view_, 0, view_.dims[0] - 1) + 1, prog::stored_index(view_, 1, cols_ - 1) + 1};
+  pieces_.emplace_back(few, first, last + 1);
+  // As many rows may begin at another phase, and need one stored row more.
+  slack_ = static_cast<int64_t>(pieces_.front().bytes() + pieces_.front().staging() + pieces_.front().row_bytes_ + 64);
+}
+
+void Load::repeat(std::byte* rows, const std::byte* few) const {
+  const Load& stored = pieces_.front();
+  const auto size = static_cast<size_t>(integers_ ? 1 : width_ / 8);
+  for (int64_t i = 0; i < rows_; ++i) {
+    const std::byte* from = few + static_cast<uint64_t>(prog::stored_index(view_, 0, begin_ + i) - stored.begin_) * stored.row_bytes_;
+    for (int64_t j = 0; j < cols_; ++j, rows += size) std::memcpy(rows, from + static_cast<size_t>(prog::stored_index(view_, 1, j)) * size, size);
   }
 }
 
@@ -111,9 +184,12 @@ void Load::plan_lines() {
 Result<void> Load::request_stored(std::byte* rows, std::byte* staging, Requests& requests) const {
   if (rows_ == 0 || row_bytes_ == 0) return {};
   if (masked_) return request_masked(staging, requests);
+  if (repeated_) return pieces_.front().request(staging, staging + pieces_.front().bytes(), requests);
   for (const Load& piece : pieces_) {
-    QB_TRY(piece.request(rows, staging, requests));
-    rows += piece.bytes();
+    std::byte*& place = beside() ? staging : rows;
+    std::byte* const own = place;
+    place += piece.bytes();
+    QB_TRY(piece.request(own, staging, requests));
     staging += piece.staging();
   }
   if (!pieces_.empty()) return {};
@@ -135,7 +211,13 @@ Result<void> Load::request_stored(std::byte* rows, std::byte* staging, Requests&
 }
 
 Result<void> Load::gather_stored(std::byte* rows, std::byte* staging) const {
-  if (lines_ == 0) return {};
+  if (repeated_) {
+    QB_TRY(pieces_.front().gather(staging, staging + pieces_.front().bytes()));
+    repeat(rows, staging);
+    return {};
+  }
+  if (beside()) return join_rows(rows, staging);
+  if (lines_ == 0 && pieces_.empty()) return {};
   if (masked_) return gather_masked(rows, staging);
   for (const Load& piece : pieces_) {
     QB_TRY(piece.gather_stored(rows, staging));

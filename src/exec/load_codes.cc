@@ -1,4 +1,4 @@
-// Packed codes: integers into bytes, four-bit floats into rows of nibbles, bytes that stand for several columns each: any width from two to eight bits, lanes, and streams of words that lie apart
+// Packed codes: integers into bytes, four-bit floats into rows of nibbles: any width from two to eight bits, lanes, and streams of words that lie apart
 // (ir::View says what these are).
 #include <algorithm>
 #include <cstring>
@@ -42,7 +42,7 @@ void Load::plan_codes(int64_t end) {
   along_ = static_cast<int>(fast);
   int64_t begin[] = {begin_, 0}, last[] = {end - 1, cols_ - 1};
   if (view_.planes) {
-    const size_t axis = prog::planes_axis(view_);
+    const size_t axis = ir::planes_axis(view_);
     begin[axis] = begin[axis] / 32 * 32;
     last[axis] = last[axis] / 32 * 32 + 31;
   }
@@ -82,7 +82,7 @@ std::byte Load::code_of(unsigned stored) const {
 
 // Code i of the planes' axis has in each plane the bits that its place among the 32 of its block says.
 void Load::gather_planes(std::byte* rows, const std::byte* staging) const {
-  const size_t axis = prog::planes_axis(view_), other = 1 - axis;
+  const size_t axis = ir::planes_axis(view_), other = 1 - axis;
   const bool apart = view_.words[axis] != 0;  // a line is a word of the stream; else it is the stream for one index of the other axis
   const int64_t first = axis == 0 ? begin_ : 0, count = axis == 0 ? rows_ : cols_, others = axis == 0 ? cols_ : rows_;
   const int64_t step = axis == 0 ? cols_ : 1, other_step = axis == 0 ? 1 : cols_;  // of the result
@@ -115,8 +115,6 @@ void Load::gather_codes(std::byte* rows, const std::byte* staging) const {
   const auto put = [&](int64_t at, unsigned stored) {
     if (integers_)
       rows[at] = code_of(stored);
-    else if (width_ == 8)
-      rows[at] = static_cast<std::byte>(stored);
     else
       rows[at / 2] |= static_cast<std::byte>(stored << at % 2 * 4);
   };

@@ -196,6 +196,14 @@ void fold(const FoldArgs& f) {
   }
 }
 
+void pair_rows(const std::byte* codes, int64_t rows, int64_t cols, std::byte* bytes) {
+  const auto nibble = [](const std::byte* row, int64_t j) { return row[j / 2] >> (j % 2 * 4) & std::byte{15}; };
+  for (int64_t i = 0; i + 1 < rows; i += 2) {
+    const std::byte *low = codes + i * cols / 2, *high = low + cols / 2;
+    for (int64_t j = 0; j < cols; ++j) *bytes++ = nibble(low, j) | nibble(high, j) << 4;
+  }
+}
+
 void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes) {
   if (order == ir::Nibbles::high_first) {
     for (int64_t i = 0; i < rows * cols / 2; ++i) {

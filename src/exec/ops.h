@@ -47,6 +47,8 @@ void pack_words(const std::byte* codes, int64_t rows, int64_t cols, const prog::
 
 // Codes of four bits, two to a byte; `rows` (of pairs of rows) or `cols` is even.
 void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibbles order, std::byte* bytes);
+// The same of four-bit floats, whose rows come two to a byte: row pairs.
+void pair_rows(const std::byte* codes, int64_t rows, int64_t cols, std::byte* bytes);
 
 // rows x cols codes, every row from a whole byte on, in the layout's order: ceil(rows / 16) panels (or `rows` rows) of ir::panel_bytes.
 void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst);

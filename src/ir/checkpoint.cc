@@ -1,5 +1,7 @@
 #include "ir/checkpoint.h"
 
+#include <utility>
+
 namespace qb::ir {
 
 std::string_view to_string(Role r) {
@@ -60,6 +62,18 @@ std::vector<int64_t> whole_shape(const Stored& s) {
 
 View row_major(int64_t rows, int64_t cols, int bits) {
   return {{rows, cols}, {cols * bits, bits}, 0};
+}
+
+View transposed(View v) {
+  std::swap(v.dims[0], v.dims[1]);
+  std::swap(v.stride[0], v.stride[1]);
+  std::swap(v.lanes[0], v.lanes[1]);
+  std::swap(v.words[0], v.words[1]);
+  std::swap(v.repeat[0], v.repeat[1]);
+  v.along = static_cast<uint8_t>(1 - v.along);
+  for (View& part : v.parts) part = transposed(std::move(part));
+  if (v.parts.empty()) v.along = 0;
+  return v;
 }
 
 std::string to_string(const KvCache& kv) {

@@ -64,7 +64,7 @@ struct View {
   std::array<int64_t, 2> dims{1, 1};    // rows, cols; scalars are 1 x 1
   std::array<int64_t, 2> stride{0, 0};  // bits
   int64_t offset = 0;                   // bits
-  std::array<Lanes, 2> lanes{};         // of codes of less than a byte; of bytes that stand for several numbers each, with lanes in one place
+  std::array<Lanes, 2> lanes{};         // of codes of less than a byte
   // The next two are for integer codes alone.
   // Codes packed along an axis that is not the innermost of the tensor: at[a] then counts bits in a stream of 32-bit words which lie so many bits apart, and a
   // code may go on in the next word. 0: they lie behind each other. At most one axis has it.
@@ -77,9 +77,23 @@ struct View {
   // Rows in pieces of so many, each of which lies `next_piece` bits behind the one before: (i,j) is (i % piece, j) of piece i / piece. 0: one piece. Not
   // together with lanes, words or planes.
   int64_t piece = 0, next_piece = 0;
+  // One stored number for several of the view's: number i of an axis is stored as number (i + phase) / times. Not of four-bit floats.
+  struct Repeat {
+    int64_t times = 1, phase = 0;
+    friend bool operator==(const Repeat&, const Repeat&) = default;
+  };
+  std::array<Repeat, 2> repeat{};
+  // Not empty: these views below each other or, with `along` 1, beside each other. This one says nothing but dims then.
+  std::vector<View> parts;
+  uint8_t along = 0;
   friend bool operator==(const View&, const View&) = default;
 };
 View row_major(int64_t rows, int64_t cols, int bits);
+View transposed(View v);
+// The axis of a view in planes along which they lie.
+inline size_t planes_axis(const View& v) {
+  return v.words[0] != 0 || (v.words[1] == 0 && v.stride[0] < v.stride[1]) ? 0 : 1;
+}
 
 // rows x cols codes of `bits` in offset binary, packed along `axis` into 32-bit words: along columns [rows, words], along rows [words, cols]. `words` tells a
 // dense stream from words that hold whole codes only; nothing where it is neither.

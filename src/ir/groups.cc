@@ -8,10 +8,9 @@ bool split_groups(Module& m, int32_t columns) {
   const int32_t times = block.cols / columns;
   for (Stored& s : m.parts) {
     if (s.role != Role::scale) continue;
-    Lanes& lanes = s.view.lanes[1];
-    if (block.rows != 1 || times < 2 || block.cols % columns != 0 || times > static_cast<int32_t>(lanes.bit.size())) return false;
-    if (bits(s.elem) != 8 || lanes != Lanes{} || s.view.piece != 0) return false;
-    lanes.count = times;  // all in one place
+    if (block.rows != 1 || times < 2 || block.cols % columns != 0 || bits(s.elem) % 8 != 0) return false;
+    if (s.view.repeat[1] != View::Repeat{} || s.view.piece != 0 || !s.view.parts.empty()) return false;
+    s.view.repeat[1].times = times;
     s.view.dims[1] = m.k / columns;
     block.cols = columns;
     return true;

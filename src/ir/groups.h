@@ -5,8 +5,8 @@
 
 namespace qb::ir {
 
-// Groups of `columns` in place of larger ones that they divide. False, and nothing changed, where scales do not lie as bytes in groups along the columns, or a
-// scale would stand for more groups than a view can say. Activations are as they were.
+// Groups of `columns` in place of larger ones that they divide. False, and nothing changed, where scales do not lie in groups along the columns.
+// Activations are as they were.
 bool split_groups(Module&, int32_t columns);
 
 }  // namespace qb::ir

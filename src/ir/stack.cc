@@ -28,11 +28,8 @@ int64_t expert_bits(const View& v, int64_t experts) {
 
 View swapped(const View& v, int64_t rows) {
   View t = v;
-  t.dims = {v.dims[1], rows};
-  std::swap(t.stride[0], t.stride[1]);
-  std::swap(t.lanes[0], t.lanes[1]);
-  std::swap(t.words[0], t.words[1]);
-  return t;
+  t.dims[0] = rows;
+  return transposed(std::move(t));
 }
 
 // Of the rows every step-th from `first` on.

@@ -23,13 +23,18 @@ void print(std::string& s, const Input& in) {
   auto out = std::back_inserter(s);
   fmt::format_to(out, "{}: file {} at {}, {} bytes, {} {} x {}", escape(in.tensor), in.file, in.offset, in.bytes, info(in.elem).name, in.view.dims[0],
                  in.view.dims[1]);
-  if (in.view != ir::row_major(in.view.dims[0], in.view.dims[1], bits(in.elem))) {
+  if (!in.view.parts.empty()) {
+    fmt::format_to(out, " in {} parts {} each other", in.view.parts.size(), in.view.along == 0 ? "below" : "beside");
+    for (const ir::View& part : in.view.parts)
+      fmt::format_to(out, "{} {} x {} from bit {}", &part == in.view.parts.data() ? ":" : ",", part.dims[0], part.dims[1], part.offset);
+  } else if (in.view != ir::row_major(in.view.dims[0], in.view.dims[1], bits(in.elem))) {
     fmt::format_to(out, ", bits {} + {} i + {} j", in.view.offset, in.view.stride[0], in.view.stride[1]);
     if (in.view.piece != 0) fmt::format_to(out, ", pieces of {} rows {} bits apart", in.view.piece, in.view.next_piece);
   }
   for (size_t axis = 0; axis < 2; ++axis) {
     const char name = axis == 0 ? 'i' : 'j';
     print_lanes(s, axis == 0 ? " i" : " j", in.view.lanes[axis]);
+    if (const ir::View::Repeat& r = in.view.repeat[axis]; r.times > 1) fmt::format_to(out, ", {} repeated {} times from {} on", name, r.times, r.phase);
     if (in.view.words[axis] != 0) fmt::format_to(out, ", {} over words {} bits apart", name, in.view.words[axis]);
   }
   if (in.view.offset_binary) s += ", offset binary";

@@ -26,7 +26,12 @@ int64_t side(int64_t elements) {
   return n * n == elements ? n : 0;
 }
 
+bool is_repeated(const ir::View& view) {
+  return view.repeat[0].times > 1 || view.repeat[1].times > 1;
+}
+
 bool is_packed(const ir::View& view, Elem elem) {
+  if (!view.parts.empty()) return false;  // whatever each of them is
   const bool lanes = view.lanes != std::array<ir::Lanes, 2>{};
   return is_integer_code(elem)
              ? elem != Elem::i8 || view.offset_binary || view.less != ir::Less::none || view.planes || lanes || view.words[0] + view.words[1] != 0
@@ -41,7 +46,7 @@ int64_t last_lane(const ir::View& view, size_t axis) {
 
 bool is_dense(const ir::View& view, Elem elem) {
   const int64_t width = bits(elem);
-  if (view.offset % 8 != 0 || is_packed(view, elem)) return false;
+  if (view.offset % 8 != 0 || is_packed(view, elem) || is_repeated(view) || !view.parts.empty()) return false;
   if (view.dims[0] == 0 || view.dims[1] == 0) return true;
   if (view.piece != 0 && view.dims[0] > view.piece) return false;
   if (view.dims[1] > 1 && view.stride[1] != width) return false;

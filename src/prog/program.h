@@ -127,7 +127,8 @@ struct PackWords {
   friend bool operator==(const PackWords&, const PackWords&) = default;
 };
 
-// Integer codes of four bits, two to a byte, in one of the orders of ir::nibbles(); of row_pairs two rows give one, so that blocks start at even rows.
+// Integer codes of four bits, two to a byte, in one of the orders of ir::nibbles(); of row_pairs two rows give one, so that blocks start at even rows, and
+// four-bit floats are paired likewise.
 struct PackNibbles {
   ValueId src;
   ir::Nibbles order;

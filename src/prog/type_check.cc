@@ -33,6 +33,7 @@ bool axis_end(const ir::View& v, size_t axis, int64_t width, int64_t& end) {
 bool view_end(ir::View v, int64_t width, int64_t& end) {
   int64_t down = 0, right = 0, last_piece = 0;
   if (v.dims[0] == 0 || v.dims[1] == 0) return end = 0, true;
+  for (size_t axis = 0; axis < 2; ++axis) v.dims[axis] = stored_index(v, axis, v.dims[axis] - 1) + 1;
   if (v.piece > 0 && v.dims[0] > v.piece) {
     if (__builtin_mul_overflow((v.dims[0] - 1) / v.piece, v.next_piece, &last_piece) || __builtin_add_overflow(v.offset, last_piece, &v.offset)) return false;
     v.dims[0] = v.piece;
@@ -63,7 +64,7 @@ bool sound_lanes(const ir::View& v, Elem elem) {
     const ir::Lanes& l = v.lanes[axis];
     if (l.count < 1 || l.count > static_cast<int32_t>(l.bit.size()) || v.words[axis] < 0 || v.words[axis] % 32 != 0) return false;
     const bool lanes = l.count > 1 || last_lane(v, axis) != 0;
-    if ((v.words[axis] != 0 && !is_integer_code(elem)) || (lanes && !is_integer_code(elem) && elem != Elem::e2m1 && bits(elem) != 8)) return false;
+    if ((v.words[axis] != 0 && !is_integer_code(elem)) || (lanes && !is_integer_code(elem) && elem != Elem::e2m1)) return false;
   }
   // Words are read as lines along the other axis.
   if (v.words[0] != 0 && (v.words[1] != 0 || v.stride[1] % 32 != 0)) return false;
@@ -96,8 +97,30 @@ bool sound_mask(const Input& in) {
   return within(m.starts.back(), width / 8, in.bytes);
 }
 
+// Numbers that are repeated: as many are stored as the last one needs, and they lie as plain numbers do.
+bool sound_repeat(const ir::View& v, Elem elem) {
+  if (!is_repeated(v)) return v.repeat[0].phase == 0 && v.repeat[1].phase == 0 && v.repeat[0].times == 1 && v.repeat[1].times == 1;
+  for (const ir::View::Repeat& r : v.repeat)
+    if (r.times < 1 || r.phase < 0 || r.phase >= r.times) return false;
+  return v.piece == 0 && (is_integer_code(elem) || (!is_packed(v, elem) && bits(elem) % 8 == 0));
+}
+
 Result<void> check_input(const Input& in) {
   const ir::View& v = in.view;
+  if (!v.parts.empty()) {
+    const size_t along = v.along, across = 1 - along;
+    int64_t sum = 0;
+    for (const ir::View& part : v.parts) {
+      Input one = in;
+      one.view = part;
+      if (along > 1 || !part.parts.empty() || part.dims[across] != v.dims[across] || part.dims[along] < 0 ||
+          __builtin_add_overflow(sum, part.dims[along], &sum))
+        return malformed(fmt::format("input '{}' has parts that do not fit together", escape(in.tensor)));
+      QB_TRY(check_input(one));
+    }
+    if (sum != v.dims[along]) return malformed(fmt::format("the parts of input '{}' are not its {} x {}", escape(in.tensor), v.dims[0], v.dims[1]));
+    return {};
+  }
   const int64_t width = bits(in.elem);
   const std::string name = escape(in.tensor);
   if (!countable(v.dims[0], v.dims[1], width)) return malformed(fmt::format("input '{}' has the impossible size {} x {}", name, v.dims[0], v.dims[1]));
@@ -105,6 +128,7 @@ Result<void> check_input(const Input& in) {
   if (v.piece < 0 || v.next_piece < 0 || (v.piece != 0 && is_packed(v, in.elem)))
     return malformed(fmt::format("input '{}' has pieces that cannot be read", name));
   if (in.rows_per < 0) return malformed(fmt::format("input '{}' has a negative rows_per", name));
+  if (!sound_repeat(v, in.elem)) return malformed(fmt::format("input '{}' repeats what cannot be repeated", name));
   if (!sound_lanes(v, in.elem)) return malformed(fmt::format("input '{}' has lanes or words that no integer codes have", name));
   if (v.dims[1] * bits(value_elem(in.elem)) % 8 != 0)
     return malformed(fmt::format("input '{}': a row of {} {} numbers is not whole bytes", name, v.dims[1], info(in.elem).name));
@@ -385,7 +409,7 @@ class Checker {
     if (!has(op.src)) return wrong("pack", fmt::format("there is no %{}", op.src));
     const ValueType src = at(op.src);
     const bool pairs = op.order == ir::Nibbles::row_pairs;
-    if (src.elem != Elem::i8 || src.rows_per != 1 || (pairs ? src.rows : src.cols) % 2 != 0)
+    if ((src.elem != Elem::i8 && (src.elem != Elem::e2m1 || !pairs)) || src.rows_per != 1 || (pairs ? src.rows : src.cols) % 2 != 0)
       return wrong("pack", fmt::format("{} x {} {} numbers are no pairs of nibbles", src.rows, src.cols, info(src.elem).name));
     return push("pack", pairs ? ValueType{Elem::u8, src.rows / 2, src.cols, 2} : ValueType{Elem::u8, src.rows, src.cols / 2, 1});
   }

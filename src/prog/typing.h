@@ -25,13 +25,14 @@ inline int64_t value_rows(int64_t rows, int64_t rows_per) {
 // Integer codes that do not lie one to a byte in two's complement, and others with lanes: reading has to unpack them.
 bool is_packed(const ir::View&, Elem);
 
+// A stored number stands for several of the view's.
+bool is_repeated(const ir::View&);
+inline int64_t stored_index(const ir::View& v, size_t axis, int64_t index) {
+  return (index + v.repeat[axis].phase) / v.repeat[axis].times;
+}
+
 // The highest bit at which an element of this axis starts within its unit.
 int64_t last_lane(const ir::View&, size_t axis);
-
-// The axis of a view in planes along which they lie.
-inline size_t planes_axis(const ir::View& v) {
-  return v.words[0] != 0 || (v.words[1] == 0 && v.stride[0] < v.stride[1]) ? 0 : 1;
-}
 
 // The view's elements lie one behind the other in row order, starting at a whole byte, as values do.
 bool is_dense(const ir::View&, Elem);
