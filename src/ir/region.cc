@@ -250,7 +250,8 @@ Grain grain_of(const Module& m, int axis) {
     if (along_inputs && m.scheme->features.actorder) also(0, 0, "the order of groups (activation order)");
   }
   for (const Transform& t : m.transforms)
-    if (along_inputs != t.of_outputs) also(t.matrix.view.dims[0], t.matrix.view.dims[0], fmt::format("blocks of {} that a transform takes together", t.matrix.view.dims[0]));
+    if (along_inputs != t.of_outputs)
+      also(t.matrix.view.dims[0], t.matrix.view.dims[0], fmt::format("blocks of {} that a transform takes together", t.matrix.view.dims[0]));
   for (const Stored& s : m.parts) {
     if (!s.mask.tensor.empty()) also(0, 0, "numbers of a sparse matrix");
     if (!s.by.empty()) also(0, 0, "factors that a pass has put in");
