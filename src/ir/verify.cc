@@ -161,7 +161,6 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
   }
   for (const FusedMismatch& f : fused_mismatches(c)) v.fused(f);
   for (const std::vector<size_t>& group : fused_groups(c)) v.prescales(group);
-  for (const FusedMismatch& f : fused_mismatches(c)) v.fused(f);
   std::map<std::pair<int, std::string_view>, std::vector<const Module*>> experts;
   for (const Module& m : c.modules) {
     if (m.topology < 0 || m.part(Role::global) == nullptr) continue;

@@ -54,6 +54,11 @@ TEST(Verify, PowersOfTwoMayBeRepaired) {
 TEST(Verify, OtherRatiosAreInconsistent) {
   EXPECT_EQ(worst(nvfp4({1, 1.37, 3.1}, {1, 1, 1}), "fused-scale-mismatch"), "inconsistent");
 }
+TEST(Verify, AGroupIsReportedOnce) {
+  Diagnostics diag;
+  verify(nvfp4({1, 2, 4}, {1, 1, 1}), {"f"}, diag);
+  EXPECT_EQ(diag.all().size(), 1u);
+}
 TEST(Verify, ReciprocalsAreComparedAsWhatTheyMean) {
   EXPECT_EQ(worst(nvfp4({1, 0.5, 0.25}, {1, 1, 1}, ScaleForm::divide), "fused-scale-mismatch"), "repairable");
 }
