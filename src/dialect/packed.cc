@@ -108,7 +108,7 @@ void write_made_packed(const ir::Module& m, PackedPart codes, PackedPart zeros, 
   const ir::Stored& source = *m.part(ir::Role::code);
   prog::Program p;
   p.inputs.push_back(prog::input_of(source, 1));
-  transpose(p.inputs[0].view);
+  p.inputs[0].view = ir::transposed(std::move(p.inputs[0].view));
   p.rows = m.k;
   // Blocks of whole groups, and of whole streams.
   p.row_multiple = type.block.cols == 0 ? m.k : std::lcm(int64_t{type.block.cols}, int64_t{32});
@@ -170,7 +170,7 @@ void write_transposed(const ir::Stored& s, std::string name, const WriteContext&
   for (prog::Input& by : out.programs.back().inputs[0].by) {
     // What rows were multiplied by are numbers of columns now; of columns, those of rows.
     by.rows_per = 1 - by.rows_per;
-    if (by.rows_per == 1) transpose(by.view);
+    if (by.rows_per == 1) by.view = ir::transposed(std::move(by.view));
   }
 }
 
