@@ -16,8 +16,8 @@ class Unread : public Surveyor {
 
 // What of a module decides whether a dialect can write it.
 std::string kind_of(const ir::Module& m) {
-  return fmt::format("{} {} {} {} {} {} {}", m.scheme ? to_string(*m.scheme) : "", static_cast<int>(m.kind), m.n, m.k, m.stack.experts, m.stack.inputs_first,
-                     m.stack.own_scale);
+  return fmt::format("{} {} {} {} {} {} {} {}", m.scheme ? to_string(*m.scheme) : "", static_cast<int>(m.kind), m.n, m.k, m.stack.experts, m.stack.inputs_first,
+                     m.stack.own_scale, m.transforms.size());
 }
 
 class Alternatives {
@@ -65,6 +65,7 @@ class Alternatives {
     std::string out;
     for (const Dialect* d : dialects()) {
       if (d == &target_ || d->write == nullptr || d->name == "dense") continue;
+      if (!d->transforms && std::any_of(one_.modules.begin(), one_.modules.end(), [](const ir::Module& m) { return !m.transforms.empty(); })) continue;
       Export plan;
       Diagnostics diag;
       if (d->write(one_, context_, plan, diag)) out += fmt::format("{}{}", out.empty() ? "" : ", ", d->name);

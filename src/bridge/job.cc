@@ -106,10 +106,20 @@ void mark_rank(const JobOptions& options, Export& plan) {
     if (name == "config.json") (*document)[arch::shard_key] = {{"tp", options.ranks.tp}, {"ep", options.ranks.ep}, {"rank", options.rank}};
 }
 
+bool takes_transforms(const Dialect& target, const ir::Checkpoint& checkpoint, Diagnostics& diag) {
+  for (const ir::Module& m : checkpoint.modules)
+    if (!m.transforms.empty() && !target.transforms)
+      diag.report("scheme-inexpressible", {.module = m.path},
+                  fmt::format("{} with a transform of its {}", m.scheme ? to_string(*m.scheme) : "plain numbers",
+                              m.transforms.front().of_outputs ? "outputs" : "inputs"),
+                  "modules without transforms");
+  return diag.ok();
+}
+
 // The target's documents and programs. What it has no word for is folded away where that can be done; otherwise problems name the dialects that have one.
 bool write_plan(const Dialect& target, ir::Checkpoint checkpoint, const WriteContext& write, const JobOptions& options, Job& job, Diagnostics& diag) {
   const Export begun = job.plan;
-  bool written = target.write(checkpoint, write, job.plan, diag);
+  bool written = takes_transforms(target, checkpoint, diag) && target.write(checkpoint, write, job.plan, diag);
   if (!written && diag.has("scheme-inexpressible") && pass::has_prescales(checkpoint) && writes_without_prescales(target, checkpoint, write)) {
     std::vector<pass::Folded> folded;
     Diagnostics kept;
@@ -158,13 +168,6 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   for (pass::Densified& d : pass::leave_out_sparsity(checkpoint))
     if (target->name != "dense")
       job.plan.scheme_changes.push_back({std::move(d.modules), d.from, d.to, "no dialect stores sparse weights any more: the zeros are written out"});
-  for (const ir::Module& m : checkpoint.modules)
-    if (!m.transforms.empty() && !target->transforms)
-      own.report("scheme-inexpressible", {.module = m.path},
-                 fmt::format("{} with a transform of its {}", m.scheme ? to_string(*m.scheme) : "plain numbers",
-                             m.transforms.front().of_outputs ? "outputs" : "inputs"),
-                 "modules without transforms (compressed_tensors takes them, dense folds them into the weights)");
-  if (!own.ok()) return fail();
   if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
   const WriteContext write{.package = s.package,
                            .facts = s.facts,

@@ -546,8 +546,8 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_ref", "fp6e2m3_g128", Inputs::bf16), "knows no fp6e2m3_g128 weights");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8_static");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
-  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_64x64", Inputs::bf16),
-            "knows scales of a tensor, of a channel, of groups of whole 4 columns and of 128 x 128 weights, these are fp8_64x64");
+  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_24x64", Inputs::bf16),
+            "knows scales of a tensor, of a channel, of groups of whole 4 columns and of tiles of whole 16 rows, these are fp8_24x64");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16),
             "knows scales of a tensor, of a channel, of groups of whole 16 columns, these are int4_g24");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:mxfp8+actorder", Inputs::as_scheme), "knows no blocks of activations whose columns lie apart");
@@ -559,7 +559,7 @@ TEST(Kernels, RefuseInWords) {
             "knows scales of activations for a tensor and for a token, these are int8_g128");
   EXPECT_EQ(why("linear_int8_bf16_avx512bf16", "int4_g128", Inputs::bf16), "reads integers of five to eight bits, these are int4_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
-            "knows group scales of activations only for 128 columns beside fp8 weights in 128 x 128 blocks");
+            "knows group scales of activations only beside fp8 weights with a scale for the same columns");
   EXPECT_EQ(why("linear_bf16_bf16_avx512bf16", "bf16", Inputs::f32), "multiplies in bfloat16, the activations are to stay float32");
 }
 
