@@ -69,8 +69,8 @@ ROWS = [
 
 HEAD = """# What users report, and what happens here
 
-Made by `tools/pains.py`, which runs every command below on checkpoints that the producers' tools wrote and on damaged ones: nobody edits this page. The second
-column of each heading names public reports (issues and pull requests of the named projects).
+Made by `tools/pains.py`, which runs every command below on checkpoints that the producers' tools wrote and on damaged ones: nobody edits this page.
+Numbers behind "Reported" are public issues and pull requests of the named projects.
 """
 
 

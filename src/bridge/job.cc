@@ -36,7 +36,7 @@ bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& 
   std::map<std::string, std::set<std::string>> repaired;
   for (const Problem& p : diag.all()) {
     if (p.severity != Severity::error || p.repair != Repair::exact) continue;
-    repaired[p.code].insert(p.module.empty() ? p.tensor : p.module);
+    repaired[p.code].insert(!p.module.empty() ? p.module : !p.tensor.empty() ? p.tensor : p.file);
   }
   bool ok = s.readable;
   for (Problem& p : diag.all()) {
