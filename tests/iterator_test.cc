@@ -66,6 +66,12 @@ void same_everywhere(const Fixture& f, const Target& target) {
   }
 }
 
+// Of sixteen inputs, as NVFP4 asks for.
+bool has_whole_groups(const Session& s) {
+  const auto& modules = s.checkpoint.modules;
+  return std::all_of(modules.begin(), modules.end(), [](const ir::Module& m) { return m.k % 16 == 0; });
+}
+
 // One fixture of each kind and dialect, to every dialect that can say it; a base model to every scheme.
 TEST(Iterator, EqualsWhatIsWritten) {
   std::set<std::string> seen;
@@ -77,8 +83,10 @@ TEST(Iterator, EqualsWhatIsWritten) {
       ASSERT_TRUE(session.ok()) << f.name << ": " << session.error().what;
       const std::string kind = kind_of(*session).text();
       const size_t shards = session->package.files.size();
+      const bool base = std::string_view(folder) == "base";
+      if (base && !has_whole_groups(*session)) continue;
       if (!seen.insert(folder + kind + (shards > 1 ? " shards" : "")).second) continue;
-      if (std::string_view(folder) == "base") {
+      if (base) {
         for (const char* scheme : {"fp8_tensor", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4"})
           for (const char* to : {"modelopt", "compressed_tensors"}) {
             same_everywhere(f, {.dialect = to, .scheme = scheme});
