@@ -16,8 +16,10 @@ class Unread : public Surveyor {
 
 // What of a module decides whether a dialect can write it.
 std::string kind_of(const ir::Module& m) {
-  return fmt::format("{} {} {} {} {} {} {} {}", m.scheme ? to_string(*m.scheme) : "", static_cast<int>(m.kind), m.n, m.k, m.stack.experts, m.stack.inputs_first,
-                     m.stack.own_scale, m.transforms.size());
+  std::string out = fmt::format("{} {} {} {} {} {} {} {}", m.scheme ? to_string(*m.scheme) : "", static_cast<int>(m.kind), m.n, m.k, m.stack.experts,
+                                m.stack.inputs_first, m.stack.own_scale, m.transforms.size());
+  for (const ir::Stored& s : m.parts) out += fmt::format(" {}{}", ir::to_string(s.role), s.mask == ir::Mask{} ? "" : " sparse");
+  return out;
 }
 
 class Alternatives {

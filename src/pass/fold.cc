@@ -60,6 +60,13 @@ class Folder {
     return static_cast<size_t>(std::find_if(c_.modules.begin(), c_.modules.end(), [&](const ir::Module& m) { return m.path == path; }) - c_.modules.begin());
   }
 
+  // Nothing is handed through a transform, nor to outputs that are quantized.
+  static bool turned(Plan& plan, const ir::Module& m) {
+    if (m.transforms.empty() && !(m.scheme && m.scheme->features.output)) return false;
+    plan.why_not = fmt::format("{} has transforms or quantized outputs", m.path);
+    return true;
+  }
+
   // The factors as a column of numbers, with every row in its turn.
   static ir::Stored column(const ir::Stored& prescale) {
     ir::Stored s = prescale;
@@ -91,6 +98,7 @@ class Folder {
     const ir::Stored& factors =
         *c_.modules[*std::find_if(plan.modules.begin(), plan.modules.end(), [this](size_t i) { return scales_inputs(i); })].part(Role::prescale);
     for (size_t i : plan.modules) {
+      if (turned(plan, c_.modules[i])) return {};
       if (!scales_inputs(i)) {
         plan.why_not = fmt::format("{} reads {} too and does not scale it", c_.modules[i].path, norm);
         return {};
@@ -140,6 +148,7 @@ class Folder {
       return {};
     }
     const ir::Module& feeder = c_.modules[at];
+    if (turned(plan, feeder) || turned(plan, c_.modules[own])) return {};
     const ir::Stored& prescale = *c_.modules[own].part(Role::prescale);
     ir::Stored factors = column(prescale);
     if (feeder.n != prescale.view.dims[1]) QB_TRY(of_values(prescale, feeder.n, factors, plan));
@@ -152,7 +161,8 @@ class Folder {
     }
     const bool rows = !feeder.scheme || (feeder.scheme->weight.block.rows == 1 && feeder.part(Role::scale) != nullptr);
     const ir::Stored& taking = *feeder.part(feeder.scheme ? Role::scale : Role::code);
-    if (!rows || feeder.stack.experts > 0 || taking.form != ir::ScaleForm::multiply || !info(taking.elem).is_float || taking.view.dims[0] != feeder.n) {
+    if (!rows || feeder.stack.experts > 0 || taking.form != ir::ScaleForm::multiply || !info(taking.elem).is_float || taking.view.dims[0] != feeder.n ||
+        !taking.mask.tensor.empty()) {
       plan.why_not = fmt::format("{} ({}) has no scale for each row", path, feeder.scheme ? to_string(feeder.scheme->weight) : "plain");
       return {};
     }
