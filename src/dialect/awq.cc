@@ -85,7 +85,7 @@ ir::View gemv_view(int64_t n, int64_t cols, int64_t words) {
 // Claims the module's tensors and fills its parts. False after a report.
 bool read_packed(Reading& r, const Config& config, ir::Module& m) {
   PackedReading p(r, m);
-  if (!p.begin()) return false;
+  if (!p.begin(config.zeros)) return false;
   const bool gemv = config.gemv;
   m.n = gemv ? p.code().shape[0] : p.code().shape[1] * per_word;
   m.k = gemv ? p.code().shape[1] * per_word : p.code().shape[0];

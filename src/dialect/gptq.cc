@@ -66,7 +66,8 @@ bool read_packed(Reading& r, Format format, const GptqArgs& args, ir::Module& m)
   PackedReading p(r, m);
   const TensorInfo* order = r.find(m, "g_idx");
   if (order != nullptr) r.claim(*order);
-  if (!p.begin()) return false;
+  if (!p.begin(!args.symmetric)) return false;
+  if (args.order && order == nullptr) p.absent("group-order-missing", "g_idx", "the group of each column, as desc_act says");
   const TensorInfo &code = p.code(), &scale = p.scale();
   const int64_t stream = code.shape[0] * 32;  // a parsed header bounds shapes by the file's size
   m.n = code.shape[1];

@@ -10,17 +10,23 @@
 
 namespace qb {
 
-bool PackedReading::begin() {
+bool PackedReading::begin(bool zeros) {
   code_ = r_.find(m_, "qweight");
   zero_ = r_.find(m_, "qzeros");
   scale_ = r_.find(m_, "scales");
   for (const TensorInfo* t : {code_, zero_, scale_})
     if (t != nullptr) r_.claim(*t);
-  if (code_ != nullptr && scale_ != nullptr) return matrix(*code_, Elem::i32, "codes");
-  r_.diag.report(code_ == nullptr ? "weight-missing" : "scale-missing",
-                 {.tensor = fmt::format("{}.{}", m_.path, code_ == nullptr ? "qweight" : "scales"), .module = m_.path}, "absent",
-                 "qweight and scales of a quantized linear");
+  if (code_ != nullptr && scale_ != nullptr) {
+    if (zeros && zero_ == nullptr) absent("zero-point-missing", "qzeros", "zero points, as the config says");
+    return matrix(*code_, Elem::i32, "codes");
+  }
+  const bool code = code_ == nullptr;
+  absent(code ? "weight-missing" : "scale-missing", code ? "qweight" : "scales", "qweight and scales of a quantized linear");
   return false;
+}
+
+void PackedReading::absent(const char* problem, std::string_view word, std::string expected) const {
+  r_.diag.report(problem, {.tensor = fmt::format("{}.{}", m_.path, word), .module = m_.path}, "absent", std::move(expected));
 }
 
 bool PackedReading::wrong(const TensorInfo& t, const char* problem, std::string expected) const {

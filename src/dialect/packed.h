@@ -14,8 +14,8 @@ class PackedReading {
  public:
   PackedReading(Reading& reading, ir::Module& module) : r_(reading), m_(module) {}
 
-  // Claims what there is. False: qweight or scales are missing, or qweight is no matrix of words.
-  bool begin();
+  // Claims what there is. False: qweight or scales are missing, or qweight is no matrix of words. Zero points that are needed and missing are reported.
+  bool begin(bool zeros);
   const TensorInfo& code() const { return *code_; }
   const TensorInfo& scale() const { return *scale_; }
   const TensorInfo* zero() const { return zero_; }
@@ -23,6 +23,8 @@ class PackedReading {
   // A matrix of this dtype; `what` is for messages.
   bool matrix(const TensorInfo&, Elem dtype, std::string_view what) const;
   bool float_matrix(const TensorInfo&) const;
+  // A report of a tensor that should be there, by the word behind the module's path.
+  void absent(const char* problem, std::string_view word, std::string expected) const;
   // False, after a report of the tensor as it is.
   bool wrong(const TensorInfo&, const char* problem, std::string expected) const;
   // Exactly this shape; for messages it belongs to the module's weight.

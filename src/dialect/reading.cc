@@ -192,6 +192,9 @@ void Reading::finish() {
     const bool matrix = is_matrix(m.kind);
     if (m.parts.empty() && !t.optional && tensors_of(m).empty())
       diag.report("module-missing", {.module = m.path}, "no tensors", matrix ? fmt::format("a weight [{}, {}]", t.n, t.k) : "a weight");
+    const auto told = [&](const Problem& problem) { return problem.module == m.path; };
+    if (matrix && m.part(ir::Role::code) == nullptr && !tensors_of(m).empty() && std::none_of(diag.all().begin(), diag.all().end(), told))
+      diag.report("weight-missing", {.tensor = m.path + ".weight", .module = m.path}, fmt::format("{} alone", tensors_of(m).front()->name), "a weight");
     if (!matrix || t.structural || m.n == 0 || size_of(m) == size_by(t, m.stack)) continue;
     if (mismatches++ == 0) first = &m;
   }

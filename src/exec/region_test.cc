@@ -165,7 +165,8 @@ TEST(Region, WhatIsOneNumberIsNotTakenApart) {
   for (const auto& [scheme, at, by] :
        {Case{"nvfp4", 24, "groups of 16"}, {"mxfp8", 48, "groups of 32"}, {"int4_g16", 20, "word"}, {"int3_g32_asym", 16, "word"}}) {
     SCOPED_TRACE(scheme);
-    const Kind* kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const Kind& x) { return std::string(x.scheme) == scheme; });
+    const std::string name = scheme;
+    const Kind* kind = std::find_if(std::begin(kinds), std::end(kinds), [&name](const Kind& x) { return x.scheme == name; });
     Made made;
     make(*kind, 16, 96, 3, made);
     const ir::Grain grain = ir::grain_of(made.module, 1);

@@ -12,6 +12,14 @@ namespace {
 constexpr double kv_scale_plausible = 2.0;
 // Second-level scales of a layer's experts that differ by more: experts that were calibrated alike stay within a few times of each other.
 constexpr double experts_apart = 16;
+// So many times more tensors of one 16-bit dtype make the other one an oddity; checkpoints that mix them on purpose do so by the half or by the layer.
+constexpr size_t odd_dtypes = 3;
+
+// The path without the part that names the layer.
+std::string_view in_layer(std::string_view path) {
+  const size_t layers = path.find(".layers."), number = layers == path.npos ? path.npos : path.find('.', layers + 8);
+  return number == path.npos ? path : path.substr(number + 1);
+}
 
 class Verifier {
  public:
@@ -97,6 +105,29 @@ class Verifier {
         fmt::format("second-level scales of a layer's experts within {} times of each other", experts_apart));
   }
 
+  // F16 among BF16, or the other way round. `what`: the model's own numbers, or those of its quantized weights.
+  void dtypes(std::string_view what, const std::vector<std::pair<const Module*, const Stored*>>& parts) {
+    std::vector<std::pair<const Module*, const Stored*>> f16, bf16;
+    for (const auto& part : parts) (part.second->container == Elem::f16 ? f16 : bf16).push_back(part);
+    const auto &few = f16.size() < bf16.size() ? f16 : bf16, &many = f16.size() < bf16.size() ? bf16 : f16;
+    if (few.empty() || few.size() * odd_dtypes > many.size()) return;
+    const auto& [m, s] = few.front();
+    diag_.report("dtype-odd", {.file = files_[s->file], .tensor = s->tensor, .module = m->path},
+                 fmt::format("{}{}", info(s->container).safetensors, few.size() > 1 ? fmt::format(" (and {} more)", few.size() - 1) : ""),
+                 fmt::format("{}, as {} of {} have", info(many.front().second->container).safetensors, many.size(), what));
+  }
+
+  // Modules of one row in all layers, and those that read the same input: with such a part or without.
+  void parts(const std::vector<const Module*>& alike, Role role, std::string_view what) {
+    const Module *with = nullptr, *without = nullptr;
+    for (const Module* m : alike) {
+      const Module*& kind = m->part(role) != nullptr ? with : without;
+      if (kind == nullptr) kind = m;
+    }
+    if (with == nullptr || without == nullptr) return;
+    diag_.report("part-missing", {.module = without->path}, fmt::format("no {}", what), fmt::format("one, as {} has", with->path));
+  }
+
   void explained(const Module& m) {
     if (m.part(Role::code) != nullptr && !m.scheme && m.why.empty())
       diag_.report("module-unexplained", {.module = m.path}, "no scheme and no reason for having none", "one of the two");
@@ -159,6 +190,33 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
     v.scalars(m);
     v.explained(m);
   }
+  std::vector<std::pair<const Module*, const Stored*>> numbers, scales;
+  for (const Module& m : c.modules) {
+    if (m.topology < 0 || c.topology.modules[static_cast<size_t>(m.topology)].structural) continue;
+    for (const Stored& s : m.parts) {
+      if (s.container != Elem::f16 && s.container != Elem::bf16) continue;
+      const bool plain = s.role == Role::plain || s.role == Role::bias || s.role == Role::code;
+      (plain ? numbers : scales).emplace_back(&m, &s);
+    }
+  }
+  std::map<std::string, std::vector<const Module*>> alike, same_scheme;
+  for (const Module& m : c.modules) {
+    const arch::Module* t = m.topology < 0 ? nullptr : &c.topology.modules[static_cast<size_t>(m.topology)];
+    if (t == nullptr || t->structural || t->layer < 0 || (t->plain.empty() && (t->optional || m.parts.empty()))) continue;
+    const std::string row(!t->of_experts.empty() ? t->of_experts : in_layer(t->fused.empty() ? t->path : t->fused));
+    alike[row].push_back(&m);
+    if (m.scheme) same_scheme[row + " " + to_string(*m.scheme)].push_back(&m);
+  }
+  for (const auto& [row, modules] : alike) {
+    v.parts(modules, Role::bias, "bias");
+    if (const arch::Module& t = c.topology.modules[static_cast<size_t>(modules.front()->topology)]; !t.plain.empty()) v.parts(modules, Role::plain, t.plain);
+  }
+  for (const auto& [row, modules] : same_scheme) {
+    v.parts(modules, Role::zero, "zero points");
+    v.parts(modules, Role::order, "order of groups");
+  }
+  v.dtypes("the tensors that are not quantized", numbers);
+  v.dtypes("the numbers that belong to quantized weights", scales);
   for (const FusedMismatch& f : fused_mismatches(c)) v.fused(f);
   for (const std::vector<size_t>& group : fused_groups(c)) v.prescales(group);
   std::map<std::pair<int, std::string_view>, std::vector<const Module*>> experts;

@@ -45,6 +45,35 @@ std::string worst(const Checkpoint& c, const char* code) {
   return diag.all().empty() ? "good" : diag.all()[0].code;
 }
 
+// Norms and scales of which some have the other 16-bit dtype.
+Checkpoint with_dtypes(Elem most, int many, Elem other, int few, Role role = Role::plain) {
+  Checkpoint c = nvfp4({}, {});
+  for (int i = 0; i < many + few; ++i) {
+    Module& m = c.modules[static_cast<size_t>(i) % c.modules.size()];
+    m.parts.push_back({.role = role, .tensor = "t", .container = i < many ? most : other, .elem = i < many ? most : other});
+  }
+  return c;
+}
+
+TEST(Verify, AFewTensorsOfTheOtherSixteenBits) {
+  EXPECT_EQ(worst(with_dtypes(Elem::bf16, 20, Elem::f16, 1), "dtype-odd"), "suspicious");
+  EXPECT_EQ(worst(with_dtypes(Elem::f16, 8, Elem::bf16, 2, Role::scale), "dtype-odd"), "suspicious");
+  EXPECT_EQ(worst(with_dtypes(Elem::bf16, 8, Elem::f16, 4), "dtype-odd"), "good");
+  EXPECT_EQ(worst(with_dtypes(Elem::bf16, 20, Elem::f32, 1), "dtype-odd"), "good");
+}
+
+TEST(Verify, AllOfAKindHaveABiasOrNoneHas) {
+  Checkpoint c = nvfp4({1, 1, 1}, {1, 1, 1});
+  std::vector<Module*> linears;
+  for (Module& m : c.modules)
+    if (m.scheme) linears.push_back(&m);
+  ASSERT_EQ(linears.size(), 3u);
+  for (Module* m : linears) m->parts.push_back({.role = Role::bias, .tensor = "b", .container = Elem::f32});
+  EXPECT_EQ(worst(c, "part-missing"), "good");
+  linears[1]->parts.pop_back();
+  EXPECT_EQ(worst(c, "part-missing"), "damaged");
+}
+
 TEST(Verify, EqualSecondLevelScalesAreGood) {
   EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 1, 1}), "x"), "good");
 }
