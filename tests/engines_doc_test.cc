@@ -94,8 +94,8 @@ std::string generate() {
       "## Every engine\n\n";
   Sources sources;
   out += problem_table(common_problems(), sources);
-  out += "\nOf engines that read weights with the safetensors library (all but llama.cpp):\n\n" + problem_table(safetensors_problems(), sources) + "\n" +
-         sources.list();
+  out += "\nOf engines that read weights with the safetensors library (all but llama.cpp):\n\n" + problem_table(safetensors_problems(), sources);
+  out += "\n" + sources.list();  // what the tables have named
   for (const Target* t : targets()) out += engine(*t);
   return out;
 }
