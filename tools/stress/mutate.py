@@ -21,7 +21,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-WIDTH = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "BOOL": 1}
+WIDTH = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "BOOL": 1}
 # numbers by dtype: NaN, infinity (where there is one), zero; the sign is the highest bit
 SPECIAL = {"F32": {"nan": b"\x00\x00\xc0\x7f", "inf": b"\x00\x00\x80\x7f", "zero": bytes(4)}, "BF16": {"nan": b"\xc0\x7f", "inf": b"\x80\x7f", "zero": bytes(2)},
            "F16": {"nan": b"\x00\x7e", "inf": b"\x00\x7c", "zero": bytes(2)}, "F8_E4M3": {"nan": b"\x7f"}}
