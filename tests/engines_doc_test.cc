@@ -18,7 +18,7 @@ std::string any(std::string_view patterns) {
   return patterns.empty() ? "any" : fmt::format("`{}`", patterns);
 }
 
-std::string cell(std::string text) {
+std::string cell(std::string_view text) {
   std::string out;
   for (char c : text) out += c == '|' ? std::string("\\|") : std::string(1, c);
   return out;

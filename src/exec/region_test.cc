@@ -37,7 +37,7 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-void add(Made& made, Role role, Elem elem, ir::View view, uint64_t size, uint32_t seed, const Bytes* given = nullptr) {
+void add(Made& made, Role role, Elem elem, const ir::View& view, uint64_t size, uint32_t seed, const Bytes* given = nullptr) {
   const Bytes bytes = given != nullptr ? *given : random_bytes(size, seed);
   const prog::Input in = made.source.add(std::string(to_string(role)), Elem::u8, 1, static_cast<int64_t>(size), bytes);
   made.module.parts.push_back(
