@@ -57,7 +57,7 @@ struct Sum {
   ScaleHistogram take() {
     if (octaves.empty()) return std::move(h);
     h.first = octaves.begin()->first;
-    h.counts.resize(static_cast<size_t>(octaves.rbegin()->first - h.first + 1));
+    h.counts.resize(static_cast<size_t>(octaves.rbegin()->first - h.first) + 1);
     for (const auto& [octave, n] : octaves) h.counts[static_cast<size_t>(octave - h.first)] = n;
     return std::move(h);
   }

@@ -333,7 +333,7 @@ Result<void> Output::commit() {
     return renamed.error();
   }
   committed_ = true;
-  const Result<void> synced = sync_path(out_.parent_path());
+  Result<void> synced = sync_path(out_.parent_path());
   remove_partial();
   return synced;
 }
