@@ -34,7 +34,7 @@ std::optional<Range> units(Key what, int64_t count, int64_t ranks, int64_t rank,
     const int64_t each = count / ranks;
     return Range{rank * each, (rank + 1) * each};
   }
-  why = {fmt::format("{} {}", count, words(what)), count};
+  why = {fmt::format("{} {}", count, words(what))};
   return std::nullopt;
 }
 

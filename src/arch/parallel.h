@@ -34,7 +34,6 @@ struct Share {
 // What there is that cannot be shared equally.
 struct Uneven {
   std::string what;  // "9 attention heads"
-  int64_t count = 0;
 };
 // Nothing where the module cannot be shared equally; then `why` says it. Precondition: is_sound(), and rank < count().
 std::optional<Share> share_of(const Module&, Ranks, int64_t rank, Uneven& why);

@@ -89,13 +89,16 @@ std::vector<Range> in_stack(const std::vector<Range>& rows, Range experts, int64
   return out;
 }
 
-bool begins_on(const std::vector<Range>& ranges, int64_t per) {
-  return per == 0 || std::all_of(ranges.begin(), ranges.end(), [per](const Range& r) { return r.begin % per == 0; });
-}
-// A range with another behind it also ends on a block.
+// Ranges begin on a block, and end on one where another is behind them.
 bool fits_blocks(const std::vector<Range>& ranges, int64_t per) {
-  if (!begins_on(ranges, per)) return false;
-  return per == 0 || std::all_of(ranges.begin(), ranges.end() - 1, [per](const Range& r) { return r.size() % per == 0; });
+  for (const Range& r : ranges)
+    if (per != 0 && (r.begin % per != 0 || (&r != &ranges.back() && r.size() % per != 0))) return false;
+  return true;
+}
+
+// Of stacked experts: all rows of one have the same scale. `stored` are the blocks of the matrix as it is stored.
+bool one_scale_each(const Module& m, Block stored) {
+  return m.stack.experts != 0 && stored.rows == rows_of(m);
 }
 
 class Cutter {
@@ -115,7 +118,7 @@ class Cutter {
     out.n = g_.experts.size() * std::accumulate(g_.rows.begin(), g_.rows.end(), int64_t{0}, [](int64_t sum, const Range& r) { return sum + r.size(); });
     out.k = g_.cols.size();
     if (m_.stack.experts != 0) out.stack.experts = g_.experts.size();
-    if ((!one_scale_each() && !fits_blocks(g_.rows, block_.rows)) || !fits_blocks({g_.cols}, block_.cols)) return std::nullopt;
+    if ((!one_scale_each(m_, own_) && !fits_blocks(g_.rows, block_.rows)) || !fits_blocks({g_.cols}, block_.cols)) return std::nullopt;
     if (m_.scheme) out.scheme->weight.block = scheme_block();
     for (Stored& s : out.parts) {
       const View before = s.view;
@@ -135,9 +138,6 @@ class Cutter {
   }
 
  private:
-  // All rows of an expert have the same.
-  bool one_scale_each() const { return m_.stack.experts != 0 && own_.rows == rows_of(m_); }
-
   // As the scheme says it of one expert as a linear.
   Block scheme_block() const {
     const Block own = m_.scheme->weight.block;
@@ -193,7 +193,7 @@ class Cutter {
     const bool shared = m_.stack.experts > 1 && v.dims[0] == 1;  // by all experts
     if (shared) return true;
     const int64_t rows = rows_of(m_), cols = m_.k;
-    const bool per_expert = one_scale_each();
+    const bool per_expert = one_scale_each(m_, own_);
     const int64_t own_rows = per_expert ? 0 : own_.rows, new_rows = per_expert ? 0 : block_.rows;
     const auto spread = [&](size_t axis, int64_t own, int64_t now, int64_t size) {
       if (own == now || own == 0) return true;
@@ -241,7 +241,7 @@ Grain grain_of(const Module& m, int axis) {
     const QuantType type = stored_type(m);
     const Block b = type.block;
     const int64_t size = axis == 0 ? b.rows : b.cols;
-    const bool per_expert = axis == 0 && m.stack.experts != 0 && size == rows_of(m);
+    const bool per_expert = axis == 0 && one_scale_each(m, b);
     const bool repeats = type.scale == ScaleValues::any && m.stack.experts == 0;
     if (const auto& input = m.scheme->input; input && axis == 1 && !m.stack.inputs_first && input->type.block.cols > 1)
       also(input->type.block.cols, input->type.block.cols, fmt::format("activation groups of {}", input->type.block.cols));
@@ -278,7 +278,7 @@ Block common_block(const Module& m, const std::vector<Region>& regions) {
     size = static_cast<int32_t>(std::gcd(int64_t{size}, r.begin));
     if (r.end != all) size = static_cast<int32_t>(std::gcd(int64_t{size}, r.end));
   };
-  const bool per_expert = m.stack.experts != 0 && b.rows == rows_of(m);
+  const bool per_expert = one_scale_each(m, b);
   for (const Region& g : regions) {
     for (const Range& r : g.rows)
       if (!per_expert) fit(b.rows, r, rows_of(m));

@@ -41,7 +41,7 @@ std::optional<std::vector<Region>> regions_of(const ir::Module& m, const arch::M
     if (!share) return std::nullopt;
     if (!share->there) continue;
     if (!one_range(m, t, *share)) {
-      why = {fmt::format("{} matrices beside each other", share->ranges.size()), 1};
+      why = {fmt::format("{} matrices beside each other", share->ranges.size())};
       return std::nullopt;
     }
     const Region g = region_for(m, t, *share);
@@ -79,16 +79,18 @@ std::string joined(const std::vector<int64_t>& numbers) {
   return numbers.empty() ? "none" : fmt::format("{}", fmt::join(numbers, ", "));
 }
 
-Ranks with(Ranks ranks, int64_t tp) {
-  if (ranks.tp > 1 || ranks.ep == 1)
-    ranks.tp = tp;
-  else
-    ranks.ep = tp;
+// Which number of ranks messages are about: of tensor parallelism, unless only experts are shared.
+bool is_tensor_parallel(Ranks ranks) {
+  return ranks.tp > 1 || ranks.ep == 1;
+}
+
+Ranks with(Ranks ranks, int64_t count) {
+  (is_tensor_parallel(ranks) ? ranks.tp : ranks.ep) = count;
   return ranks;
 }
 
-std::string option(Ranks ranks) {
-  return ranks.tp > 1 || ranks.ep == 1 ? "--tp" : "--ep";
+std::string_view option(Ranks ranks) {
+  return is_tensor_parallel(ranks) ? "--tp" : "--ep";
 }
 
 class Cuts {
@@ -98,7 +100,7 @@ class Cuts {
   // Numbers of ranks at which the module is cut between blocks.
   std::string legal(const ir::Module& m, const arch::Module& t) const {
     std::vector<int64_t> sizes;
-    const int64_t most = ranks_.tp > 1 || ranks_.ep == 1 ? c_.topology.heads : t.experts;
+    const int64_t most = is_tensor_parallel(ranks_) ? c_.topology.heads : t.experts;
     for (int64_t n = 1; n <= most; ++n) {
       const Ranks ranks = with(ranks_, n);
       arch::Uneven why;
