@@ -11,7 +11,7 @@ using target::Finding;
 using target::Outcome;
 
 std::vector<Finding> advise(const char* fixture, const char* engine) {
-  Result<Session> s = open_session(Path(QB_TEST_DATA) / "fixtures" / fixture);
+  Result<Session> s = open_session(suite::fixture_at(Path(QB_TEST_DATA) / "fixtures" / fixture).path);
   if (!s) {
     ADD_FAILURE() << s.error().what;
     return {};

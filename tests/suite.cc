@@ -149,9 +149,52 @@ Path root() {
   return set != nullptr && *set != '\0' ? Path(set) : Path(QB_TEST_DATA) / "fixtures";
 }
 
+namespace {
+
+std::string from_base64(std::string_view text) {
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  uint32_t bits = 0;
+  int have = 0;
+  for (const char c : text.substr(0, text.find('='))) {
+    bits = bits << 6 | static_cast<uint32_t>(digits.find(c));
+    have += 6;
+    if (have >= 8) out += static_cast<char>(bits >> (have -= 8) & 0xff);
+  }
+  return out;
+}
+
+// What tools/fixture_delta.py took apart.
+std::string joined(const Path& file) {
+  const Json delta = read_document(file);
+  const std::string base = read_bytes(file.parent_path() / delta["from"].get<std::string>());
+  std::string out;
+  for (const Json& piece : delta["pieces"])
+    out += piece.is_string() ? from_base64(piece.get<std::string>()) : base.substr(piece[0].get<size_t>(), piece[1].get<size_t>());
+  return out;
+}
+
+// The directory itself, or where some of its files are stored as differences, a whole copy of it that lasts as long as the process.
+Path whole(const Path& dir) {
+  const auto is_delta = [](const fs::directory_entry& e) { return e.path().extension() == ".delta"; };
+  if (!fs::is_directory(dir) || std::none_of(fs::directory_iterator(dir), fs::directory_iterator(), is_delta)) return dir;
+  static const Scratch scratch;
+  const Path out = scratch / dir.filename().string();
+  fs::create_directories(out);
+  for (const fs::directory_entry& e : fs::directory_iterator(dir)) {
+    if (is_delta(e))
+      write_bytes(out / e.path().stem(), joined(e.path()));
+    else
+      fs::copy(e.path(), out / e.path().filename(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  }
+  return out;
+}
+
+}  // namespace
+
 Fixture fixture_at(const Path& dir) {
   Fixture f;
-  f.path = dir;
+  f.path = whole(dir);
   f.name = (dir.parent_path().filename() / dir.filename()).string();
   f.config = read_document(dir / "config.json");
   const Json file = read_document(dir / "hf_quant_config.json");

@@ -56,7 +56,7 @@ struct Fixture {
 Path root();
 // The directories of one folder of the root, by name. Empty when the root has no such folder.
 std::vector<Fixture> fixtures(std::string_view folder);
-Fixture fixture_at(const Path& dir);
+Fixture fixture_at(const Path& dir);  // files that are stored as FILE.delta (tools/fixture_delta.py) are whole under `path`
 
 struct Scope {
   bool in = false;
