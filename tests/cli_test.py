@@ -138,6 +138,22 @@ def main(tmp):
     code("a recipe of another scheme", 1, "quantize", dense, tmp / "s", "--scheme", "nvfp4_g32", "--recipe", "nvfp4_mse.modelopt")
     code("already quantized", 1, "quantize", nvfp4, tmp / "s", "--scheme", "nvfp4")
     expect("nothing written on refusal", not (tmp / "s").exists())
+    config = {"default": "nvfp4", "overrides": [{"match": "re:.*k_proj", "scheme": "FP8_DYNAMIC"}], "ignore": ["o_proj"]}
+    (tmp / "mixed.json").write_text(json.dumps(config))
+    for name, words in {"file": ["--config", tmp / "mixed.json"], "text": ["--config", json.dumps(config)],
+                        "keys": ["--quantization-config.overrides", json.dumps(config["overrides"]), "--config", "nvfp4", '--quantization-config.ignore=["o_proj"]']}.items():
+        code("config by " + name, 0, "quantize", "--quiet", dense, tmp / f"mixed_{name}", "--to", "compressed_tensors", *words)
+        j = json.loads(run("inspect", "--json", "--layers", tmp / f"mixed_{name}").stdout)
+        schemes = {m["path"].split(".")[-1]: m["scheme"] for m in j["modules"] if m["kind"] == "linear"}
+        expect("config by " + name, (schemes["q_proj"], schemes["k_proj"], schemes["o_proj"]) == ("nvfp4", "fp8_channel:fp8_token", None), str(schemes))
+    r = code("a slip in a key", 2, "quantize", dense, tmp / "s", "--quantization-config.moe.activaton", "mxfp8")
+    expect("a slip in a key", "activation" in r.stderr and "moe" in r.stderr, r.stderr)
+    r = code("a slip in a name", 2, "quantize", dense, tmp / "s", "--config", "fp8_per_chanel")
+    expect("a slip in a name", "fp8_per_channel" in r.stderr, r.stderr)
+    code("config and scheme", 2, "quantize", dense, tmp / "s", "--config", "nvfp4", "--scheme", "nvfp4")
+    code("no such file", 3, "quantize", dense, tmp / "s", "--config", tmp / "none.json")
+    expect("nothing is written of a configuration that is wrong", not (tmp / "s").exists())
+
     r = code("list", 0, "quantize", "--list")
     expect("list", "FP8_DYNAMIC" in r.stdout and "NVFP4_DEFAULT_CFG" in r.stdout)
 

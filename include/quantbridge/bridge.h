@@ -33,6 +33,7 @@ struct Target {
   bool stored = false;                         // the bare dequantized matrices, without what pre-scales and low-rank parts add. `dense` only
   std::string dense_dtype;                     // bf16, f16, f32; empty: the checkpoint's own. `dense` only
   std::string scheme;                          // quantize to this (docs/schemes.md); empty: convert what is there
+  std::string quantization;                    // in place of `scheme`: a configuration (docs/quantization.md)
   std::string numerics;                        // modelopt or llm-compressor; empty: the one of `dialect`
   std::string recipe;                          // by name, where a producer has several for the scheme (quantize --list); empty: the usual one
   std::vector<std::string> ignore;             // linears that are left alone, besides lm_head

@@ -233,6 +233,12 @@ constexpr ProblemKind kinds[] = {
     {"group-does-not-divide", unsupported, none, "A linear's inputs are no whole number of groups.", "They refuse.", "Leave it out with --ignore."},
     {"experts-stay-plain", suspicious, none, "Stacked experts, most of the weights, are no linears, and quantize leaves them as they are.",
      "They run them unquantized.", "Take a release whose experts are quantized."},
+    {"experts-stacked", unsupported, none, "The configuration names a scheme for experts that lie in one tensor, which no recipe cuts yet.", "-",
+     "Say null for moe, which leaves them as they are, or take a release whose experts are quantized."},
+    {"quantization-ghost", suspicious, none, "A kind or an override of the configuration names no module of this checkpoint.", "They ignore it.",
+     "Correct the name, or leave the entry out."},
+    {"kv-disagrees", inconsistent, none, "The configuration asks for another KV cache than the checkpoint has scales for.", "The command line counts.",
+     "Leave kv_cache out of the configuration."},
     {"nothing-to-quantize", unsupported, none, "No linear is left to quantize.", "-", "Check the ignore rules."},
 };
 

@@ -45,9 +45,16 @@ Result<JobOptions> job_options(const Target& t) {
     if (job.dense_dtype != Elem::bf16 && job.dense_dtype != Elem::f16 && job.dense_dtype != Elem::f32)
       return Error{Errc::invalid_argument, fmt::format("dense_dtype '{}' is not bf16, f16 or f32", t.dense_dtype)};
   }
-  if (t.scheme.empty()) return job;
-  QB_ASSIGN(job.quantize, pass::quantize_options(t.scheme, t.numerics, t.recipe, t.dialect));
-  job.quantize->ignore = t.ignore;
+  if (t.scheme.empty() && t.quantization.empty()) return job;
+  if (!t.scheme.empty() && !t.quantization.empty()) return Error{Errc::invalid_argument, "a scheme and a configuration: one of them says what is made"};
+  if (!t.scheme.empty()) {
+    QB_ASSIGN(job.quantize, pass::quantize_options(t.scheme, t.numerics, t.recipe, t.dialect));
+  } else {
+    QB_ASSIGN(pass::QuantConfig config, pass::parse_quant_config(t.quantization));
+    QB_ASSIGN(job.quantize, pass::quantize_options(std::move(config), t.numerics, t.dialect));
+  }
+  std::vector<std::string>& ignore = job.quantize->config.ignore;
+  ignore.insert(ignore.end(), t.ignore.begin(), t.ignore.end());
   job.quantize->regex = host::compile_regex;
   return job;
 }

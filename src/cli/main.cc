@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/quantization_options.h"
 #include "quantbridge/version.h"
 
 int main(int argc, char** argv) {
@@ -28,7 +29,9 @@ int main(int argc, char** argv) {
     runs.emplace_back(sub, c->setup(*sub));
   }
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> words = with_settings(argc, argv);
+    std::reverse(words.begin(), words.end());  // as the parser takes them
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& e) {
     const int code = app.exit(e);
     return code == 0 ? exit_done : exit_usage;

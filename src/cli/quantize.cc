@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/job_command.h"
+#include "cli/quantization_options.h"
 #include "host/host.h"
 #include "ir/shorthand.h"
 #include "recipe/recipe.h"
@@ -12,7 +13,8 @@ namespace qb::cli {
 namespace {
 
 struct Options : JobCommandOptions {
-  std::string scheme, numerics, recipe;
+  std::string scheme, recipe;
+  QuantizationOptions quantization;
   std::vector<std::string> ignore;
   bool list = false;
 };
@@ -53,10 +55,21 @@ int list(const Options& o) {
   return exit_done;
 }
 
+Result<pass::QuantizeOptions> what_to_make(const Options& o) {
+  if (!o.scheme.empty()) return pass::quantize_options(o.scheme, o.quantization.numerics, o.recipe, o.to);
+  return quantization(o.quantization, o.to);
+}
+
 int run(const Options& o) {
   if (o.list) return list(o);
-  if (o.scheme.empty()) {
-    print_err("quantbridge quantize: --scheme is required; --list shows the names\n");
+  if (o.scheme.empty() == !o.quantization.given()) {
+    print_err("quantbridge quantize: --scheme or --config is required, and not both; --list shows the names\n");
+    return exit_usage;
+  }
+  if (!o.recipe.empty() && o.scheme.empty()) {
+    print_err(
+        "quantbridge quantize: --recipe belongs to --scheme; in a configuration it stands beside its weight: {\"linear\": {\"weight\": ..., \"recipe\": "
+        "...}}\n");
     return exit_usage;
   }
   JobOptions job;
@@ -66,13 +79,11 @@ int run(const Options& o) {
     print_err("quantbridge quantize: --to dense holds nothing quantized\n");
     return exit_usage;
   }
-  Result<pass::QuantizeOptions> options = pass::quantize_options(o.scheme, o.numerics, o.recipe, o.to);
-  if (!options) {
-    print_err(fmt::format("quantbridge quantize: {}\n", options.error().what));
-    return exit_usage;
-  }
+  Result<pass::QuantizeOptions> options = what_to_make(o);
+  if (!options) return fail("quantize", options.error(), o.common);
   job.quantize = std::move(*options);
-  job.quantize->ignore = o.ignore;
+  std::vector<std::string>& ignore = job.quantize->config.ignore;
+  ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
   return run_job("quantize", o, job, limits);
 }
@@ -84,8 +95,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, gptq, awq")->capture_default_str()->type_name("DIALECT");
   app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
-  app.add_option("--numerics", o->numerics, "whose rounding and scale rules (default: those of --recipe, else of --to)")
-      ->check(CLI::IsMember({"modelopt", "llm-compressor"}));
+  add_quantization_options(app, o->quantization, "--config", "which modules get which scheme: a JSON file, or JSON (docs/quantization.md)", "FILE|JSON");
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
   app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and the recipes");
   return [o] { return run(*o); };
@@ -98,7 +108,9 @@ QB_COMMAND(quantize) = {
     .name = "quantize", .summary = "Make a quantized checkpoint from BF16, F16 or F32 weights",
     .examples = "Examples:\n  quantbridge quantize ./Llama-BF16 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
-                "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n  quantbridge quantize --list",
+                "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
+                "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
+                "  quantbridge quantize --list",
     .rank = 4, .setup = setup};
 // clang-format on
 

@@ -1,32 +1,33 @@
-// Turns plain linears into weights to be quantized by a recipe: IR to IR, no data.
+// Turns plain linears into weights to be quantized by recipes, and changes what activations of quantized ones are: IR to IR, no data.
 #pragma once
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/diagnostics.h"
 #include "base/regex.h"
 #include "base/result.h"
 #include "ir/checkpoint.h"
+#include "pass/quant_config.h"
 #include "recipe/recipe.h"
 
 namespace qb::pass {
 
 struct QuantizeOptions {
-  ir::Scheme scheme;
-  recipe::Numerics numerics = recipe::Numerics::modelopt;
-  std::string recipe;               // by name, where a producer has several for the scheme; empty: the first one that makes it with the numerics
-  std::vector<std::string> ignore;  // exact names, shell patterns, "re:" regexes or fused names, besides the default lm_head
+  QuantConfig config;
+  recipe::Numerics numerics = recipe::Numerics::modelopt;  // of weights for which no recipe is named
   RegexCompiler regex = nullptr;
 };
 
-// What users ask for: a scheme or a shorthand (which may name a recipe), numerics ("modelopt", "llm-compressor"; empty: those of the recipe, else of the
-// dialect that is written) and a recipe (empty: see above). The other options are left as they are.
+// Numerics ("modelopt", "llm-compressor"; empty: those of the dialect that is written) for a configuration, whose recipes are checked.
+Result<QuantizeOptions> quantize_options(QuantConfig config, std::string_view numerics, std::string_view dialect);
+// One scheme or shorthand (which may name a recipe) for everything; `recipe` by name, where a producer has several for it, else empty: its numerics count then.
 Result<QuantizeOptions> quantize_options(std::string_view scheme, std::string_view numerics, std::string_view recipe, std::string_view dialect);
 
-// Every linear that no rule names gets the scheme. Problems: calibration-needed (static activation scales), recipe-missing (no recipe makes the type under
-// these numerics, or the one that is named makes another), already-quantized, pattern-invalid, group-does-not-divide, ignore-ghost (a rule that names nothing).
+// Every linear gets what the configuration says of it (assignment.h). Weights that the checkpoint has quantized keep their scheme: activations alone may become
+// others, or none, and stored scales of activations are left out then. Problems: calibration-needed (static activation scales), recipe-missing (no recipe makes
+// the type under these numerics, or the one that is named makes another), already-quantized, pattern-invalid, group-does-not-divide, ignore-ghost and
+// quantization-ghost (what names nothing), experts-stay-plain, experts-stacked, kv-disagrees, nothing-to-quantize.
 bool quantize(ir::Checkpoint&, const QuantizeOptions&, Diagnostics&);
 
 }  // namespace qb::pass
