@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 namespace qb {
 namespace {
 
@@ -50,18 +52,6 @@ TEST(NameRule, ModelOptEntries) {
   EXPECT_FALSE(hit("model.layers.1", "model.layers.10"));
 }
 
-TEST(NameRule, PartsOfNamesAndSubtrees) {
-  const auto hit = [](const char* entry, const char* path) { return NameRule::component(entry).match(path, arch::Kind::linear) != NameRule::How::no; };
-  EXPECT_TRUE(hit("model.layers.*.self_attn", "model.layers.10.self_attn.q_proj"));
-  EXPECT_TRUE(hit("model.layers.*.mlp.router", "model.layers.0.mlp.router"));
-  EXPECT_FALSE(hit("model.layers.*.self_attn", "model.layers.0.self_attn_norm"));
-  EXPECT_FALSE(hit("model.layers.*.mlp.router", "model.layers.0.mlp.experts"));
-  EXPECT_TRUE(hit("lm_head", "lm_head"));
-  EXPECT_TRUE(hit("model.layers.1", "model.layers.1.mlp.up_proj"));
-  EXPECT_FALSE(hit("model.layers.1", "model.layers.10.mlp.up_proj"));
-  EXPECT_TRUE(hit("up_proj", "model.layers.1.mlp.up_proj"));
-}
-
 class StartsWith : public Regex {
  public:
   explicit StartsWith(std::string_view text) : text_(text) {}
@@ -71,8 +61,32 @@ class StartsWith : public Regex {
   std::string text_;
 };
 Result<std::shared_ptr<const Regex>> compile(std::string_view pattern) {
-  if (pattern == "(") return Error{Errc::invalid_argument, "unbalanced"};
+  if (pattern == "(" || pattern.starts_with("*")) return Error{Errc::invalid_argument, "unbalanced"};
   return std::shared_ptr<const Regex>(std::make_shared<StartsWith>(pattern));
+}
+
+// As transformers' should_convert_module answers, whose entries are regexes from the start of a name, or its last characters.
+TEST(NameRule, ModulesNotToConvert) {
+  const auto hit = [](const char* entry, const char* path) {
+    return NameRule::transformers(entry, compile).match(path, arch::Kind::linear) != NameRule::How::no;
+  };
+  EXPECT_TRUE(hit("lm_head", "lm_head"));
+  EXPECT_TRUE(hit("model.layers.1", "model.layers.1.mlp.up_proj"));
+  EXPECT_TRUE(hit("model.layers.1", "model.layers.10.mlp.up_proj"));
+  EXPECT_TRUE(hit("up_proj", "model.layers.1.mlp.up_proj"));
+  EXPECT_TRUE(hit("gate", "model.layers.1.mlp.shared_expert_gate"));
+  EXPECT_FALSE(hit("layers.1", "model.layers.1.mlp.up_proj"));
+  EXPECT_FALSE(hit("shared_expert.gate", "shared_expert_gate"));  // a dot is a dot
+}
+
+TEST(NameRule, EntriesThatAreNoRegexAreShellPatternsOfSubtrees) {
+  const auto hit = [](const char* entry, const char* path) {
+    return NameRule::transformers(entry, compile).match(path, arch::Kind::linear) != NameRule::How::no;
+  };
+  EXPECT_TRUE(hit("*.self_attn", "model.layers.10.self_attn.q_proj"));
+  EXPECT_TRUE(hit("*.mlp.router", "model.layers.0.mlp.router"));
+  EXPECT_FALSE(hit("*.self_attn", "model.layers.0.self_attn_norm"));
+  EXPECT_FALSE(hit("*.mlp.router", "model.layers.0.mlp.experts"));
 }
 
 TEST(NameRule, CompressedTensorsTargets) {
@@ -80,6 +94,7 @@ TEST(NameRule, CompressedTensorsTargets) {
   EXPECT_EQ(how("Linear", "model.layers.0.mlp.up_proj", arch::Kind::linear), NameRule::How::class_name);
   EXPECT_EQ(how("Linear", "model.embed_tokens", arch::Kind::embedding), NameRule::How::no);
   EXPECT_EQ(how("Embedding", "model.embed_tokens", arch::Kind::embedding), NameRule::How::class_name);
+  EXPECT_EQ(how("Module", "model.embed_tokens", arch::Kind::embedding), NameRule::How::class_name);
   EXPECT_EQ(how("lm_head", "lm_head", arch::Kind::linear), NameRule::How::exact);
   EXPECT_EQ(how("head", "lm_head", arch::Kind::linear), NameRule::How::no);
   EXPECT_EQ(how("re:model.layers", "model.layers.3.mlp.up_proj", arch::Kind::linear), NameRule::How::pattern);
@@ -87,28 +102,36 @@ TEST(NameRule, CompressedTensorsTargets) {
   EXPECT_FALSE(NameRule::compressed_tensors("re:a", nullptr));
 }
 
-// What looking a rule up by name relies on: it hits its own name, and with dots what lies below it and names that end with it, nothing else.
-TEST(Match, RulesThatCanBeLookedUp) {
+// Looking rules up by name finds what asking each of them finds.
+TEST(RuleList, TheFirstThatHits) {
   const std::string_view paths[] = {"lm_head", "model.layers.1", "model.layers.10.mlp.gate", "model.layers.1.mlp.gate", "gate", "mlp.gate_proj", "a.lm_head.b"};
-  const auto at_dots = [](std::string_view path, std::string_view name) {
-    return path == name || path.starts_with(std::string(name) + ".") || path.ends_with("." + std::string(name));
+  const std::vector<std::string> texts = {"mlp.gate", "lm_head", "model.layers.1*", "gate", "model.layers.1", "model", "gate", "proj", "b"};
+  const auto make = [&](const std::function<NameRule(const std::string&)>& rule) {
+    std::vector<NameRule> rules;
+    for (const std::string& t : texts) rules.push_back(rule(t));
+    return rules;
   };
-  for (const std::string_view text : {"lm_head", "model.layers.1", "mlp.gate", "gate", "model"}) {
-    const NameRule shell = *NameRule::shell(std::string(text)), exact = *NameRule::compressed_tensors(std::string(text), nullptr),
-                   dotted = NameRule::component(std::string(text));
-    EXPECT_EQ(shell.lookup(), NameRule::Lookup::name);
-    EXPECT_EQ(exact.lookup(), NameRule::Lookup::name);
-    EXPECT_EQ(dotted.lookup(), NameRule::Lookup::dotted);
+  for (const std::vector<NameRule>& rules :
+       {make([](const std::string& t) { return *NameRule::shell(t); }), make([](const std::string& t) { return *NameRule::compressed_tensors(t, compile); }),
+        make([](const std::string& t) { return NameRule::transformers(t, compile); }), make([](const std::string& t) { return NameRule::substring(t); })}) {
+    const RuleList list(rules);
     for (const std::string_view path : paths) {
-      EXPECT_EQ(shell.match(path, arch::Kind::linear) != NameRule::How::no, path == text);
-      EXPECT_EQ(exact.match(path, arch::Kind::linear) != NameRule::How::no, path == text);
-      EXPECT_EQ(dotted.match(path, arch::Kind::linear) != NameRule::How::no, at_dots(path, text)) << path << " " << text;
+      size_t want = 0;
+      while (want < rules.size() && rules[want].match(path, arch::Kind::linear) == NameRule::How::no) ++want;
+      EXPECT_EQ(list.first(path, arch::Kind::linear), want == rules.size() ? RuleList::none : want) << path;
     }
   }
-  EXPECT_EQ(NameRule::shell("model.*")->lookup(), NameRule::Lookup::none);
-  EXPECT_EQ(NameRule::component("model.layers.*.mlp").lookup(), NameRule::Lookup::none);
-  EXPECT_EQ(NameRule::substring("gate").lookup(), NameRule::Lookup::none);
-  EXPECT_EQ(NameRule::compressed_tensors("Linear", nullptr)->lookup(), NameRule::Lookup::none);
+}
+
+// As compressed-tensors orders the targets that match a module.
+TEST(RuleList, TheBestTarget) {
+  std::vector<NameRule> rules;
+  for (const char* t : {"Linear", "re:model.layers", "re:model", "model.layers.0.q", "Linear"}) rules.push_back(*NameRule::compressed_tensors(t, compile));
+  const RuleList list(std::move(rules));
+  EXPECT_EQ(list.best("model.layers.0.q", arch::Kind::linear), 3U);
+  EXPECT_EQ(list.best("model.layers.0.k", arch::Kind::linear), 2U);
+  EXPECT_EQ(list.best("lm_head", arch::Kind::linear), 4U);  // a target of two groups is the later one's
+  EXPECT_EQ(list.best("embed", arch::Kind::embedding), RuleList::none);
 }
 
 }  // namespace

@@ -159,14 +159,10 @@ struct Target {
 
 // The group that the library gives a module, by the best of its matching targets.
 Target target_of(const CtConfig& config, const ir::Module& m) {
-  Target best;
-  for (const CtGroup& g : config.groups)
-    for (const NameRule& rule : g.targets) {
-      const NameRule::How how = rule.match(m.path, m.kind);
-      if (how == NameRule::How::no) continue;
-      if (best.group == nullptr || how < best.how || (how == best.how && rule.text() < best.rule->text())) best = {&g, &rule, how};
-    }
-  return best;
+  const size_t best = config.targets.best(m.path, m.kind);
+  if (best == RuleList::none) return {};
+  const NameRule& rule = config.targets[best];
+  return {&config.groups[config.target_groups[best]], &rule, rule.match(m.path, m.kind)};
 }
 
 // The row by which the module's tensors are stored; null when none that holds the scheme does. What the config calls it does not count.

@@ -182,9 +182,7 @@ bool read_group(const std::string& name, const Json& g, const CtConfig& config, 
   if (!out.format.empty() && std::find(formats.begin(), formats.end(), out.format) == formats.end())
     return unsupported(diag, where, "format " + escape(out.format)), false;
   out.compressed = config.compressed && out.format != "dense";
-  if (!read_scheme(g, where, out.scheme, diag) || !read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag)) return false;
-  std::sort(out.targets.begin(), out.targets.end(), [](const NameRule& a, const NameRule& b) { return a.text() < b.text(); });
-  return true;
+  return read_scheme(g, where, out.scheme, diag) && read_rules(find(g, "targets"), where + ".targets", regex, out.targets, diag);
 }
 
 // A group of transform_config. What is done to attention's queries or to the KV cache has no place here, and permuted matrices none in any file that was seen.
@@ -260,6 +258,13 @@ bool read_ct_config(const Json& q, RegexCompiler regex, CtConfig& out, Diagnosti
       if (!read_group(it.key(), *it, out, regex, group, diag)) return false;
       out.groups.push_back(std::move(group));
     }
+  std::vector<NameRule> targets;
+  for (size_t i = 0; i < out.groups.size(); ++i)
+    for (const NameRule& rule : out.groups[i].targets) {
+      targets.push_back(rule);
+      out.target_groups.push_back(i);
+    }
+  out.targets = RuleList(std::move(targets));
   return read_rules(find(q, "ignore"), "ignore", regex, out.ignore, diag);
 }
 

@@ -12,8 +12,8 @@ namespace qb {
 struct CtGroup {
   std::string name, format;  // format: of the group, else of the whole config
   ir::Scheme scheme;
-  std::vector<NameRule> targets;  // sorted as the library tries them
-  bool compressed = true;         // false: weights may be stored as they were, with the scales of their calibration beside them
+  std::vector<NameRule> targets;
+  bool compressed = true;  // false: weights may be stored as they were, with the scales of their calibration beside them
 };
 
 // A transform of inputs or outputs that is applied when the model runs: an entry of a group of transform_config.
@@ -34,6 +34,8 @@ struct CtConfig {
   std::vector<CtTransform> transforms;
   std::vector<CtFusedTransform> fused;
   std::vector<CtGroup> groups;
+  RuleList targets;                   // of all groups
+  std::vector<size_t> target_groups;  // the position of each one's group
   std::vector<NameRule> ignore;
   std::optional<ir::KvCache> kv;
   std::string format, version;

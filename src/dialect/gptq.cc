@@ -103,8 +103,9 @@ bool read_packed(Reading& r, Format format, const GptqArgs& args, ir::Module& m)
 }
 
 void read_weight(Reading& r, const GptqConfig& config, ir::Module& m) {
-  const GptqConfig::Dynamic* rule = config.dynamic_for(m);
-  const bool excluded = rule != nullptr && rule->excludes;
+  const size_t decides = config.rule_for(m);
+  const NameRule* rule = decides != RuleList::none ? &config.rules[decides] : nullptr;
+  const bool excluded = rule != nullptr && config.dynamic[decides].excludes;
   const NameRule* exclusion = excluded ? r.excluded_by(m) : nullptr;
   const bool head = m.path == "lm_head";
   const std::string tensor = r.tensors_of(m).front()->name;
@@ -114,12 +115,12 @@ void read_weight(Reading& r, const GptqConfig& config, ir::Module& m) {
       r.diag.report("layer-unquantized", {.file = config.from, .tensor = tensor, .module = m.path}, "plain numbers, and lm_head is true",
                     "qweight and scales, or lm_head false");
   } else {
-    m.why = fmt::format("{}: {}", config.from, rule != nullptr ? fmt::format("dynamic: '{}'", rule->rule.text()) : "quant_method gptq");
+    m.why = fmt::format("{}: {}", config.from, rule != nullptr ? fmt::format("dynamic: '{}'", rule->text()) : "quant_method gptq");
     if (excluded || (head && !config.head))
       r.diag.report("excluded-but-quantized", {.file = config.from, .tensor = tensor, .module = m.path},
-                    excluded ? fmt::format("quantized, and left out by '{}'", rule->rule.text()) : "quantized, and lm_head is not true",
+                    excluded ? fmt::format("quantized, and left out by '{}'", rule->text()) : "quantized, and lm_head is not true",
                     "one of the two; the tensors decide");
-    if (!read_packed(r, config.format, rule != nullptr && !excluded ? rule->args : config.args, m)) {
+    if (!read_packed(r, config.format, rule != nullptr && !excluded ? config.dynamic[decides].args : config.args, m)) {
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     }
   }
@@ -135,8 +136,8 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   out.quant_algo = config.label;
   out.producer = config.producer;
   std::vector<NameRule> excludes;
-  for (const GptqConfig::Dynamic& d : config.dynamic)
-    if (d.excludes) excludes.push_back(d.rule);
+  for (size_t i = 0; i < config.rules.size(); ++i)
+    if (config.dynamic[i].excludes) excludes.push_back(config.rules[i]);
   r.set_rules(std::move(excludes), config.from);
   r.read_kv_scales(Reading::KvNames::attention, std::nullopt, config.from);
   r.read_modules([&](ir::Module& m) { read_weight(r, config, m); });

@@ -69,20 +69,23 @@ bool read_dynamic(const Json& q, RegexCompiler regex, GptqConfig& out, Diagnosti
     diag.report("config-invalid", {.file = out.from}, fmt::format("dynamic is {}", text_of(*dynamic)), "an object of rules");
     return false;
   }
+  std::vector<NameRule> rules;
   for (auto it = dynamic->begin(); it != dynamic->end(); ++it) {
     Result<NameRule> rule = NameRule::signed_regex(it.key(), regex);
     if (!rule) {
       diag.report("pattern-invalid", {.file = out.from}, fmt::format("dynamic: '{}': {}", escape(it.key()), rule.error().what), "a regular expression");
       return false;
     }
-    GptqConfig::Dynamic d{.rule = std::move(*rule), .excludes = it.key().starts_with("-:"), .args = out.args};
+    GptqConfig::Dynamic d{.excludes = it.key().starts_with("-:"), .args = out.args};
     if (!d.excludes && !it->is_object()) {
       diag.report("config-invalid", {.file = out.from}, fmt::format("dynamic: '{}' is {}", escape(it.key()), text_of(*it)), "an object");
       return false;
     }
     if (!d.excludes && !read_args(*it, out.from, d.args, diag)) return false;
-    out.dynamic.push_back(std::move(d));
+    rules.push_back(std::move(*rule));
+    out.dynamic.push_back(d);
   }
+  out.rules = RuleList(std::move(rules));
   return true;
 }
 

@@ -26,18 +26,15 @@ struct GptqConfig {
   GptqArgs args;
   bool head = false;  // lm_head is quantized
   struct Dynamic {
-    NameRule rule;
     bool excludes = false;
     GptqArgs args;
   };
-  std::vector<Dynamic> dynamic;  // the first one that matches decides
+  RuleList rules;                // the first one that matches decides
+  std::vector<Dynamic> dynamic;  // what each of them says
   ir::Producer producer;
 
-  const Dynamic* dynamic_for(const ir::Module& m) const {
-    for (const Dynamic& d : dynamic)
-      if (d.rule.match(m.path, m.kind) != NameRule::How::no) return &d;
-    return nullptr;
-  }
+  // Position of the rule that decides the module; RuleList::none where none does.
+  size_t rule_for(const ir::Module& m) const { return rules.first(m.path, m.kind); }
 };
 
 // The document that has it, and its name; null when neither has.

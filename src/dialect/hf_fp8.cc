@@ -99,7 +99,7 @@ bool read_block(const Json& q, ir::Block& block, Diagnostics& diag) {
   return true;
 }
 
-bool read_config(const Json& q, Config& out, Diagnostics& diag) {
+bool read_config(const Json& q, RegexCompiler regex, Config& out, Diagnostics& diag) {
   ir::Block block;
   bool ok = read_block(q, block, diag);
   const std::string_view fmt = string_at(q, "fmt", "e4m3"), activations = string_at(q, "activation_scheme", "dynamic");
@@ -126,7 +126,7 @@ bool read_config(const Json& q, Config& out, Diagnostics& diag) {
       ok = false;
       continue;
     }
-    for (const Json& e : *list) out.excludes.push_back(NameRule::component(e.get<std::string>()));
+    for (const Json& e : *list) out.excludes.push_back(NameRule::transformers(e.get<std::string>(), regex));
   }
   return ok;
 }
@@ -155,7 +155,7 @@ void read_weight(Reading& r, const Config& config, const Row& row, ir::Module& m
 bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   Config config;
-  const bool config_ok = read_config(*quantization_config(context.package), config, diag);
+  const bool config_ok = read_config(*quantization_config(context.package), context.regex, config, diag);
   if (!config_ok || !r.begin()) return false;
   out.dialect = "hf_fp8";
   const Row* row = row_for(rows, config.scheme);

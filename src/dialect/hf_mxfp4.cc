@@ -33,7 +33,7 @@ Match match(const Package& p) {
   return match_quant_method(p, "mxfp4");
 }
 
-bool read_excludes(const Json& q, std::vector<NameRule>& out, Diagnostics& diag) {
+bool read_excludes(const Json& q, RegexCompiler regex, std::vector<NameRule>& out, Diagnostics& diag) {
   const Json* list = find(q, "modules_to_not_convert");
   if (list == nullptr || list->is_null()) return true;
   if (!list->is_array() || !std::all_of(list->begin(), list->end(), [](const Json& e) { return e.is_string(); })) {
@@ -41,7 +41,7 @@ bool read_excludes(const Json& q, std::vector<NameRule>& out, Diagnostics& diag)
                 "a list of module names");
     return false;
   }
-  for (const Json& e : *list) out.push_back(NameRule::component(e.get<std::string>()));
+  for (const Json& e : *list) out.push_back(NameRule::transformers(e.get<std::string>(), regex));
   return true;
 }
 
@@ -58,7 +58,7 @@ bool read_stack(Reading& r, ir::Module& m) {
 bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   std::vector<NameRule> excludes;
-  const bool config_ok = read_excludes(*quantization_config(context.package), excludes, diag);
+  const bool config_ok = read_excludes(*quantization_config(context.package), context.regex, excludes, diag);
   if (!config_ok || !r.begin()) return false;
   out.dialect = "hf_mxfp4";
   out.quant_algo = row.label;

@@ -83,9 +83,7 @@ class Reading {
   std::vector<bool> claimed_;              // by position in Package::tensors
   enum class Meant : uint8_t { no, fused, prefix, container };
   Meant meant_by(const NameRule& rule, const ir::Module& module) const;
-  std::vector<NameRule> rules_;
-  std::unordered_map<std::string_view, size_t> named_rules_;  // those without wildcards, by text: the first of each
-  std::vector<size_t> other_rules_;                           // the rest, in order
+  RuleList rules_;
   std::vector<int> hits_;
   std::string rules_from_;
 };

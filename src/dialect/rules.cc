@@ -6,37 +6,14 @@
 namespace qb {
 
 void Reading::set_rules(std::vector<NameRule> rules, std::string from) {
-  rules_ = std::move(rules);
+  rules_ = RuleList(std::move(rules));
   hits_.assign(rules_.size(), 0);
   rules_from_ = std::move(from);
-  named_rules_.clear();
-  other_rules_.clear();
-  for (size_t i = 0; i < rules_.size(); ++i) {
-    if (rules_[i].lookup() == NameRule::Lookup::none || rules_[i].text().empty())
-      other_rules_.push_back(i);
-    else
-      named_rules_.emplace(rules_[i].text(), i);
-  }
 }
 
-// The first rule that hits. Lists name every router and norm of a thousand layers; most of them are found by name.
 const NameRule* Reading::excluded_by(const ir::Module& m) {
-  size_t first = rules_.size();
-  const auto look = [&](std::string_view name) {
-    const auto it = named_rules_.find(name);
-    if (it != named_rules_.end() && it->second < first && rules_[it->second].match(m.path, m.kind) != NameRule::How::no) first = it->second;
-  };
-  const std::string_view path = m.path;
-  look(path);
-  for (size_t dot = path.find('.'); dot != path.npos; dot = path.find('.', dot + 1)) {
-    look(path.substr(0, dot));
-    look(path.substr(dot + 1));
-  }
-  for (const size_t i : other_rules_) {
-    if (i > first) break;
-    if (rules_[i].match(path, m.kind) != NameRule::How::no) first = i;
-  }
-  if (first == rules_.size()) return nullptr;
+  const size_t first = rules_.first(m.path, m.kind);
+  if (first == RuleList::none) return nullptr;
   ++hits_[first];
   return &rules_[first];
 }

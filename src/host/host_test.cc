@@ -83,6 +83,10 @@ TEST(Regex, IsPythonsMatch) {
   EXPECT_TRUE(matches(R"(lm_head\Z)", "lm_head"));
   EXPECT_FALSE(matches(R"(lm_head\Z)", "lm_head\n"));
   EXPECT_TRUE(matches(R"(a\\Z)", "a\\Z"));
+  EXPECT_TRUE(matches(R"(x\d{,2}y)", "x12y"));
+  EXPECT_FALSE(matches(R"(x\d{,2}y)", "x123y"));
+  EXPECT_TRUE(matches(R"([^]{,2}]x\{,2}[{,2}])", "ax{,2}{"));
+  EXPECT_TRUE(matches("x{,2", "x{,2"));
   EXPECT_TRUE(matches("lm_head$", "lm_head\n"));
   EXPECT_TRUE(matches(R"(\u0041[\u0042])", "AB"));
   EXPECT_TRUE(matches(R"(\w+$)", "\xc3\xa9t\xc3\xa9"));

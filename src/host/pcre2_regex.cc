@@ -103,15 +103,26 @@ class Pcre2Regex final : public Regex {
   mutable Code search_code_;
 };
 
-// Differences in spelling: Python's \Z is PCRE2's \z (PCRE2's own \Z also matches before a final newline).
+// Differences in spelling: Python's \Z is PCRE2's \z (PCRE2's own \Z also matches before a final newline), and {,n}, which means {0,n}, stands for itself
+// before PCRE2 10.43.
 std::string to_pcre2(std::string_view pattern) {
   std::string out;
   out.reserve(pattern.size());
+  size_t set = pattern.npos;  // where the members of an open [set] begin
   for (size_t i = 0; i < pattern.size(); ++i) {
-    out += pattern[i];
-    if (pattern[i] != '\\' || i + 1 == pattern.size()) continue;
-    ++i;
-    out += pattern[i] == 'Z' ? 'z' : pattern[i];
+    const char c = pattern[i];
+    out += c;
+    if (c == '\\' && i + 1 < pattern.size()) {
+      ++i;
+      out += pattern[i] == 'Z' ? 'z' : pattern[i];
+    } else if (set != pattern.npos) {
+      if (c == ']' && i > set) set = pattern.npos;
+    } else if (c == '[') {
+      set = i + 1 < pattern.size() && pattern[i + 1] == '^' ? i + 2 : i + 1;
+    } else if (c == '{' && i + 1 < pattern.size() && pattern[i + 1] == ',') {
+      const size_t end = pattern.find_first_not_of("0123456789", i + 2);
+      if (end != pattern.npos && pattern[end] == '}') out += '0';
+    }
   }
   return out;
 }

@@ -24,6 +24,7 @@ MODELOPT_ALGOS = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo", "fp8_pb_real"
 # Largest difference relative to the largest logit. Both sides are float32 with one rounding for a weight (two for NVFP4), and the same matrix products: see docs/conformance.md.
 LOGITS_TOLERANCE = 1e-5
 # What ModelOpt makes in ways other than rounding to nearest: weights alone do not give these bytes.
+MATCH_ANSWERS = Path(__file__).resolve().parents[2] / "tests/data/match/answers.json"
 OTHER_RECIPES = {"nvfp4_static": "block scales from a search", "nvfp4_four_over_six": "other block scale rule", "nvfp4_awq_clip": "clipped weights",
                  "int4_blockwise-compressed": "another packing of the same label", "nvfp4-compressed": "block scales rescaled by the compression", "fp8_pb_real": "quotients rounded to BF16 before E4M3; quantize makes fp8_pb_wo"}
 
@@ -390,6 +391,19 @@ def check_modelopt_values(tool, fixture, source_dialect):
     return figures
 
 
+def check_match_rules(package):
+    """The library answers as the file of answers says, which ./test compares with ours."""
+    import match_rules
+
+    library = next((i for i in match_rules.installed() if i[0] == package), None)
+    if library is None:
+        raise Skip("not installed here (setup --modelopt, --packed)")
+    asked, other = match_rules.check(MATCH_ANSWERS, package, library[2])
+    if other:
+        raise Failure(f"{len(other)} of {asked} lists are matched otherwise by version {library[1]}, first {other[0]}")
+    return f"{asked} lists, version {library[1]}"
+
+
 # ---- the list of cases ----------------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -473,6 +487,8 @@ def all_cases(tool, fixtures, with_modelopt):
             if folder in ("gptq", "awq") or any(e[0] in ("I8", "I32") for e in c.entries.values()) or c.quantization().get("quant_algo") == "W4A16_AWQ":
                 for dialect in ("gptq", "awq"):
                     out.append((f"{dialect}-values/{folder}/{p.name}", folder == dialect, lambda p=p, d=dialect: check_packed(tool, p, d)))
+    for package in checkpoints.read_json(MATCH_ANSWERS)["libraries"]:
+        out.append((f"match-rules/{package}", True, lambda p=package: check_match_rules(p)))
     for base in different_sources(bases):
         for scheme, has_words in made_schemes(tool).items():
             for numerics in ("llm-compressor", "modelopt"):
