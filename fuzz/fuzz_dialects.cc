@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "dialect/dialect.h"
+#include "dialect/history.h"
 #include "io/memory_source.h"
 #include "ir/verify.h"
 #include "prog/program.h"
@@ -56,6 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   package.files.push_back({"model.safetensors", file_size, header.metadata});
   package.tensors = std::move(header.tensors);
   std::sort(package.tensors.begin(), package.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  if (const std::vector<HistoryStep> history = read_history(package); !history.empty() && history_metadata(history).empty()) std::abort();
   Facts facts;
   for (const TensorInfo& t : package.tensors)
     if (is_fact(t)) facts.scalars[t.name] = {t.offset % 7 == 0 ? NAN : static_cast<double>(t.offset % 5), std::string(t.bytes, '\0')};

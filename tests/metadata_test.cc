@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "bridge/check.h"
+#include "dialect/history.h"
 #include "host/host.h"
 #include "suite.h"
 
@@ -121,6 +122,34 @@ TEST(Metadata, OneFlippedBitIsFound) {
     }
     at += size;
   }
+}
+
+// What was done stands in every file, the oldest first, and is the same whenever the same is done.
+TEST(Metadata, HistoryOfTwoConversions) {
+  const std::vector<Fixture> all = in_scope();
+  const auto f = std::find_if(all.begin(), all.end(), [](const Fixture& x) { return x.name == "modelopt/llama-nvfp4"; });
+  if (f == all.end()) GTEST_SKIP() << "no such fixture";
+  Scratch scratch;
+  JobOptions dense = to_dialect("dense");
+  dense.max_shard = 100'000;
+  for (const std::string place : {"a", "b"}) {
+    ASSERT_TRUE(convert(f->path, scratch / (place + "_middle"), to_dialect("compressed_tensors")).written);
+    ASSERT_TRUE(convert(scratch / (place + "_middle"), scratch / place, dense).written);
+  }
+  const auto first = read_weights(scratch / "a").metadata, second = read_weights(scratch / "b").metadata;
+  ASSERT_GT(first.size(), 2u);
+  EXPECT_EQ(first, second);
+  for (const auto& [file, metadata] : first) EXPECT_EQ(metadata.at(std::string(history_key)), first.begin()->second.at(std::string(history_key))) << file;
+  const Result<Session> session = open_session(scratch / "a");
+  ASSERT_TRUE(session.ok());
+  const std::vector<HistoryStep> history = read_history(session->package);
+  ASSERT_EQ(history.size(), 2u);
+  EXPECT_EQ(history[0].from, "modelopt");
+  EXPECT_TRUE(history[0].producer.starts_with("modelopt ")) << history[0].producer;
+  EXPECT_EQ(history[0].to, "compressed_tensors");
+  EXPECT_EQ(history[1].from, "compressed_tensors");
+  EXPECT_EQ(history[1].to, "dense");
+  EXPECT_EQ(history[1].did, "convert");
 }
 
 TEST(Metadata, NoChecksumsWhenSwitchedOff) {

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "bridge/alternatives.h"
+#include "bridge/record.h"
 #include "exec/execute.h"
 #include "io/directory.h"
 #include "pass/fold.h"
@@ -181,15 +182,20 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   for (pass::SmallerBlocks& b : smaller)
     job.plan.scheme_changes.push_back({std::move(b.modules), to_string(b.from), to_string(b.to),
                                        "ranks cut through blocks: the scales of a block that is cut are repeated, and no value changes"});
+  std::vector<std::string> made = made_text(checkpoint);
   if (!write_plan(*target, std::move(checkpoint), write, options, job, own)) return fail();
   if (options.ranks.count() > 1) mark_rank(options, job.plan);
   for (const Problem& p : own.all()) diag.add(p);
   std::stable_sort(job.plan.programs.begin(), job.plan.programs.end(), [](const auto& a, const auto& b) { return key_of(a) < key_of(b); });
   job.files = plan_files(std::move(job.plan.programs), options.max_shard);
   job.plan.programs.clear();
+  std::vector<HistoryStep> history = read_history(s.package);
+  history.push_back(step_of(s, options, job, std::move(made)));
+  const std::string recorded = history_metadata(std::move(history));
   for (PlannedFile& f : job.files) {
     f.metadata.emplace_back("format", "pt");
     f.metadata.emplace_back("quantbridge.version", std::string(version));
+    f.metadata.emplace_back(std::string(history_key), recorded);
     std::vector<std::string> names;
     for (const prog::Program& p : f.programs)
       for (const prog::Output& o : p.outputs) {

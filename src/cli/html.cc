@@ -8,6 +8,7 @@
 
 #include "cli/report.h"
 #include "cli/totals.h"
+#include "dialect/history.h"
 #include "dialect/origin.h"
 #include "quantbridge/version.h"
 
@@ -236,6 +237,11 @@ std::string provenance_html(const Session& s) {
     for (const auto& [key, value] : f.metadata)
       if (key == "quantbridge.version") writers.insert(value);
   for (const std::string& w : writers) out += row("files written by", "quantbridge " + shown(w));
+  for (const HistoryStep& step : read_history(s.package)) {
+    std::string text = html_text(history_text(step));
+    for (const std::string& sentence : history_sentences(step)) text += "<br>" + html_text(sentence);
+    out += row("history", text);
+  }
   if (const Origin origin = read_origin(s.package); !origin.dialect.empty()) {
     out += row("notes for the way back to", shown(origin.dialect));
     for (const auto& [key, value] : origin.document) out += row(key, shown(value));

@@ -10,6 +10,7 @@
 #include "cli/interrupt.h"
 #include "cli/report.h"
 #include "cli/totals.h"
+#include "dialect/history.h"
 #include "io/output.h"
 
 namespace qb::cli {
@@ -98,6 +99,8 @@ void print_inspect_json(const Session& s, const Options& o) {
   for (const arch::Module& m : c.topology.modules)
     if (!m.fused.empty()) fused[m.fused].push_back(m.path);
   for (const auto& [name, parts] : fused) j["fused"].push_back({{"parts", parts}, {"as", name}});
+  j["history"] = Json::array();
+  for (const HistoryStep& step : read_history(s.package)) j["history"].push_back(history_json(step));
   if (o.layers) {
     j["modules"] = Json::array();
     for (const ir::Module& m : c.modules)
@@ -134,6 +137,10 @@ void print_inspect_text(const Session& s, const Options& o) {
   line("KV cache", c.kv ? fmt::format("{}, scales for {} layers", to_string(*c.kv), c.kv->layers) : "not quantized");
   for (const ir::Exclusion& e : c.exclusions)
     line("left out", fmt::format("{} module{} by '{}' ({})", e.modules, e.modules == 1 ? "" : "s", escape(e.rule), e.from));
+  for (const HistoryStep& step : read_history(s.package)) {
+    line("history", history_text(step));
+    for (const std::string& sentence : history_sentences(step)) line("", "  " + sentence);
+  }
   if (!s.package.foreign_files.empty()) {
     std::string names;
     for (const std::string& f : s.package.foreign_files) names += (names.empty() ? "" : ", ") + escape(f);
