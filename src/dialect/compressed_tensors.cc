@@ -269,7 +269,7 @@ void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
     if (t.group == nullptr) return;  // its tensors stay unclaimed and are reported
     if (ignored != nullptr)
       r.diag.report("excluded-but-quantized", {.file = "config.json", .tensor = tensor, .module = m.path},
-                    fmt::format("quantized, and ignored by '{}'", ignored->text()), "one of the two; the tensors decide");
+                    fmt::format("quantized, and ignored by '{}'", ignored->text()), "no entry that leaves it out; the tensors decide");
     m.scheme = t.group->scheme;
     m.scheme->features.sparse24 = is_two_of_four(r, m);
     // Old files say with the outputs of keys and values how their cache is quantized.

@@ -119,7 +119,7 @@ void read_weight(Reading& r, const GptqConfig& config, ir::Module& m) {
     if (excluded || (head && !config.head))
       r.diag.report("excluded-but-quantized", {.file = config.from, .tensor = tensor, .module = m.path},
                     excluded ? fmt::format("quantized, and left out by '{}'", rule->text()) : "quantized, and lm_head is not true",
-                    "one of the two; the tensors decide");
+                    "no entry that leaves it out; the tensors decide");
     if (!read_packed(r, config.format, rule != nullptr && !excluded ? config.dynamic[decides].args : config.args, m)) {
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     }

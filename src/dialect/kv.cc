@@ -46,6 +46,18 @@ const ir::Activation fp8{{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .bl
 
 }  // namespace
 
+// Layers whose cache has no scales although that of others has.
+void Reading::report_layers_without(int64_t others) {
+  for (const ir::Module& m : out.modules) {
+    const arch::Module& t = out.topology.modules[static_cast<size_t>(m.topology)];
+    if (m.kind != arch::Kind::attention || t.structural || t.layer >= out.topology.layers || m.part(ir::Role::k_scale) != nullptr ||
+        m.part(ir::Role::v_scale) != nullptr)
+      continue;
+    diag.report("kv-scale-missing", {.module = m.path}, "no KV scales",
+                fmt::format("k_scale and v_scale, as {} other layer{} ha{} them", others, others == 1 ? "" : "s", others == 1 ? "s" : "ve"));
+  }
+}
+
 void Reading::read_kv_scales(KvNames canonical, const std::optional<ir::KvCache>& announced, std::string_view announced_by) {
   const Package& p = context.package;
   ir::KvCache kv = announced.value_or(ir::KvCache{.scheme = fp8});
@@ -99,6 +111,7 @@ void Reading::read_kv_scales(KvNames canonical, const std::optional<ir::KvCache>
       diag.report("kv-scale-missing", {.module = m.path}, m.part(ir::Role::k_scale) != nullptr ? "k_scale alone" : "v_scale alone", "both scales of the layer");
     if (found > 0) ++kv.layers;
   }
+  if (kv.layers > 0 && out.topology.family != nullptr) report_layers_without(kv.layers);
   if (!announced && any == nullptr) return;
   out.kv = kv;
   if (!announced) diag.report("config-disagree", {.file = announced_by, .tensor = any->name}, "no KV-cache scheme", "FP8: scale tensors are there");

@@ -67,6 +67,7 @@ class Reading {
  private:
   // What no scheme applies to: norms, rotary buffers, and what else a module has beside a weight.
   void read_others(ir::Module& module);
+  void report_layers_without(int64_t others_with_kv_scales);
   // Every tensor claimed, every module of the family present, sizes equal to the config's: the verifier's structural half.
   void finish();
   // Entries that name nothing, fused names, foreign prefixes: reported once all modules are decided.

@@ -49,7 +49,7 @@ std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
 std::string Reading::why_quantized(const ir::Module& m, const NameRule* rule, std::string why) {
   if (rule == nullptr) return why;
   diag.report("excluded-but-quantized", {.file = rules_from_, .tensor = named_tensor(m), .module = m.path},
-              fmt::format("quantized, and excluded by '{}'", rule->text()), "one of the two; the tensors decide");
+              fmt::format("quantized, and excluded by '{}'", rule->text()), "no entry that leaves it out; the tensors decide");
   return fmt::format("{}, although '{}' excludes it", why, rule->text());
 }
 
@@ -97,7 +97,7 @@ void Reading::check_rules() {
                                                    : "ignore-ghost";
     diag.report(code, {.file = rules_from_, .module = modules}, fmt::format("entry '{}'", escape(entry)),
                 meant == Meant::fused       ? "the parts by their own names"
-                : meant == Meant::prefix    ? "the prefix that the tensors have"
+                : meant == Meant::prefix    ? fmt::format("'{}', the prefix that the tensors have", escape(without_language_model(entry)))
                 : meant == Meant::container ? fmt::format("'{}.*'", escape(entry))
                                             : "the name of a module of this checkpoint");
   }

@@ -64,7 +64,7 @@ class Verifier {
       diag_.report("fused-input-scale-mismatch", place, names, "one value for modules that read the same input");
       return;
     }
-    Problem& p = diag_.report("fused-scale-mismatch", place, names, "one second-level scale for modules that engines fuse");
+    Problem& p = diag_.report("fused-scale-mismatch", place, names, "one second-level scale: engines fuse these modules and take the largest for all of them");
     if (!exact) return;
     p.cls = ProblemClass::repairable;  // the block scales have the last word: check --deep
     p.repair = Repair::exact;
