@@ -54,7 +54,9 @@ int run(const Options& o) {
   }
   std::unique_ptr<Runtime> other;
   if (!o.against.empty()) {
-    other = load_model("eval", o, o.against, longest, other_context, code);
+    ModelOptions as_it_is = o;
+    as_it_is.quantization = {};
+    other = load_model("eval", as_it_is, o.against, longest, other_context, code);
     if (other == nullptr) return code;
     if (other->model->vocab() != r->model->vocab())
       return fail("eval",
@@ -130,6 +132,7 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(eval) = {
     .name = "eval", .summary = "Perplexity, distance to another checkpoint, logits",
     .examples = "Examples:\n  quantbridge eval ./model --text book.txt --ctx 512\n  quantbridge eval ./model-NVFP4 --text book.txt --against ./model-BF16\n"
+                "  quantbridge eval ./model-BF16 --quantization nvfp4 --text book.txt --against ./model-BF16\n"
                 "  quantbridge eval ./model --logits out.safetensors --ids ids.safetensors --reference",
     .rank = 6, .setup = setup};
 // clang-format on

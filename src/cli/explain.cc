@@ -6,6 +6,7 @@
 #include "bridge/session.h"
 #include "cli/command.h"
 #include "cli/report.h"
+#include "cli/runtime_options.h"
 #include "layer/linear.h"
 #include "oracle/oracle.h"
 
@@ -16,6 +17,7 @@ struct Options {
   std::string path, host, layer;
   int64_t tokens = 1;
   std::vector<std::string> prefer, deny;
+  QuantizationOptions quantization;
   CommonOptions common;
 };
 
@@ -46,7 +48,10 @@ int run(const Options& o) {
   }
   Result<Session> s = open_session(o.path);
   if (!s) return fail("explain", s.error(), o.common);
-  if (!s->readable) {
+  const bool good = s->diag.ok();
+  int code = exit_done;
+  if (!apply_quantization("explain", o.quantization, o.common, *s, code)) return code;
+  if (!s->readable || (good && !s->diag.ok())) {
     if (o.common.json)
       print_json(envelope("explain", false, s->diag.all()));
     else
@@ -55,7 +60,7 @@ int run(const Options& o) {
   }
   Json layers = Json::array();
   std::string text, last;
-  int code = exit_done, repeats = 0;
+  int repeats = 0;
   const oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
   for (const ir::Module& m : s->checkpoint.modules) {
     if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
@@ -111,6 +116,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--tokens", o->tokens, "tokens in one call")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--prefer", o->prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
   app.add_option("--deny", o->deny, "kernel not to use (name or pattern)")->type_name("K");
+  add_run_quantization(app, o->quantization);
   app.add_flag("--json", o->common.json, "one JSON object on stdout");
   return [o] { return run(*o); };
 }
@@ -120,7 +126,8 @@ std::function<int()> setup(CLI::App& app) {
 // clang-format off
 QB_COMMAND(explain) = {
     .name = "explain", .summary = "Which kernel runs each layer, and why the others do not",
-    .examples = "Examples:\n  quantbridge explain ./model\n  quantbridge explain ./model --host haswell --tokens 512 --layer '*.down_proj'\n  quantbridge explain --host list",
+    .examples = "Examples:\n  quantbridge explain ./model\n  quantbridge explain ./model --host haswell --tokens 512 --layer '*.down_proj'\n"
+                "  quantbridge explain ./model-BF16 --quantization nvfp4\n  quantbridge explain --host list",
     .rank = 7, .setup = setup};
 // clang-format on
 

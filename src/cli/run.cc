@@ -147,7 +147,9 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(run) = {
     .name = "run", .summary = "Generate text from a checkpoint, exactly as its scheme says",
     .examples = "Examples:\n  quantbridge run ./SmolLM2-NVFP4 --chat --prompt 'What is the capital of France?'\n"
-                "  quantbridge run ./model --prompt - -n 64 --temperature 0.8 --seed 7 < prompt.txt\n  quantbridge run ./model --ids 1,2,3 --reference --json",
+                "  quantbridge run ./model --prompt - -n 64 --temperature 0.8 --seed 7 < prompt.txt\n  quantbridge run ./model --ids 1,2,3 --reference --json\n"
+                "  quantbridge run ./model-BF16 --quantization fp8_per_channel --prompt 'Once upon a time'\n"
+                "  quantbridge run ./model-NVFP4 --quantization-config.linear.activation bf16 --prompt 'Once upon a time'",
     .rank = 5, .setup = setup};
 // clang-format on
 

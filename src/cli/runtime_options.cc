@@ -1,5 +1,7 @@
 #include "cli/runtime_options.h"
 
+#include <fmt/format.h>
+
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "host/host.h"
@@ -14,6 +16,8 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
   app.add_flag("--reference", o.reference, "the reference kernels, float32 throughout");
   app.add_option("--prefer", o.prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
   app.add_option("--deny", o.deny, "kernel not to use (name or pattern)")->type_name("K");
+  add_run_quantization(app, o.quantization);
+  app.add_option("--memory-budget", o.memory_budget, "buffers while loading: what is above the weights that stay")->capture_default_str()->type_name("SIZE");
   app.add_option("--threads", o.threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
   app.add_flag("--json", o.common.json, "one JSON object on stdout");
   app.add_flag("--quiet", o.common.quiet, "no progress, no timings");
@@ -30,12 +34,31 @@ RuntimeOptions runtime_options(const ModelOptions& o) {
   return r;
 }
 
+void add_run_quantization(CLI::App& app, QuantizationOptions& o) {
+  add_quantization_options(app, o, "--quantization", "quantize while loading, or other activations for quantized weights (docs/quantization.md)", "NAME|JSON");
+}
+
+bool apply_quantization(std::string_view command, const QuantizationOptions& o, const CommonOptions& common, Session& session, int& code) {
+  if (!o.given()) return true;
+  const Result<pass::QuantizeOptions> options = quantization(o, "modelopt");
+  if (!options) {
+    code = fail(command, options.error(), common);
+    return false;
+  }
+  if (session.readable) pass::quantize(session.checkpoint, *options, session.diag);
+  return true;
+}
+
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& o, const std::string& path, int64_t context_tokens, Context& context,
                                     int& code) {
   RuntimeOptions options = runtime_options(o);
   options.context = context_tokens;
   context.limits.threads = options.threads;
-  context.limits.memory_budget = 32u << 20;
+  if (!parse_size(o.memory_budget, context.limits.memory_budget) || context.limits.memory_budget == 0) {
+    print_err(fmt::format("quantbridge {}: --memory-budget '{}' is no size: write 64MiB\n", command, escape(o.memory_budget)));
+    code = exit_usage;
+    return nullptr;
+  }
   context.isa = host::detect_isa();
   context.cancelled = &interrupted();
   Result<Session> session = open_session(path);
@@ -43,6 +66,7 @@ std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions
     code = fail(command, session.error(), o.common);
     return nullptr;
   }
+  if (!apply_quantization(command, o.quantization, o.common, *session, code)) return nullptr;
   const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
   Result<std::unique_ptr<Runtime>> runtime = Runtime::load(std::move(*session), options, context);
   if (!runtime) {

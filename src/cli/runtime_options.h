@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bridge/runtime.h"
+#include "cli/quantization_options.h"
 #include "cli/report.h"
 
 namespace qb::cli {
@@ -15,11 +16,18 @@ struct ModelOptions {
   std::vector<std::string> prefer, deny;
   bool reference = false;
   int threads = 0;
+  QuantizationOptions quantization;
+  std::string memory_budget = "32MiB";
   CommonOptions common;
 };
 
 void add_model_options(CLI::App& app, ModelOptions& options, bool need_path = true);
 RuntimeOptions runtime_options(const ModelOptions& options);
+
+// --quantization and its keys.
+void add_run_quantization(CLI::App& app, QuantizationOptions& options);
+// Does what they say to the modules of an opened checkpoint; problems go to the session's. False: an error has been reported, `code` is the exit code.
+bool apply_quantization(std::string_view command, const QuantizationOptions& options, const CommonOptions& common, Session& session, int& code);
 
 // Opens and loads a model; an error has been reported when it returns null, and `code` is the exit code.
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& options, const std::string& path, int64_t context_tokens, Context& context,

@@ -6,6 +6,7 @@
 
 #include "dialect/row.h"
 #include "prog/typing.h"
+#include "recipe/make.h"
 #include "recipe/recipe.h"
 
 namespace qb {
@@ -119,7 +120,7 @@ void write_made_packed(const ir::Module& m, PackedPart codes, PackedPart zeros, 
   // Blocks of whole groups, and of whole streams.
   p.row_multiple = type.block.cols == 0 ? m.k : std::lcm(int64_t{type.block.cols}, int64_t{32});
   p.ops.emplace_back(prog::Turn{0});
-  p.ops.emplace_back(quantize_op(m, 1, p));
+  p.ops.emplace_back(recipe::quantize_op(m, 1, p));
   prog::ValueId next = 2 + prog::results_of(p.ops.back());
   const auto turned = [&](prog::ValueId made) {
     p.ops.emplace_back(prog::Turn{made});

@@ -68,9 +68,6 @@ bool keeps_bytes(const Row&, const ir::Module&);
 // holds. `from` are values read, or the recipe's where the module is to be quantized.
 void write_row(const Row&, const ir::Module&, const WriteContext&, Export&);
 
-// The op that makes a weight of the source value, and the reduction that it needs, added to the program. Precondition: the module has a recipe.
-prog::Quantize quantize_op(const ir::Module&, prog::ValueId src, prog::Program&);
-
 // A program that writes one stored tensor under another name, dtype, shape and form; shared by rows and by KV scales.
 struct Target {
   std::string name;

@@ -11,6 +11,7 @@
 #include "ir/stack.h"
 #include "num/codec.h"
 #include "prog/typing.h"
+#include "recipe/make.h"
 #include "recipe/recipe.h"
 
 namespace qb {
@@ -121,7 +122,7 @@ void write_made(const Row& row, const ir::Module& m, Export& out) {
   p.rows = m.n;
   p.row_multiple = recipe::row_multiple(recipe, type);
   p.inputs.push_back(prog::input_of(source, 1));
-  p.ops.emplace_back(quantize_op(m, 0, p));
+  p.ops.emplace_back(recipe::quantize_op(m, 0, p));
   int next = prog::results_of(p.ops.front()) + 1;
   for (const PartRow& part : row.parts) {
     if (part.role == ir::Role::shape) write_shape(part, m, out);
@@ -203,16 +204,6 @@ void write_zeros(const PartRow& part, const ir::Module& m, const ir::Stored& s, 
 }
 
 }  // namespace
-
-prog::Quantize quantize_op(const ir::Module& m, ValueId src, Program& p) {
-  prog::Quantize op{.recipe = m.make->recipe, .type = m.scheme->weight, .src = src};
-  if (m.make->amax_over.empty()) return op;
-  prog::Reduction r{.kind = prog::ReduceKind::absmax};
-  for (const ir::Stored& s : m.make->amax_over) r.over.push_back(prog::input_of(s, 1));
-  op.reduction = static_cast<int32_t>(p.reductions.size());
-  p.reductions.push_back(std::move(r));
-  return op;
-}
 
 bool keeps_bytes(const Row& row, const ir::Module& m) {
   for (const PartRow& part : row.parts) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "exec/ops.h"
+#include "layer/numbers.h"
 #include "num/codec.h"
 
 namespace qb::layer {
@@ -46,46 +47,40 @@ Result<Embedding> Embedding::load(const ir::Module& module, Source& source, host
   const auto cannot = [&](std::string why) { return Error{Errc::invalid_argument, fmt::format("{}: {} (tensor {})", module.path, why, code->tensor)}; };
   if (!module.scheme && !is_row_elem(code->elem)) return cannot(fmt::format("an embedding of {} is not supported by the runtime", info(code->elem).name));
   Embedding e;
-  e.elem_ = is_integer_code(code->elem) ? Elem::i8 : code->elem;
+  const Elem elem = module.make ? module.scheme->weight.code : code->elem;
+  e.elem_ = is_integer_code(elem) ? Elem::i8 : elem;
   e.n_ = module.n;
   e.k_ = module.k;
   prog::Program p;
-  p.rows = e.n_;
-  std::vector<const std::byte**> to;
-  const auto add = [&](const ir::Stored& s, int64_t rows_per, Elem elem, const std::byte*& at) {
-    p.inputs.push_back(prog::input_of(s, rows_per));
-    p.outputs.push_back({.name = s.tensor, .dtype = elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 0});
-    to.push_back(&at);
+  const Numbers numbers = numbers_of(module, false, p);
+  std::vector<std::span<std::byte>> outputs;
+  const auto add = [&](const std::optional<Numbers::Part>& part, const std::byte*& to) -> Result<void> {
+    if (!part) return {};
+    p.outputs.push_back(output_of(*part));
+    QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(p.outputs.back())));
+    outputs.push_back(into);
+    to = into.data();
+    e.bytes_ += into.size();
+    return {};
   };
-  add(*code, 1, e.elem_, e.data_);
+  QB_TRY(add(numbers.code, e.data_));
   if (module.scheme) {
     if (module.scheme->features.prescale || module.scheme->features.lowrank > 0) return cannot("an embedding whose inputs are scaled makes no sense");
-    const ir::QuantType& type = module.scheme->weight;
-    const ir::Stored* scale = module.part(ir::Role::scale);
-    if (scale == nullptr) return cannot("the checkpoint has no scales for it");
-    e.quantized_ = prog::Dequantize{.type = type, .code = 0, .scale = 1, .scale_form = scale->form};
-    e.scale_elem_ = scale->elem;
-    add(*scale, type.block.rows, scale->elem, e.scales_);
-    if (const ir::Stored* zero = module.part(ir::Role::zero); zero != nullptr) add(*zero, type.block.rows, Elem::i8, e.zeros_);
-    if (const ir::Stored* order = module.part(ir::Role::order); order != nullptr) add(*order, 0, order->elem, e.order_);
-    if (const ir::Stored* global = module.part(ir::Role::global); global != nullptr) {
+    if (!numbers.scale) return cannot("the checkpoint has no scales for it");
+    e.quantized_ = prog::Dequantize{.type = module.scheme->weight, .code = 0, .scale = 1, .scale_form = numbers.scale->form};
+    e.scale_elem_ = numbers.scale->elem;
+    QB_TRY(add(numbers.scale, e.scales_));
+    QB_TRY(add(numbers.zero, e.zeros_));
+    QB_TRY(add(numbers.order, e.order_));
+    if (numbers.global) {
+      p.outputs.push_back(output_of(*numbers.global));
+      outputs.push_back(std::as_writable_bytes(std::span(&e.global_, 1)));
+      e.quantized_->global_form = numbers.global->form;
+    } else if (const ir::Stored* global = module.part(ir::Role::global); global != nullptr) {
       if (!global->value) return cannot("the value of its second-level scale is not known");
       e.global_ = static_cast<float>(*global->value);
       e.quantized_->global_form = global->form;
     }
-    p.row_multiple = std::max(type.block.rows, 1);
-  }
-  const auto inputs = static_cast<prog::ValueId>(p.inputs.size());
-  for (prog::ValueId i = 0; i < inputs; ++i) {
-    p.ops.emplace_back(prog::Copy{i});
-    p.outputs[static_cast<size_t>(i)].value = inputs + i;
-  }
-  std::vector<std::span<std::byte>> outputs;
-  for (size_t i = 0; i < p.outputs.size(); ++i) {
-    QB_ASSIGN(const std::span<std::byte> into, arena.take(prog::output_bytes(p.outputs[i])));
-    outputs.push_back(into);
-    *to[i] = into.data();
-    e.bytes_ += into.size();
   }
   QB_TRY(run_into(p, source, outputs, options.pool, context));
   if (e.order_ != nullptr) QB_TRY(e.check_order(module.path));

@@ -14,6 +14,7 @@
 #include "exec/execute.h"
 #include "exec/ops.h"
 #include "kernel/inputs.h"
+#include "layer/numbers.h"
 
 namespace qb::layer {
 namespace {
@@ -36,84 +37,61 @@ int64_t rows_at_once(int64_t m, int64_t n, int threads) {
 }
 
 // A scalar scale as a multiplier: reciprocals are inverted in double, rounded once.
-Result<float> multiplier(const ir::Module& m, const ir::Stored& s) {
-  if (!s.value) return cannot_load(m, fmt::format("the value of {} is not known: it is not a single float", s.tensor));
-  const double x = s.form == ir::ScaleForm::divide ? 1.0 / *s.value : *s.value;
+Result<float> multiplier(const ir::Module& m, const std::string& name, double stored, ir::ScaleForm form) {
+  const double x = form == ir::ScaleForm::divide ? 1.0 / stored : stored;
   const auto f = static_cast<float>(x);
   if (std::isfinite(f) && f > 0) return f;
-  return cannot_load(m, fmt::format("{} is {}, a scale must be a finite number above 0", s.tensor, *s.value));
+  return cannot_load(m, fmt::format("{} is {}, a scale must be a finite number above 0", name, stored));
+}
+Result<float> multiplier(const ir::Module& m, const ir::Stored& s) {
+  if (!s.value) return cannot_load(m, fmt::format("the value of {} is not known: it is not a single float", s.tensor));
+  return multiplier(m, s.tensor, *s.value, s.form);
 }
 
 // The program that brings a module's weight into the layouts of the plan; without its codes where their columns are to be moved.
-Result<prog::Program> packing(const ir::Module& m, const ir::Stored& code, const oracle::LinearPlan& plan, bool with_codes) {
-  prog::Program p;
-  p.rows = m.n;
-  p.inputs.push_back(prog::input_of(code, 1));
-  const ir::Stored* scale = m.scheme ? m.part(Role::scale) : nullptr;
-  const int32_t block_rows = m.scheme ? m.scheme->weight.block.rows : 1;
-  if (scale != nullptr) p.inputs.push_back(prog::input_of(*scale, block_rows));
-  const auto first_other = static_cast<prog::ValueId>(p.inputs.size());
-  std::vector<const ir::Stored*> others;
-  for (const Role role : {Role::zero, Role::order}) {
-    const ir::Stored* s = scale != nullptr && (with_codes || role != Role::order) ? m.part(role) : nullptr;
-    if (s == nullptr) continue;
-    others.push_back(s);
-    p.inputs.push_back(prog::input_of(*s, role == Role::zero ? block_rows : 0));
-  }
-  auto next = static_cast<prog::ValueId>(p.inputs.size());
-  if (with_codes) {
-    const bool panels = plan.code_layout != ir::Layout::rows;
-    prog::Output out{.name = code.tensor, .dtype = Elem::u8, .value = next++};
-    if (panels) {
-      p.ops.emplace_back(prog::Pack{0, plan.code_layout});
-      out.shape = {(m.n + ir::panel_rows - 1) / ir::panel_rows, ir::panel_bytes(plan.code_layout, m.k, bits(code.elem))};
-    } else {
-      p.ops.emplace_back(prog::Copy{0});
-      out.dtype = is_integer_code(code.elem) ? Elem::i8 : code.elem;
-      out.shape = {m.n, m.k};
-    }
-    p.outputs.push_back(std::move(out));
-  }
-  p.row_multiple = std::lcm<int64_t>(ir::panel_rows, std::max(block_rows, 1));
-  if (scale == nullptr) return p;
+struct Packing {
+  prog::Program program;
+  Numbers numbers;
+  int codes = -1, scales = -1, zeros = -1, order = -1, global = -1;  // outputs; the global one is the last
+};
+
+Result<Packing> packing(const ir::Module& m, const oracle::LinearPlan& plan, bool moved) {
+  Packing out;
+  prog::Program& p = out.program;
+  Numbers& numbers = out.numbers;
+  numbers = numbers_of(m, moved, p);
+  p.row_multiple = std::lcm<int64_t>(ir::panel_rows, p.row_multiple);
+  const auto then = [&](prog::Op op) {
+    p.ops.push_back(std::move(op));
+    return numbers.next++;
+  };
+  const auto add = [&](prog::Output output) {
+    p.outputs.push_back(std::move(output));
+    return static_cast<int>(p.outputs.size()) - 1;
+  };
+  const auto panels_of = [&](const Numbers::Part& part, ir::Layout layout) {
+    const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
+    return add({.name = part.name,
+                .dtype = Elem::u8,
+                .shape = {groups, ir::panel_bytes(layout, part.cols, bits(part.elem))},
+                .value = then(prog::Pack{part.value, layout})});
+  };
+  if (numbers.code) out.codes = plan.code_layout != ir::Layout::rows ? panels_of(*numbers.code, plan.code_layout) : add(output_of(*numbers.code));
+  if (!numbers.scale) return out;
   // Floats become float32 multipliers; E4M3 and E8M0 scales stay as they are where the layout holds them so.
   const bool in_panels = kernel::scales_in_panels(plan.scale_layout, m.scheme->weight);
   const Elem grid = in_panels ? kernel::panel_scale_elem(m.scheme->weight) : kernel::grid_elem(m.scheme->weight);
-  prog::ValueId v = 1;
-  const auto then = [&](prog::Op op) {
-    p.ops.push_back(std::move(op));
-    v = next++;
-  };
-  if (grid != Elem::f32 && (scale->elem != grid || scale->form == ir::ScaleForm::divide)) {
-    return cannot_load(m, fmt::format("the block scales {} are {}, expected {} multipliers", scale->tensor, info(scale->elem).name, info(grid).name));
-  }
-  if (scale->elem != grid) then(prog::Recode{v, grid});
-  if (scale->form == ir::ScaleForm::divide) then(prog::Rescale{v});
-  const int64_t groups = (m.n + ir::panel_rows - 1) / ir::panel_rows;
-  const auto panels_of = [&](const ir::Stored& s, Elem elem, prog::ValueId src) {
-    v = src;
-    then(prog::Pack{v, ir::Layout::panel_scale});
-    p.outputs.push_back(
-        {.name = s.tensor, .dtype = Elem::u8, .shape = {groups, ir::panel_bytes(ir::Layout::panel_scale, s.view.dims[1], bits(elem))}, .value = v});
-  };
-  if (in_panels) {
-    panels_of(*scale, grid, v);
-  } else {
-    if (v == 1) then(prog::Copy{v});
-    p.outputs.push_back({.name = scale->tensor, .dtype = grid, .shape = {scale->view.dims[0], scale->view.dims[1]}, .value = v});
-  }
-  for (size_t i = 0; i < others.size(); ++i) {
-    const ir::Stored& s = *others[i];
-    if (in_panels && s.role == Role::zero) {
-      panels_of(s, Elem::i8, first_other + static_cast<prog::ValueId>(i));
-      continue;
-    }
-    p.outputs.push_back({.name = s.tensor,
-                         .dtype = s.role == Role::zero ? Elem::i8 : s.elem,
-                         .shape = {s.view.dims[0], s.view.dims[1]},
-                         .value = first_other + static_cast<prog::ValueId>(i)});
-  }
-  return p;
+  Numbers::Part scale = *numbers.scale;
+  if (grid != Elem::f32 && (scale.elem != grid || scale.form == ir::ScaleForm::divide))
+    return cannot_load(m, fmt::format("the block scales {} are {}, expected {} multipliers", scale.name, info(scale.elem).name, info(grid).name));
+  if (scale.elem != grid) scale.value = then(prog::Recode{scale.value, grid});
+  if (scale.form == ir::ScaleForm::divide) scale.value = then(prog::Rescale{scale.value});
+  scale.elem = grid;
+  out.scales = in_panels ? panels_of(scale, ir::Layout::panel_scale) : add(output_of(scale));
+  if (numbers.zero) out.zeros = in_panels ? panels_of(*numbers.zero, ir::Layout::panel_scale) : add(output_of(*numbers.zero));
+  if (numbers.order) out.order = add(output_of(*numbers.order));
+  if (numbers.global) out.global = add(output_of(*numbers.global));
+  return out;
 }
 
 // The group of each column, where the checkpoint says it; -1 everywhere says nothing. An index that names no group would be read out of bounds.
@@ -166,7 +144,8 @@ Result<void> pack_moved(const ir::Module& m, const ir::Stored& code, ir::Layout 
   p.ops.emplace_back(prog::Copy{0});
   p.outputs.push_back({.name = code.tensor, .dtype = Elem::i8, .shape = {m.n, m.k}, .value = 1});
   QB_TRY(prog::type_check(p));
-  const int64_t height = std::max<int64_t>(static_cast<int64_t>(load_buffer) / m.k / ir::panel_rows, 1) * ir::panel_rows;
+  const auto buffer = static_cast<int64_t>(std::min(load_buffer, context.limits.memory_budget / 4));  // two of them, and what execute_rows takes
+  const int64_t height = std::max<int64_t>(buffer / m.k / ir::panel_rows, 1) * ir::panel_rows;
   std::vector<std::byte> rows(static_cast<size_t>(std::min(height, m.n) * m.k)), moved(rows.size());
   for (int64_t begin = 0; begin < m.n; begin += height) {
     const int64_t end = std::min(m.n, begin + height);
@@ -210,9 +189,11 @@ Result<const float*> load_floats(const ir::Stored& s, Source& source, host::Aren
 
 Result<void> run_into(const prog::Program& p, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context) {
   QB_TRY(prog::type_check(p));
-  const int64_t threads = pool == nullptr ? 1 : pool->size();
-  const uint64_t budget = std::min(context.limits.memory_budget, load_buffers) / static_cast<uint64_t>(threads);
-  int64_t height = std::max<int64_t>(rows_within(p, std::min(budget, load_buffer)), p.row_multiple);
+  // A quarter stays for the reductions, which stream their tensors in blocks of their own. Threads for which no block is left over have nothing to do.
+  const uint64_t budget = context.limits.memory_budget, usable = std::min(p.reductions.empty() ? budget : budget - budget / 4, load_buffers);
+  const uint64_t least = std::max<uint64_t>(working_set(p, std::min(p.row_multiple, p.rows)), 1);
+  const int64_t threads = std::clamp<int64_t>(static_cast<int64_t>(usable / least), 1, pool == nullptr ? 1 : pool->size());
+  int64_t height = std::max<int64_t>(rows_within(p, std::min(usable / static_cast<uint64_t>(threads), load_buffer)), p.row_multiple);
   // Enough blocks for every thread.
   const int64_t multiples = (p.rows + p.row_multiple - 1) / p.row_multiple;
   height = std::min(height, (multiples + threads - 1) / threads * p.row_multiple);
@@ -220,7 +201,8 @@ Result<void> run_into(const prog::Program& p, Source& source, std::span<const st
   std::atomic<int64_t> next{0};
   std::mutex mutex;
   std::optional<Error> failure;
-  const std::function<void(int)> work = [&](int) {
+  const std::function<void(int)> work = [&](int thread) {
+    if (thread >= threads) return;
     std::vector<std::span<std::byte>> parts(outputs.size());
     for (int64_t b = next.fetch_add(1); b < blocks; b = next.fetch_add(1)) {
       const RowRange rows{b * height, std::min(p.rows, (b + 1) * height)};
@@ -254,13 +236,12 @@ ir::Scheme kernel_scheme(const ir::Module& m) {
 Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
   const ir::Stored* code = m.part(Role::code);
   if (code == nullptr) return cannot_load(m, "the checkpoint has no weight for it");
-  if (m.make) return cannot_load(m, "its weight is still to be quantized");
   if (m.n <= 0 || m.k <= 0 || m.n > INT32_MAX || m.k > INT32_MAX) return cannot_load(m, fmt::format("the impossible size {} x {}", m.n, m.k));
   Linear l;
   l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
   l.problem_.scheme = kernel_scheme(m);
   const ir::Scheme& scheme = l.problem_.scheme;
-  if (!scheme.weight.plain() && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
+  if (!scheme.weight.plain() && !m.make && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
   const ir::Stored* order = m.part(Role::order);
   l.problem_.scheme.features.actorder = order != nullptr;
   QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), options.policy));
@@ -276,7 +257,7 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   const ir::Layout scales = l.plan_.scale_layout;
   if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
 
-  QB_ASSIGN(const prog::Program program, packing(m, *code, l.plan_, !columns));
+  QB_ASSIGN(const Packing packed, packing(m, l.plan_, columns.has_value()));
   const auto room = [&](uint64_t bytes) -> Result<void> {
     QB_ASSIGN(const std::span<std::byte> into, arena.take(bytes));
     l.parts_.push_back(into);
@@ -284,8 +265,14 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
     return {};
   };
   if (columns) QB_TRY(room(static_cast<uint64_t>((m.n + ir::panel_rows - 1) / ir::panel_rows * ir::panel_bytes(l.plan_.code_layout, m.k, 8))));
-  for (const prog::Output& o : program.outputs) QB_TRY(room(prog::output_bytes(o)));
-  QB_TRY(run_into(program, source, std::span(l.parts_).subspan(columns ? 1 : 0), options.pool, context));
+  const size_t first = l.parts_.size();
+  std::array<std::byte, sizeof(float)> global{};
+  for (int o = 0; o < static_cast<int>(packed.program.outputs.size()); ++o)
+    if (o != packed.global) QB_TRY(room(prog::output_bytes(packed.program.outputs[static_cast<size_t>(o)])));
+  std::vector<std::span<std::byte>> outputs(l.parts_.begin() + static_cast<std::ptrdiff_t>(first), l.parts_.end());
+  if (packed.global >= 0) outputs.emplace_back(global);
+  QB_TRY(run_into(packed.program, source, outputs, options.pool, context));
+  const auto output = [&](int o) { return outputs[static_cast<size_t>(o)]; };
   if (columns) {
     QB_TRY(pack_moved(m, *code, l.plan_.code_layout, *columns, l.parts_[0].data(), source, context));
     QB_ASSIGN(const std::span<std::byte> into, arena.take(columns->size() * sizeof(int32_t)));
@@ -294,15 +281,18 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
     l.bytes_ += into.size();
   }
   l.weight_.codes = l.parts_[0].data();
-  if (l.parts_.size() > 1) l.weight_.scales = l.parts_[1].data();
-  size_t next = 2;
-  if (m.part(Role::zero) != nullptr) l.weight_.zeros = l.parts_[next++].data();
-  if (order != nullptr && !columns) {
-    QB_ASSIGN(l.weight_.order, checked_order(m, l.parts_[next]));
+  if (packed.scales >= 0) l.weight_.scales = output(packed.scales).data();
+  if (packed.zeros >= 0) l.weight_.zeros = output(packed.zeros).data();
+  if (packed.order >= 0) {
+    QB_ASSIGN(l.weight_.order, checked_order(m, output(packed.order)));
   }
 
-  if (const ir::Stored* global = m.part(Role::global); global != nullptr) {
-    QB_ASSIGN(l.weight_.global, multiplier(m, *global));
+  if (packed.global >= 0) {
+    float made = 0;
+    std::memcpy(&made, global.data(), sizeof made);
+    QB_ASSIGN(l.weight_.global, multiplier(m, packed.numbers.global->name, static_cast<double>(made), packed.numbers.global->form));
+  } else if (const ir::Stored* stored = m.part(Role::global); stored != nullptr) {
+    QB_ASSIGN(l.weight_.global, multiplier(m, *stored));
   } else if (scheme.weight.two_level()) {
     return cannot_load(m, "the checkpoint has no second-level scale for its weight");
   }

@@ -28,7 +28,8 @@ struct LinearOptions {
   Rotations* rotations = nullptr;    // the matrices that linears share; null: each has its own
 };
 
-// Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone).
+// Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone), as many of them
+// as the budget has blocks for.
 Result<void> run_into(const prog::Program& program, Source& source, std::span<const std::span<std::byte>> outputs, host::ThreadPool* pool, Context& context);
 
 // A stored vector of floats (a norm's weight, a bias) as float32 in the arena, `plus` added to each.
@@ -39,7 +40,7 @@ ir::Scheme kernel_scheme(const ir::Module& module);
 
 class Linear {
  public:
-  // Plans and loads: runs a Program that packs the stored codes straight into the arena, block by block.
+  // Plans and loads: runs a Program that packs the codes, stored or made now, straight into the arena, block by block.
   static Result<Linear> load(const ir::Module& module, Source& source, host::Arena& arena, const LinearOptions& options, Context& context);
 
   int64_t n() const { return problem_.n; }
