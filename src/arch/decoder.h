@@ -24,6 +24,10 @@ constexpr ModuleRow column_row(std::string_view suffix, Dim n, std::string_view 
 constexpr ModuleRow row_row(std::string_view suffix, Dim k, std::string_view fed_by = {}) {
   return {.suffix = suffix, .kind = Kind::linear, .n = dim_hidden, .k = k, .parallel = Parallel::rows, .fed_by = fed_by};
 }
+constexpr ModuleRow biased(Given bias, ModuleRow row) {
+  row.bias = bias;
+  return row;
+}
 constexpr ModuleRow in(Layers layers, ModuleRow row) {
   row.layers = layers;
   return row;
@@ -31,18 +35,18 @@ constexpr ModuleRow in(Layers layers, ModuleRow row) {
 
 inline constexpr ModuleRow row_input_norm = norm_row("input_layernorm");
 inline constexpr ModuleRow row_attention{.suffix = "self_attn", .kind = Kind::attention, .optional = true};
-inline constexpr ModuleRow row_q = column_row("self_attn.q_proj", dim_q, "self_attn.qkv_proj", "input_layernorm");
-inline constexpr ModuleRow row_k = column_row("self_attn.k_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
-inline constexpr ModuleRow row_v = column_row("self_attn.v_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm");
-inline constexpr ModuleRow row_o = row_row("self_attn.o_proj", dim_q, "self_attn.v_proj");
+inline constexpr ModuleRow row_q = biased(Given::attention_bias, column_row("self_attn.q_proj", dim_q, "self_attn.qkv_proj", "input_layernorm"));
+inline constexpr ModuleRow row_k = biased(Given::attention_bias, column_row("self_attn.k_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm"));
+inline constexpr ModuleRow row_v = biased(Given::attention_bias, column_row("self_attn.v_proj", dim_kv, "self_attn.qkv_proj", "input_layernorm"));
+inline constexpr ModuleRow row_o = biased(Given::attention_bias, row_row("self_attn.o_proj", dim_q, "self_attn.v_proj"));
 // Norms over each head of q and k.
 inline constexpr ModuleRow row_q_norm = norm_row("self_attn.q_norm", dim_head), row_k_norm = norm_row("self_attn.k_norm", dim_head);
 // Frequencies that early exporters stored; engines recompute them.
 inline constexpr ModuleRow row_rotary{.suffix = "self_attn.rotary_emb", .kind = Kind::other, .optional = true};
 inline constexpr ModuleRow row_post_norm = norm_row("post_attention_layernorm");
-inline constexpr ModuleRow row_gate = column_row("mlp.gate_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
-inline constexpr ModuleRow row_up = column_row("mlp.up_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm");
-inline constexpr ModuleRow row_down = row_row("mlp.down_proj", dim_intermediate, "mlp.up_proj");
+inline constexpr ModuleRow row_gate = biased(Given::mlp_bias, column_row("mlp.gate_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm"));
+inline constexpr ModuleRow row_up = biased(Given::mlp_bias, column_row("mlp.up_proj", dim_intermediate, "mlp.gate_up_proj", "post_attention_layernorm"));
+inline constexpr ModuleRow row_down = biased(Given::mlp_bias, row_row("mlp.down_proj", dim_intermediate, "mlp.up_proj"));
 
 inline constexpr std::array decoder_layer{row_input_norm, row_attention, row_q, row_k, row_v, row_o, row_rotary, row_post_norm, row_gate, row_up, row_down};
 

@@ -31,6 +31,7 @@ constexpr ModuleRow direct_q() {
 constexpr ModuleRow biased_router() {
   ModuleRow row = row_router;
   row.plain = "e_score_correction_bias";
+  row.plain_given = Given::corrected;
   return row;
 }
 constexpr ModuleRow shared(ModuleRow row) {

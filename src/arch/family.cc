@@ -181,6 +181,22 @@ class Builder {
     return (i + 1) % step == 0 && i >= int_at(config_, "first_k_dense_replace", 0) && i % every == 0 && sizes_.has(Key::experts);
   }
 
+  bool given(Given g) const {
+    switch (g) {
+      case Given::unsaid:
+        return false;
+      case Given::always:
+        return true;
+      case Given::attention_bias:
+        return bool_at(config_, "attention_bias", false);
+      case Given::mlp_bias:
+        return bool_at(config_, "mlp_bias", false);
+      case Given::corrected:
+        return string_at(config_, "topk_method") == "noaux_tc";
+    }
+    return false;
+  }
+
   // Heads are units: their elements stay together, whether a size says "heads x (what each has)" or "elements of a head x (how many heads)".
   Split split_of(const ModuleRow& row) {
     if (row.parallel == Parallel::none) return {};
@@ -219,6 +235,8 @@ class Builder {
     m.optional = row.optional || optional;
     m.exempt = row.exempt;
     m.plain = row.plain;
+    m.plain_given = given(row.plain_given) && !optional;
+    m.bias_given = given(row.bias);
     m.layer = static_cast<int>(layer);
     m.expert = expert;
     if (expert >= 0) m.of_experts = row.suffix;

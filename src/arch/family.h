@@ -23,6 +23,9 @@ namespace qb::arch {
 enum class Kind : uint8_t { linear, expert, embedding, norm, attention, other };
 enum class Parallel : uint8_t { none, columns, rows, vocabulary };  // how engines cut it: columns = along n, rows = along k
 enum class Layers : uint8_t { all, dense, sparse };                 // sparse: those whose feed-forward part is experts
+// Whether each module of a row must have something beside its weight. attention_bias, mlp_bias: where config.json has this key as true; corrected: where its
+// topk_method is noaux_tc.
+enum class Given : uint8_t { unsaid, always, attention_bias, mlp_bias, corrected };
 
 // A number of config.json; family.cc says under which names.
 enum class Key : uint8_t {
@@ -64,6 +67,7 @@ struct ModuleRow {
   Layers layers = Layers::all;
   Key with = Key::none, without = Key::none;  // there only if config.json has, or lacks, this number
   std::string_view plain = {};                // a tensor beside weight and bias that is never quantized
+  Given plain_given = Given::unsaid, bias = Given::unsaid;
   bool interleaved = false;                   // the terms of n take turns, row by row, instead of following each other
   std::array<std::string_view, 2> spelled{};  // other suffixes under which producers write it
   // Suffix of the linear whose outputs are its inputs, each multiplied by what others compute: of a gated unit its up projection; through attention, which
@@ -111,8 +115,9 @@ struct Module {
   std::string fed_by;      // path, or empty
   bool optional = false;
   bool exempt = false;
-  bool structural = false;      // found from its tensors alone: no size is known, and whatever is no part of a quantized weight is plain
-  std::string_view plain = {};  // as in ModuleRow
+  bool structural = false;                       // found from its tensors alone: no size is known, and whatever is no part of a quantized weight is plain
+  std::string_view plain = {};                   // as in ModuleRow
+  bool plain_given = false, bias_given = false;  // the model must have it
   int layer = -1;
   int64_t expert = -1;               // whose module it is, where the row is repeated for each
   std::string_view of_experts = {};  // the row's suffix, where the module is one expert's: its siblings in the layer have the same

@@ -9,9 +9,9 @@ constexpr Dim shared = size(Key::shared_intermediate);
 constexpr std::array layer{
     row_input_norm,
     row_attention,
-    row_q,
-    row_k,
-    row_v,
+    biased(Given::always, row_q),
+    biased(Given::always, row_k),
+    biased(Given::always, row_v),
     row_o,
     row_rotary,
     row_post_norm,

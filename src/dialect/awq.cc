@@ -118,7 +118,7 @@ void read_weight(Reading& r, const Config& config, ir::Module& m) {
   if (!has_packed(r, m) && r.read_plain(m)) {
     m.why = r.why_plain(m, rule);
   } else {
-    m.why = fmt::format("{}: quant_method awq", file);
+    m.why = r.why_quantized(m, rule, fmt::format("{}: quant_method awq", file));
     if (!read_packed(r, config, m)) {
       for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     }

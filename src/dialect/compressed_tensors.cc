@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/json.h"
+#include "dialect/compressed_tensors_calibration.h"
 #include "dialect/compressed_tensors_config.h"
 #include "dialect/compressed_tensors_transforms.h"
 #include "dialect/documents.h"
@@ -186,7 +187,7 @@ bool has_codes(const Reading& r, const ir::Module& m) {
 // Plain numbers, all of them stored or those of a sparse weight.
 bool read_plain(Reading& r, ir::Module& m) {
   const TensorInfo* sparse = r.find(m, "compressed");
-  return sparse != nullptr && sparse->dtype != Elem::e4m3 && sparse->dtype != Elem::i8 ? read_masked(r, m, sparse->dtype) : r.read_plain(m);
+  return sparse != nullptr && info(sparse->dtype).is_float && bits(sparse->dtype) >= 16 ? read_masked(r, m, sparse->dtype) : r.read_plain(m);
 }
 
 // The row to write a module by: the one that the file was in before it went through another dialect (`noted`, a format), one that keeps its bytes, else as the
@@ -224,26 +225,21 @@ const CtGroup* rival_of(const Reading& r, const CtConfig& config, const ir::Modu
 }
 
 // A weight that was saved without compressing it: the numbers from before, and beside them what was measured for it.
-bool read_uncompressed(Reading& r, ir::Module& m, const Target& t) {
+bool read_uncompressed(Reading& r, ir::Module& m, const Target& t, CtCalibrations& calibrations) {
   const TensorInfo* weight = r.find(m, "weight");
   if (t.group == nullptr || t.group->compressed || weight == nullptr || r.find(m, "weight_scale") == nullptr || r.find(m, "weight_packed") != nullptr ||
       !r.read_plain(m))
     return false;
-  for (const char* word : {"weight_scale", "weight_zero_point", "weight_global_scale", "weight_g_idx", "input_scale", "input_zero_point", "input_global_scale",
-                           "output_scale", "output_zero_point"})
-    if (const TensorInfo* s = r.find(m, word); s != nullptr && !r.claimed(*s)) {
-      r.claim(*s);
-      m.parts.push_back(r.stored(*s, Role::calibration, s->dtype, 1, s->elements()));
-    }
+  calibrations.read(*t.group, m);
   m.why = fmt::format("{}: target '{}', saved without compressing it: scales for {} lie beside the weight from before", t.group->name, t.rule->text(),
                       to_string(t.group->scheme));
   return true;
 }
 
-void read_weight(Reading& r, const CtConfig& config, ir::Module& m) {
+void read_weight(Reading& r, const CtConfig& config, ir::Module& m, CtCalibrations& calibrations) {
   const NameRule* ignored = r.excluded_by(m);
   Target t = target_of(config, m);
-  if (ignored == nullptr && read_uncompressed(r, m, t)) return r.read_bias(m);
+  if (ignored == nullptr && read_uncompressed(r, m, t, calibrations)) return r.read_bias(m);
   const bool codes = has_codes(r, m);
   const std::string_view tensor = r.named_tensor(m);
   if (!codes && read_plain(r, m)) {
@@ -296,10 +292,12 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   r.read_kv_scales(Reading::KvNames::attention, config.kv, "config.json");
   CtTransforms transforms(r, config);
   transforms.refuse_tied_head();
+  CtCalibrations calibrations(r);
   r.read_modules([&](ir::Module& m) {
-    read_weight(r, config, m);
+    read_weight(r, config, m, calibrations);
     transforms.read(m);
   });
+  calibrations.check();
   return true;
 }
 

@@ -109,6 +109,8 @@ void Reading::read_kv_scales(KvNames canonical, const std::optional<ir::KvCache>
     }
     if (found == 1)
       diag.report("kv-scale-missing", {.module = m.path}, m.part(ir::Role::k_scale) != nullptr ? "k_scale alone" : "v_scale alone", "both scales of the layer");
+    if ((m.part(ir::Role::k_bias) == nullptr) != (m.part(ir::Role::v_bias) == nullptr))
+      diag.report("kv-scale-missing", {.module = m.path}, m.part(ir::Role::k_bias) != nullptr ? "k_bias alone" : "v_bias alone", "both biases of the layer");
     if (found > 0) ++kv.layers;
   }
   if (kv.layers > 0 && out.topology.family != nullptr) report_layers_without(kv.layers);

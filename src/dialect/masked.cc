@@ -65,6 +65,9 @@ bool read_masked(Reading& r, ir::Module& m, Elem elem) {
   }
   if (bits->dtype != Elem::u8 || bits->shape != std::vector<int64_t>{n, (k + 7) / 8})
     return wrong(*bits, "weight-shape", describe(*bits), fmt::format("U8 [{}, {}]: a bit for each element of [{}, {}]", n, (k + 7) / 8, n, k));
+  if (size == nullptr)
+    r.diag.report("packed-shape-mismatch", {.tensor = fmt::format("{}.shape", m.path), .module = m.path}, "absent", fmt::format("I64 [2]: {}, {}", n, k));
+  if (size != nullptr && said.size() != 2) wrong(*size, "packed-shape-mismatch", describe(*size), fmt::format("I64 [2]: {}, {}", n, k));
   if (said.size() == 2 && (said[0] != n || said[1] != k))
     wrong(*size, "packed-shape-mismatch", fmt::format("[{}, {}]", said[0], said[1]), fmt::format("[{}, {}], as the numbers and bits have", n, k));
   ir::Stored s = r.stored(*values, ir::Role::code, elem, n, k);

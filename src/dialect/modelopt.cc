@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "dialect/modelopt_config.h"
+#include "dialect/modelopt_prescales.h"
 #include "dialect/modelopt_stacks.h"
 #include "dialect/modelopt_write.h"
 #include "dialect/register.h"
@@ -74,8 +75,8 @@ struct Label {
   std::string_view name;
   std::vector<int64_t> declared;  // group sizes; empty: not said
   std::string why;
-  bool has_input = false;  // linears of this label have static activation scales
-  int32_t group = 0;       // settled
+  bool has_input = false, stacks_have_input = false;  // linears, or stacked experts, of this label have static activation scales
+  int32_t group = 0;                                  // settled
 };
 
 // Gives every module the label that the documents have for it, or another one that its tensors fit.
@@ -103,7 +104,9 @@ class Labels {
       if (m.kind != arch::Kind::linear && m.kind != arch::Kind::embedding && !stack) continue;
       Label* label = stack ? said_of(m) : assign(m);
       of_[static_cast<size_t>(m.topology)] = label;
-      if (label != nullptr) label->has_input |= m.kind == arch::Kind::linear && r_.find(m, "input_scale") != nullptr;
+      if (label == nullptr || r_.find(m, "input_scale") == nullptr) continue;
+      label->has_input |= m.kind == arch::Kind::linear;
+      label->stacks_have_input |= stack;
     }
     for (auto& [key, label] : labels_) settle_group(label);
     return true;
@@ -295,9 +298,8 @@ void read_weight(Reading& r, const ModelOptConfig& config, const Labels& labels,
 // Stacked experts with scales; false where they have none and are plain.
 bool read_stack(Reading& r, const ModelOptConfig& config, const Labels& labels, ir::Module& m) {
   const Label* label = labels.of(m);
-  const bool has_input = r.find(m, "input_scale") != nullptr;
   if (!has_codes(r, m) || label == nullptr) return false;
-  const modelopt::StackKind* kind = modelopt::stack_kind(label->name, has_input);
+  const modelopt::StackKind* kind = modelopt::stack_kind(label->name, label->stacks_have_input);
   if (kind == nullptr) {
     for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
     r.diag.report("algorithm-unsupported", {.file = config.from, .module = m.path}, fmt::format("{} on stacked experts", label->name),
@@ -352,6 +354,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
     diag.report("config-disagree", {.file = "hf_quant_config.json"}, "a KV-cache algorithm in one of the two documents only",
                 "the same in both: the scales decide");
   r.read_modules([&](ir::Module& m) { read_weight(r, config, labels, m); }, [&](ir::Module& m) { return read_stack(r, config, labels, m); });
+  modelopt::check_prescales(r, [&](const ir::Module& m) { return labels.of(m) != nullptr ? labels.of(m)->name : std::string_view(); });
   return true;
 }
 

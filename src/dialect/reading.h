@@ -84,7 +84,9 @@ class Reading {
   std::vector<bool> claimed_;              // by position in Package::tensors
   enum class Meant : uint8_t { no, fused, prefix, container };
   Meant meant_by(const NameRule& rule, const ir::Module& module) const;
+  void names_that_mean(const ir::Module& module, const std::function<void(std::string_view)>& found) const;
   RuleList rules_;
+  std::unordered_map<std::string_view, size_t> literals_;  // entries without wildcards, by text: the first of each
   std::vector<int> hits_;
   std::string rules_from_;
 };

@@ -1,6 +1,8 @@
 // Exclude and ignore lists: which rule covers a module, and which entries are not what their author meant.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "dialect/reading.h"
 
 namespace qb {
@@ -9,6 +11,9 @@ void Reading::set_rules(std::vector<NameRule> rules, std::string from) {
   rules_ = RuleList(std::move(rules));
   hits_.assign(rules_.size(), 0);
   rules_from_ = std::move(from);
+  literals_.clear();
+  for (size_t i = 0; i < rules_.size(); ++i)
+    if (rules_[i].literal() && !rules_[i].text().empty()) literals_.emplace(rules_[i].text(), i);
 }
 
 const NameRule* Reading::excluded_by(const ir::Module& m) {
@@ -39,6 +44,18 @@ Reading::Meant Reading::meant_by(const NameRule& rule, const ir::Module& m) cons
   return m.path.starts_with(entry + ".") ? Meant::container : Meant::no;
 }
 
+// Calls with every text of an entry that may mean the module: its fused name, and what it lies below with the prefixes that meant_by() takes away.
+void Reading::names_that_mean(const ir::Module& m, const std::function<void(std::string_view)>& found) const {
+  found(out.topology.modules[static_cast<size_t>(m.topology)].fused);
+  for (size_t end = m.path.find('.');; end = m.path.find('.', end + 1)) {
+    const std::string above = m.path.substr(0, end);
+    if (end != m.path.npos) found(above);
+    found("language_model." + above);
+    if (above.starts_with("model.")) found("model.language_model." + above.substr(6));
+    if (end == m.path.npos) return;
+  }
+}
+
 std::string Reading::why_plain(const ir::Module& m, const NameRule* rule) {
   if (rule != nullptr) return fmt::format("{}: '{}'", rules_from_, rule->text());
   if (m.kind == arch::Kind::embedding) return "embeddings are not quantized unless they have scales";
@@ -66,8 +83,12 @@ void Reading::report_tied_embedding(const ir::Module& m) {
 }
 
 std::string Reading::report_unlisted(const ir::Module& m) {
-  for (const NameRule& rule : rules_)
-    if (meant_by(rule, m) != Meant::no) return fmt::format("{}: '{}', which means it", rules_from_, rule.text());  // check_rules() reports the entry
+  size_t first = rules_.size();
+  names_that_mean(m, [&](std::string_view name) {
+    const auto it = literals_.find(name);
+    if (it != literals_.end() && meant_by(rules_[it->second], m) != Meant::no) first = std::min(first, it->second);
+  });
+  if (first < rules_.size()) return fmt::format("{}: '{}', which means it", rules_from_, rules_[first].text());  // check_rules() reports the entry
   if (out.topology.modules[static_cast<size_t>(m.topology)].exempt) return "no producer quantizes it, and no list has to name it";
   const ir::Stored* code = m.part(ir::Role::code);
   const bool head = m.path == out.topology.head;
@@ -78,24 +99,39 @@ std::string Reading::report_unlisted(const ir::Module& m) {
 }
 
 void Reading::check_rules() {
+  // Plain modules give their names to the entries that may mean them: entries are many, and so are modules.
+  struct Guess {
+    Meant meant = Meant::no;
+    std::string modules;
+    const ir::Module* last = nullptr;
+  };
+  std::unordered_map<std::string_view, Guess> guesses;  // by the entry's text
+  for (const ir::Module& m : out.modules) {
+    if (m.scheme || m.part(ir::Role::code) == nullptr) continue;
+    names_that_mean(m, [&](std::string_view name) {
+      const auto it = literals_.find(name);
+      if (it == literals_.end() || hits_[it->second] > 0) return;
+      const Meant how = meant_by(rules_[it->second], m);
+      Guess& g = guesses[it->first];
+      if (how == Meant::no || g.last == &m) return;
+      g.meant = how;
+      g.last = &m;
+      if (g.modules.size() < 200) g.modules += (g.modules.empty() ? "" : ", ") + m.path;
+    });
+  }
   for (size_t i = 0; i < rules_.size(); ++i) {
     out.exclusions.push_back({rules_[i].text(), rules_from_, hits_[i]});
     const std::string& entry = rules_[i].text();
     if (hits_[i] > 0 || !rules_[i].literal()) continue;
     if (const ir::Module* m = module(entry); m != nullptr && m->parts.empty() && out.topology.modules[static_cast<size_t>(m->topology)].optional) continue;
-    std::string modules;
-    Meant meant = Meant::no;
-    for (const ir::Module& m : out.modules) {
-      const Meant how = meant_by(rules_[i], m);
-      if (how == Meant::no) continue;
-      meant = how;
-      if (modules.size() < 200) modules += (modules.empty() ? "" : ", ") + m.path;
-    }
+    const auto guess = guesses.find(entry);
+    const Meant meant = guess == guesses.end() ? Meant::no : guess->second.meant;
     const char* code = meant == Meant::fused       ? "ignore-fused-name"
                        : meant == Meant::prefix    ? "ignore-prefix"
                        : meant == Meant::container ? "ignore-container"
                                                    : "ignore-ghost";
-    diag.report(code, {.file = rules_from_, .module = modules}, fmt::format("entry '{}'", escape(entry)),
+    diag.report(code, {.file = rules_from_, .module = guess == guesses.end() ? std::string_view() : guess->second.modules},
+                fmt::format("entry '{}'", escape(entry)),
                 meant == Meant::fused       ? "the parts by their own names"
                 : meant == Meant::prefix    ? fmt::format("'{}', the prefix that the tensors have", escape(without_language_model(entry)))
                 : meant == Meant::container ? fmt::format("'{}.*'", escape(entry))

@@ -4,6 +4,23 @@
 
 namespace qb::ir {
 
+bool is_factor(Role role) {
+  switch (role) {
+    case Role::scale:
+    case Role::global:
+    case Role::input_scale:
+    case Role::output_scale:
+    case Role::prescale:
+    case Role::stage:
+    case Role::k_scale:
+    case Role::v_scale:
+    case Role::calibration:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::string_view to_string(Role r) {
   switch (r) {
     case Role::code:
@@ -46,6 +63,8 @@ std::string_view to_string(Role r) {
       return "v_bias";
     case Role::calibration:
       return "calibration";
+    case Role::calibration_other:
+      return "calibration_other";
     case Role::plain:
       return "plain";
   }

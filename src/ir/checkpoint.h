@@ -17,8 +17,8 @@ namespace qb::ir {
 
 // order: for each column, the group that its scale is in. shape: the logical shape of packed codes, as numbers. prescale: what inputs are multiplied by, one
 // number for each column, before anything else is done to them. lowrank_a [r,k], lowrank_b [n,r]: y += (x a^T) b^T. stage: the scale at which kernels may hold
-// dequantized integers as FP8; it has no part in what the weight means. calibration: a scale or zero point that was measured for a weight which is stored as it
-// was before; nothing is computed with it. output_scale, output_zero: of outputs that are quantized.
+// dequantized integers as FP8; it has no part in what the weight means. calibration: a scale that was measured for a weight which is stored as it was before;
+// calibration_other: a zero point or an order of groups beside it; nothing is computed with them. output_scale, output_zero: of outputs that are quantized.
 enum class Role : uint8_t {
   code,
   scale,
@@ -40,9 +40,12 @@ enum class Role : uint8_t {
   k_bias,  // what is taken from keys before they are quantized and added afterwards, [kv_heads * head_dim]
   v_bias,
   calibration,
+  calibration_other,
   plain
 };
 std::string_view to_string(Role);
+// Whether the numbers of a part multiply something: they are positive and finite, as every producer writes them.
+bool is_factor(Role);
 
 // How a stored scale enters the product. The IR always multiplies; `divide` keeps the stored bits of a reciprocal.
 enum class ScaleForm : uint8_t { multiply, divide, exponent };

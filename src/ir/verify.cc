@@ -12,6 +12,9 @@ namespace {
 constexpr double kv_scale_plausible = 2.0;
 // Second-level scales of a layer's experts that differ by more: experts that were calibrated alike stay within a few times of each other.
 constexpr double experts_apart = 16;
+// A scale of activations below this stands for a largest input below 448 times as much, 5e-5: no hidden state of a model is so small. Observers put float32's
+// epsilon there where they saw nothing.
+constexpr double least_measured = 0x1p-23;
 // So many times more tensors of one 16-bit dtype make the other one an oddity; checkpoints that mix them on purpose do so by the half or by the layer.
 constexpr size_t odd_dtypes = 3;
 
@@ -27,8 +30,7 @@ class Verifier {
 
   void scalars(const Module& m) {
     for (const Stored& s : m.parts) {
-      if (!s.value || s.role == Role::zero || s.role == Role::input_zero || s.role == Role::output_zero || s.role == Role::shape || s.role == Role::calibration)
-        continue;
+      if (!s.value || !is_factor(s.role)) continue;
       const double v = *s.value;
       const Place place{.file = files_[s.file], .tensor = s.tensor, .module = m.path};
       const bool kv = s.role == Role::k_scale || s.role == Role::v_scale;
@@ -94,7 +96,8 @@ class Verifier {
     const Module* of_least = nullptr;
     for (const Module* m : siblings) {
       const Stored* s = m->part(Role::global);
-      if (s == nullptr || !s->value || !(*s->value > 0) || std::isinf(*s->value)) return;
+      if (s == nullptr) continue;
+      if (!s->value || !(*s->value > 0) || std::isinf(*s->value)) return;
       if (least == nullptr || multiplier(*s) < multiplier(*least)) least = s, of_least = m;
       if (largest == nullptr || multiplier(*s) > multiplier(*largest)) largest = s;
     }
@@ -103,6 +106,29 @@ class Verifier {
         "expert-scales-apart", {.file = files_[least->file], .tensor = least->tensor, .module = of_least->path},
         fmt::format("{} = {}, {:.3g} times below that of {}", least->tensor, *least->value, multiplier(*largest) / multiplier(*least), largest->tensor),
         fmt::format("second-level scales of a layer's experts within {} times of each other", experts_apart));
+  }
+
+  // Scales of experts that no calibration sample reached: what observers begin with, beside siblings that were measured.
+  void uncalibrated(const std::vector<const Module*>& siblings) {
+    const auto begun = [](double v) { return v == 1 || (v > 0 && v <= least_measured); };
+    std::vector<const Stored*> left;
+    const Module* first = nullptr;
+    const Stored* measured = nullptr;
+    for (const Module* m : siblings) {
+      const Stored* s = m->part(Role::input_scale);
+      if (s == nullptr || !s->value) continue;
+      if (!begun(multiplier(*s))) {
+        measured = s;
+        continue;
+      }
+      if (left.empty()) first = m;
+      left.push_back(s);
+    }
+    if (left.empty() || measured == nullptr) return;
+    diag_.report(
+        "expert-uncalibrated", {.file = files_[left.front()->file], .tensor = left.front()->tensor, .module = first->path},
+        fmt::format("{} = {}{}", left.front()->tensor, *left.front()->value, left.size() > 1 ? fmt::format(" (and {} more experts)", left.size() - 1) : ""),
+        fmt::format("a measured scale, as {} = {} is", measured->tensor, *measured->value));
   }
 
   // F16 among BF16, or the other way round. `what`: the model's own numbers, or those of its quantized weights.
@@ -117,10 +143,17 @@ class Verifier {
                  fmt::format("{}, as {} of {} have", info(many.front().second->container).safetensors, many.size(), what));
   }
 
-  // Modules of one row in all layers, and those that read the same input: with such a part or without.
-  void parts(const std::vector<const Module*>& alike, Role role, std::string_view what) {
+  // Modules of one row in all layers, and those that read the same input: with such a part or without. Those that the family and config.json promise it to
+  // must have it by themselves.
+  void parts(const std::vector<const Module*>& alike, Role role, std::string_view what, bool arch::Module::*promised = nullptr) {
     const Module *with = nullptr, *without = nullptr;
     for (const Module* m : alike) {
+      if (promised != nullptr && c_.topology.modules[static_cast<size_t>(m->topology)].*promised) {
+        if (m->part(role) == nullptr)
+          diag_.report("part-missing", {.module = m->path}, fmt::format("no {}", what),
+                       fmt::format("one, as each {} of this family and config.json has", in_layer(m->path)));
+        continue;
+      }
       const Module*& kind = m->part(role) != nullptr ? with : without;
       if (kind == nullptr) kind = m;
     }
@@ -202,14 +235,17 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
   std::map<std::string, std::vector<const Module*>> alike, same_scheme;
   for (const Module& m : c.modules) {
     const arch::Module* t = m.topology < 0 ? nullptr : &c.topology.modules[static_cast<size_t>(m.topology)];
-    if (t == nullptr || t->structural || t->layer < 0 || (t->plain.empty() && (t->optional || m.parts.empty()))) continue;
+    if (t == nullptr || t->structural || t->layer < 0) continue;
+    // Attention has no weight of its own; other modules that are missing altogether have been reported.
+    if (t->plain.empty() ? t->optional || m.parts.empty() : m.parts.empty() && t->optional && m.kind != arch::Kind::attention) continue;
     const std::string row(!t->of_experts.empty() ? t->of_experts : in_layer(t->fused.empty() ? t->path : t->fused));
     alike[row].push_back(&m);
-    if (m.scheme) same_scheme[row + " " + to_string(*m.scheme)].push_back(&m);
+    if (m.scheme) same_scheme[to_string(*m.scheme)].push_back(&m);
   }
   for (const auto& [row, modules] : alike) {
-    v.parts(modules, Role::bias, "bias");
-    if (const arch::Module& t = c.topology.modules[static_cast<size_t>(modules.front()->topology)]; !t.plain.empty()) v.parts(modules, Role::plain, t.plain);
+    const arch::Module& t = c.topology.modules[static_cast<size_t>(modules.front()->topology)];
+    v.parts(modules, Role::bias, "bias", &arch::Module::bias_given);
+    if (!t.plain.empty()) v.parts(modules, Role::plain, t.plain, &arch::Module::plain_given);
   }
   for (const auto& [row, modules] : same_scheme) {
     v.parts(modules, Role::zero, "zero points");
@@ -221,11 +257,14 @@ void verify(const Checkpoint& c, const std::vector<std::string>& file_names, Dia
   for (const std::vector<size_t>& group : fused_groups(c)) v.prescales(group);
   std::map<std::pair<int, std::string_view>, std::vector<const Module*>> experts;
   for (const Module& m : c.modules) {
-    if (m.topology < 0 || m.part(Role::global) == nullptr) continue;
+    if (m.topology < 0 || !m.scheme) continue;
     const arch::Module& t = c.topology.modules[static_cast<size_t>(m.topology)];
     if (!t.of_experts.empty()) experts[{t.layer, t.of_experts}].push_back(&m);
   }
-  for (const auto& [row, siblings] : experts) v.experts(siblings);
+  for (const auto& [row, siblings] : experts) {
+    v.experts(siblings);
+    v.uncalibrated(siblings);
+  }
 }
 
 }  // namespace qb::ir

@@ -74,6 +74,74 @@ TEST(Verify, AllOfAKindHaveABiasOrNoneHas) {
   EXPECT_EQ(worst(c, "part-missing"), "damaged");
 }
 
+// All that a family of one layer has by its own rules: Qwen2 has biases on q, k and v, gpt-oss sinks.
+Checkpoint family(const char* name, Json more = Json::object()) {
+  Checkpoint c;
+  Diagnostics diag;
+  Json config = {{"model_type", name},     {"hidden_size", 64}, {"intermediate_size", 64},  {"num_hidden_layers", 1}, {"num_attention_heads", 1},
+                 {"num_local_experts", 2}, {"vocab_size", 8},   {"num_key_value_heads", 1}, {"head_dim", 64}};
+  config.update(more);
+  EXPECT_TRUE(arch::describe(config, {}, c.topology, diag));
+  for (size_t t = 0; t < c.topology.modules.size(); ++t) {
+    Module m{.path = c.topology.modules[t].path, .kind = c.topology.modules[t].kind, .why = "plain", .topology = static_cast<int>(t)};
+    if (m.kind == arch::Kind::linear || m.kind == arch::Kind::expert) m.parts.push_back({.role = Role::code});
+    c.modules.push_back(m);
+  }
+  return c;
+}
+std::vector<std::string> lacking(const Checkpoint& c) {
+  Diagnostics diag;
+  verify(c, {"f"}, diag);
+  std::vector<std::string> paths;
+  for (const Problem& p : diag.all())
+    if (p.code == "part-missing") paths.push_back(p.module);
+  return paths;
+}
+
+TEST(Verify, FamiliesAndConfigsPromiseBiases) {
+  const std::string layer = "model.layers.0.";
+  EXPECT_EQ(lacking(family("llama")), std::vector<std::string>{});
+  EXPECT_EQ(lacking(family("qwen2")), (std::vector<std::string>{layer + "self_attn.q_proj", layer + "self_attn.k_proj", layer + "self_attn.v_proj"}));
+  EXPECT_EQ(lacking(family("llama", {{"attention_bias", true}})).size(), 4u);
+  EXPECT_EQ(lacking(family("llama", {{"mlp_bias", true}})).size(), 3u);
+  // q, k, v, o, the router, both stacks and the sinks
+  EXPECT_EQ(lacking(family("gpt_oss")).size(), 8u);
+}
+
+// Three experts of one projection with these activation scales.
+Checkpoint experts(std::vector<double> inputs) {
+  Checkpoint c;
+  Diagnostics diag;
+  const Json config = {{"model_type", "mixtral"}, {"hidden_size", 64},        {"intermediate_size", 64}, {"num_hidden_layers", 1},
+                       {"vocab_size", 8},         {"num_attention_heads", 1}, {"num_local_experts", 3}};
+  EXPECT_TRUE(arch::describe(config, {}, c.topology, diag));
+  size_t i = 0;
+  for (size_t t = 0; t < c.topology.modules.size(); ++t) {
+    Module m{.path = c.topology.modules[t].path, .kind = c.topology.modules[t].kind, .topology = static_cast<int>(t)};
+    if (c.topology.modules[t].of_experts.ends_with("w2")) {
+      m.scheme = *parse_scheme("fp8_tensor:fp8_tensor_static");
+      m.parts.push_back(scalar(Role::input_scale, inputs[i++]));
+    }
+    c.modules.push_back(m);
+  }
+  return c;
+}
+
+TEST(Verify, ExpertsThatNoSampleReached) {
+  EXPECT_EQ(worst(experts({0.01, 0.02, 0.013}), "expert-uncalibrated"), "good");
+  EXPECT_EQ(worst(experts({0.01, 1, 0.013}), "expert-uncalibrated"), "suspicious");
+  EXPECT_EQ(worst(experts({0.01, 0.02, 0x1p-23}), "expert-uncalibrated"), "suspicious");
+  EXPECT_EQ(worst(experts({1, 1, 1}), "expert-uncalibrated"), "good");  // a recipe without calibration
+}
+
+TEST(Verify, NumbersThatMultiplyNothingMayBeZero) {
+  Checkpoint c = nvfp4({1, 1, 1}, {1, 1, 1});
+  c.modules.front().parts.push_back(scalar(Role::calibration_other, 0));
+  EXPECT_EQ(worst(c, "scale-zero"), "good");
+  c.modules.front().parts.push_back(scalar(Role::calibration, -1));
+  EXPECT_EQ(worst(c, "scale-negative"), "suspicious");
+}
+
 TEST(Verify, EqualSecondLevelScalesAreGood) {
   EXPECT_EQ(worst(nvfp4({2, 2, 2}, {1, 1, 1}), "x"), "good");
 }

@@ -6,7 +6,8 @@ namespace qb::pass {
 
 bool leave_out_calibration(ir::Checkpoint& c) {
   size_t left_out = 0;
-  for (ir::Module& m : c.modules) left_out += std::erase_if(m.parts, [](const ir::Stored& s) { return s.role == ir::Role::calibration; });
+  const auto measured = [](const ir::Stored& s) { return s.role == ir::Role::calibration || s.role == ir::Role::calibration_other; };
+  for (ir::Module& m : c.modules) left_out += std::erase_if(m.parts, measured);
   return left_out > 0;
 }
 
