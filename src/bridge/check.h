@@ -10,14 +10,19 @@ struct CheckReport {
   uint64_t bytes_read = 0;
 };
 
-// A stored head beside tied embeddings must hold the same numbers: by its first 64 KiB, or `deep` by all of it.
-Result<void> check_tied_head(Session&, bool deep);
+// A stored head beside tied embeddings, which must hold the same numbers; null both where there is none.
+struct TiedHead {
+  const ir::Stored *head = nullptr, *table = nullptr;
+};
+TiedHead tied_head(const ir::Checkpoint&);
+void report_tied_head(Session&);
+// Whether they do, by their first 64 KiB.
+Result<void> check_tied_head(Session&);
 
 // Adds what goes wrong when so many ranks share the model (pass/shard.h), without reading data.
 void check_cuts(Session&, arch::Ranks);
 
-// Adds to session.diag. `deep` streams every tensor once: NaN, infinite, zero and negative scales, NaN codes, block scales that can or cannot be rescaled
-// exactly, checksums of directories that we wrote. An Error only for the outside world.
+// Adds to session.diag; `deep` also what only reading all data shows (deep_check.h, judge.h). An Error only for the outside world.
 Result<CheckReport> check_session(Session&, bool deep, Context&);
 
 }  // namespace qb

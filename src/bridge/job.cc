@@ -216,6 +216,9 @@ Result<JobReport> write_job(const Session& s, const Job& job, const std::filesys
   JobReport report;
   report.start = dir->start();
   QB_ASSIGN(report.run, run_plan(job.files, *s.package.source, *dir, checksums, context));
+  Diagnostics seen;
+  for (const std::string& name : report.run.not_finite) seen.report("output-not-finite", {.tensor = name}, "NaN or infinite numbers", "finite numbers");
+  report.problems.assign(seen.all().begin(), seen.all().end());
   // Quantization documents of the source are stale now; the dialect has written its own.
   std::vector<std::string> skip{"config.json",       "hf_quant_config.json",         "quantize_config.json",
                                 "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};

@@ -36,6 +36,7 @@ bool plan_job(const Session&, const JobOptions&, Context& context, Job&, Diagnos
 
 struct JobReport {
   RunReport run;
+  std::vector<Problem> problems;  // output-not-finite: what was seen of the numbers while they passed
   OutputDirectory::Start start = OutputDirectory::Start::fresh;
 };
 Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&);

@@ -11,21 +11,6 @@ namespace {
 
 using prog::SurveyResult;
 
-bool is_scale(ir::Role role) {
-  switch (role) {
-    case ir::Role::scale:
-    case ir::Role::global:
-    case ir::Role::input_scale:
-    case ir::Role::prescale:
-    case ir::Role::stage:
-    case ir::Role::k_scale:
-    case ir::Role::v_scale:
-      return true;
-    default:
-      return false;
-  }
-}
-
 // A scalar needs no reading: the session has it.
 SurveyResult one(const ir::Stored& part) {
   const double x = part.form == ir::ScaleForm::divide ? 1 / *part.value : part.form == ir::ScaleForm::exponent ? std::exp2(*part.value - 127) : *part.value;
@@ -69,12 +54,12 @@ Result<std::vector<ScaleHistogram>> scale_histograms(const Session& s, Context& 
   Progress progress;
   for (const ir::Module& m : s.checkpoint.modules)
     for (const ir::Stored& part : m.parts)
-      if (is_scale(part.role)) progress.total += part.bytes;
+      if (ir::is_factor(part.role)) progress.total += part.bytes;
   StreamSurveyor surveyor(*s.package.source, context);
   std::map<std::pair<std::string, ir::Role>, Sum> sums;
   for (const ir::Module& m : s.checkpoint.modules)
     for (const ir::Stored& part : m.parts) {
-      if (!is_scale(part.role)) continue;
+      if (!ir::is_factor(part.role)) continue;
       if (context.stop()) return Error{Errc::cancelled, "interrupted"};
       SurveyResult r;
       if (part.value) {

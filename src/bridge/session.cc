@@ -116,7 +116,7 @@ Result<Session> open_session(const std::filesystem::path& path) {
   std::vector<std::string> names;
   for (const PackageFile& f : s.package.files) names.push_back(f.name);
   ir::verify(s.checkpoint, names, s.diag);
-  QB_TRY(check_tied_head(s, false));
+  QB_TRY(check_tied_head(s));
   return s;
 }
 

@@ -140,6 +140,7 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
     Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context);
     if (!report) return fail(command, report.error(), o.common, r.problems);
     r.report = *report;
+    r.problems.insert(r.problems.end(), r.report.problems.begin(), r.report.problems.end());
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (o.common.json) print_json(to_json(command, o, *session, r, true));
   }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <deque>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "exec/compiled.h"
 #include "exec/file_writer.h"
 #include "exec/schedule.h"
+#include "exec/tally.h"
 #include "host/host.h"
 
 namespace qb {
@@ -19,8 +21,10 @@ namespace {
 class Runner {
  public:
   Runner(std::span<const PlannedFile> files, const Schedule& schedule, Source& source, OutputDirectory& out, bool checksums, Context& context)
-      : schedule_(schedule), source_(source), out_(out), context_(context) {
+      : schedule_(schedule), source_(source), out_(out), context_(context), outputs_(files.size()) {
     for (size_t f = 0; f < files.size(); ++f) {
+      for (const prog::Program& p : files[f].programs)
+        for (const prog::Output& o : p.outputs) outputs_[f].push_back(&o);
       writers_.emplace_back(files[f], schedule.files[f], checksums);
       progress_.total += schedule.files[f].bytes_in + schedule.files[f].bytes;
       if (schedule.files[f].tasks == 0) progress_.done += schedule.files[f].bytes_in + schedule.files[f].bytes;
@@ -42,6 +46,13 @@ class Runner {
     progress_.done = progress_.total;
     if (context_.progress) context_.progress(progress_);
     return {};
+  }
+
+  // In the order of the files.
+  std::vector<std::string> not_finite() const {
+    std::vector<std::string> names;
+    for (const auto& [file, tensor] : not_finite_) names.push_back(outputs_[file][tensor]->name);
+    return names;
   }
 
  private:
@@ -131,10 +142,10 @@ class Runner {
     for (const Item& item : items) {
       const Compiled& c = file.programs[item.program];
       if (item.moves) {
-        hash(writer, item.tensor, static_cast<uint64_t>(item.begin), {place(item.tensor, item.begin), static_cast<size_t>(item.end - item.begin)});
+        pass(task.file, item.tensor, static_cast<uint64_t>(item.begin), {place(item.tensor, item.begin), static_cast<size_t>(item.end - item.begin)});
       } else {
         for (size_t o = 0; o < c.program->outputs.size(); ++o)
-          hash(writer, item.tensor + o, 0, {place(item.tensor + o, 0), file.tensors[item.tensor + o].bytes});
+          pass(task.file, item.tensor + o, 0, {place(item.tensor + o, 0), file.tensors[item.tensor + o].bytes});
       }
     }
     return writer.write(task.begin, {data, task.end - task.begin});
@@ -170,15 +181,21 @@ class Runner {
     QB_TRY(block.compute(source_, context_));
     for (size_t o = 0; o < outputs; ++o) {
       const uint64_t offset = c.slice(o, rows).offset;
-      hash(writer, item.tensor + o, offset, spans[o]);
+      pass(task.file, item.tensor + o, offset, spans[o]);
       QB_TRY(writer.write(file.tensors[item.tensor + o].begin + offset, spans[o]));
     }
     return {};
   }
 
-  // Abandoned hashes need no word here: whoever abandoned them has the error.
-  static void hash(FileWriter& writer, size_t tensor, uint64_t offset, std::span<const std::byte> bytes) {
+  // What every piece of an output goes through on its way to the file. Abandoned hashes need no word here: whoever abandoned them has the error.
+  void pass(size_t file, size_t tensor, uint64_t offset, std::span<const std::byte> bytes) {
+    FileWriter& writer = writers_[file];
     if (writer.checksums() != nullptr) writer.checksums()->add(tensor, offset, bytes);
+    const Elem dtype = outputs_[file][tensor]->dtype;
+    const uint64_t width = std::max(bits(dtype) / 8, 1), skip = (width - offset % width) % width;
+    if (bytes.size() < skip || all_finite(bytes.data() + skip, dtype, static_cast<int64_t>((bytes.size() - skip) / width))) return;
+    const std::lock_guard lock(mutex_);
+    not_finite_.emplace(file, tensor);
   }
 
   void report(const Task& task) {
@@ -206,9 +223,11 @@ class Runner {
   Source& source_;
   OutputDirectory& out_;
   Context& context_;
+  std::vector<std::vector<const prog::Output*>> outputs_;  // by file and tensor
   std::deque<FileWriter> writers_;
 
-  std::mutex mutex_;  // of what next() and fail() change
+  std::mutex mutex_;                                // of what next(), fail() and pass() change
+  std::set<std::pair<size_t, size_t>> not_finite_;  // file and tensor
   size_t next_ = 0, opened_ = 0;
   std::optional<Error> error_;
   std::atomic<bool> failed_{false};
@@ -224,8 +243,10 @@ Result<RunReport> run_plan(std::span<const PlannedFile> files, Source& source, O
   std::vector<bool> finished;
   for (const PlannedFile& f : files) finished.push_back(out.finished(f.name));
   QB_ASSIGN(const Schedule schedule, make_schedule(files, finished, context.limits));
-  QB_TRY(Runner(files, schedule, source, out, checksums, context).run());
+  Runner runner(files, schedule, source, out, checksums, context);
+  QB_TRY(runner.run());
   RunReport report;
+  report.not_finite = runner.not_finite();
   for (const ScheduledFile& f : schedule.files) {
     report.bytes_in += f.bytes_in;
     report.bytes_out += f.bytes;

@@ -27,6 +27,7 @@ std::string index_document(std::span<const PlannedFile> files);
 struct RunReport {
   uint64_t bytes_in = 0, bytes_out = 0, bytes_copied_unchanged = 0;
   int64_t tensors = 0;
+  std::vector<std::string> not_finite;  // outputs with NaN or infinities, as far as they were written now; of numbers that lie in two pieces nothing is said
 };
 
 // Writes every file that `out` does not have finished. Each gets the metadata "quantbridge.checksums" (unless switched off): a JSON object tensor -> XXH3-64 of

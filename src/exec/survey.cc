@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "base/diagnostics.h"
 #include "exec/changed.h"
 #include "exec/execute.h"
 #include "exec/numbers.h"
 #include "exec/stream.h"
+#include "exec/tally.h"
 #include "host/host.h"
 #include "prog/typing.h"
 
@@ -21,24 +21,6 @@ using prog::SurveyKind;
 using prog::SurveyResult;
 
 constexpr uint64_t largest_block = 4u << 20;
-
-// The least positive normal number of a format; 0 for e8m0, which has no subnormals.
-double least_normal(Elem elem) {
-  switch (elem) {
-    case Elem::f64:
-      return std::numeric_limits<double>::min();
-    case Elem::f32:
-    case Elem::bf16:
-      return std::numeric_limits<float>::min();
-    case Elem::f16:
-    case Elem::e5m2:
-      return 0x1p-14;
-    case Elem::e4m3:
-      return 0x1p-6;
-    default:
-      return 0;
-  }
-}
 
 bool surveyable(SurveyKind kind, Elem e) {
   if (kind == SurveyKind::integers || kind == SurveyKind::order) return is_integer_code(e) || e == Elem::i32;
@@ -57,98 +39,18 @@ bool surveyable(SurveyKind kind, Elem e) {
   }
 }
 
-double value_at(const std::byte* p, Elem elem, int64_t i) {
-  if (elem == Elem::f64) return ops::load<double>(p, i);
-  if (elem == Elem::i32) return ops::load<int32_t>(p, i);
-  if (is_integer_code(elem)) return ops::load<int8_t>(p, i);  // one to a byte
-  return static_cast<double>(ops::number_at(p, elem, i));
+bool is_bf16(double x) {
+  const auto f = static_cast<float>(x);
+  return static_cast<double>(f) == x && round_bf16(f) == f;
 }
-
-// Whether a number is one of the format that the survey asks about. NaN and infinities are counted on their own.
-bool exact(const Survey& s, double x) {
-  if (!std::isfinite(x)) return true;
-  switch (s.kind) {
-    case SurveyKind::narrow_bf16: {
-      const auto f = static_cast<float>(x);
-      return static_cast<double>(f) == x && round_bf16(f) == f;
-    }
-    case SurveyKind::narrow_f16: {
-      const auto f = static_cast<float>(x);
-      return static_cast<double>(f) == x && round_f16(f) == f;
-    }
-    default:
-      return true;
-  }
+bool is_f16(double x) {
+  const auto f = static_cast<float>(x);
+  return static_cast<double>(f) == x && round_f16(f) == f;
 }
-
-class Tally {
- public:
-  explicit Tally(const Survey& s) : s_(s), least_normal_(least_normal(s.input.elem)) {}
-
-  // `times` numbers of value x, the first of them at element `index`.
-  void add(double x, int64_t index, int64_t times) {
-    r_.count += times;
-    if (std::isnan(x)) return note(r_.nan, nan_, index, times);
-    if (std::isinf(x)) return note(r_.inf, inf_, index, times);
-    if (x == 0) {
-      note(r_.zero, zero_, index, times);
-    } else {
-      const double m = std::fabs(x);
-      r_.least = r_.least == 0 ? m : std::min(r_.least, m);
-      r_.largest = std::max(r_.largest, m);
-      if (m < least_normal_) r_.subnormal += times;
-      if (x < 0) note(r_.negative, negative_, index, times);
-    }
-    if (!exact(s_, x)) note(r_.inexact, inexact_, index, times);
-  }
-
-  SurveyResult result() const {
-    SurveyResult r = r_;
-    for (int64_t first : {nan_, inf_, zero_, negative_, inexact_}) {
-      if (first >= 0) {
-        r.first_bad = first;
-        break;
-      }
-    }
-    return r;
-  }
-
- private:
-  static void note(int64_t& count, int64_t& first, int64_t index, int64_t times) {
-    count += times;
-    if (first < 0 || index < first) first = index;
-  }
-
-  const Survey& s_;
-  double least_normal_;
-  SurveyResult r_;
-  int64_t nan_ = -1, inf_ = -1, zero_ = -1, negative_ = -1, inexact_ = -1;
-};
-
-// Formats of at most 16 bits are counted by code first: the questions are asked once for each code instead of once for each number.
-class Histogram {
- public:
-  explicit Histogram(Elem elem) : elem_(elem), times_(size_t{1} << bits(elem)), first_(times_.size(), -1) {}
-
-  void add(const Stream::Block& block) {
-    for (int64_t i = 0; i < block.count; ++i) {
-      const size_t code = bits(elem_) == 8 ? ops::load<uint8_t>(block.data, i) : ops::load<uint16_t>(block.data, i);
-      if (times_[code]++ == 0) first_[code] = block.first + i;
-    }
-  }
-  void pour(Tally& tally) const {
-    for (size_t code = 0; code < times_.size(); ++code) {
-      if (times_[code] == 0) continue;
-      std::byte number[8] = {};  // as large as any format
-      ops::store<uint16_t>(number, 0, static_cast<uint16_t>(code));
-      tally.add(value_at(number, elem_, 0), first_[code], times_[code]);
-    }
-  }
-
- private:
-  Elem elem_;
-  std::vector<int64_t> times_, first_;
-};
+// Whether a finite number is one of the format that the survey asks about; null: any is.
+bool (*exact_of(SurveyKind kind))(double) {
+  return kind == SurveyKind::narrow_bf16 ? is_bf16 : kind == SurveyKind::narrow_f16 ? is_f16 : nullptr;
+}
 
 Error refused(const Survey& s, std::string_view why) {
   return Error{Errc::invalid_argument, fmt::format("survey of '{}': {}", escape(s.input.tensor), why)};
@@ -167,22 +69,15 @@ Result<void> fits(const Stream& stream, const prog::Input& input, const Context&
 Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& context) {
   const Stream stream(s.input, share(context));
   QB_TRY(fits(stream, s.input, context));
-  Tally tally(s);
-  std::optional<Histogram> histogram;
-  if (bits(s.input.elem) <= 16 && !is_integer_code(s.input.elem)) histogram.emplace(s.input.elem);
+  Numbers numbers(s.input.elem, s.input.view.dims[0] * s.input.view.dims[1], exact_of(s.kind));
   Buffer buffer;
   for (int64_t b = 0; b < stream.blocks(); ++b) {
     if (context.stop()) return Error{Errc::cancelled, "interrupted"};
     QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
-    if (histogram) {
-      histogram->add(block);
-    } else {
-      for (int64_t i = 0; i < block.count; ++i) tally.add(value_at(block.data, s.input.elem, i), block.first + i, 1);
-    }
+    numbers.add(block.data, block.first, block.count);
     host::sample_memory();
   }
-  if (histogram) histogram->pour(tally);
-  return tally.result();
+  return numbers.result();
 }
 
 // All numbers of an input of few, as doubles.
@@ -302,12 +197,15 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
   SurveyResult r;
   r.count = grid_rows * groups;
   const int64_t width = block.cols == 0 ? k : block.cols;
+  // Numbers of other formats are normal ones of float32 or powers of two, which are not multiplied.
+  const double flushed_below = s.input.elem == Elem::f32 || s.input.elem == Elem::bf16 ? 0x1p-126 : std::numeric_limits<double>::denorm_min();
   Buffer scale_buffer, code_buffer;
   std::vector<char> dead(static_cast<size_t>(groups));
   const int64_t scale_row_bytes = groups * bits(s.input.elem) / 8;
   int64_t done = 0, row = -1;
   const auto settle = [&] {
     for (int64_t g = 0; row >= 0 && g < groups; ++g) {
+      if (dead[static_cast<size_t>(g)] == 2) ++r.subnormal;
       if (dead[static_cast<size_t>(g)] != 1) continue;
       if (r.dead++ == 0) r.first_bad = row * groups + g;
     }
@@ -339,9 +237,11 @@ Result<SurveyResult> survey_dead(const Survey& s, Source& source, Context& conte
         const std::byte* scales = scale_rows + (scale_row - first_scale) * scale_row_bytes;
         const std::byte* codes_row = codes + (i - begin) * row_bytes;
         for (int64_t g = 0; g < groups; ++g) {
-          if (value_at(scales, s.input.elem, g) != 0) continue;
+          const double scale = std::fabs(value_at(scales, s.input.elem, g));
+          if (!(scale < flushed_below)) continue;
           char& mark = dead[static_cast<size_t>(g)];
-          for (int64_t j = g * width; mark == 0 && j < std::min((g + 1) * width, k); ++j) mark = is_zero_code(codes_row, in.elem, j) ? 0 : 1;
+          for (int64_t j = g * width; mark == 0 && j < std::min((g + 1) * width, k); ++j)
+            if (!is_zero_code(codes_row, in.elem, j)) mark = scale == 0 ? 1 : 2;
         }
       }
       host::sample_memory();

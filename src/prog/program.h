@@ -194,7 +194,7 @@ enum class SurveyKind : uint8_t {
   narrow_f16,
   rounding,    // of an input that is changed while it is read: how many results its format does not hold, and by how much the worst is missed
   equal,       // how many numbers are not those of the second input at the same place
-  dead_codes,  // blocks whose scale is zero while a code is not (input: scale; second: code)
+  dead_codes,  // blocks with a code that is not zero whose scale is (dead), or is below the normal numbers of float32 (subnormal); input: scale; second: code
   integers,    // the same as `floats`, of zero points
   order,       // of the groups of columns: inexact are those in another group than their place says, dead those in a group that is not there
 };

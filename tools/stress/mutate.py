@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Damages good checkpoints at random and counts what `check --deep` says: a rate for each kind of damage.
 
-    tools/stress/mutate.py CHECKPOINT... --binary quantbridge [--count 1000] [--seed 1] [--written] [--keep DIR]
+    tools/stress/mutate.py CHECKPOINT... --binary quantbridge [--count 1000] [--seed 1] [--kind PATTERN] [--every-tensor] [--written] [--keep DIR]
 
 Each mutant is one checkpoint with one change: a tensor dropped or renamed, its dtype or shape changed in the header, a file cut, a bit flipped in a header, a
 scale set to NaN, infinity, 0 or its negative, a bit flipped in a scale, in codes or in a plain weight, a value of a document's quantization keys changed. The
-same seed gives the same mutants. Structural damage and numbers that no scale may have must be found each time (exit code 1 of this program otherwise); of the
+same seed gives the same mutants; --kind takes those of some kinds alone ('scale*'); with --every-tensor each tensor of each checkpoint is dropped once, nothing at
+random. Structural damage and numbers that no scale may have must be found each time (exit code 1 of this program otherwise); of the
 rest the rate is reported: a flipped bit of a code makes another good code. With --written the checkpoints are written anew by `convert` first, with checksums:
 then every changed byte must be found. A crash, or an exit code that check does not have, is an error always. Needs Python 3 alone.
 """
 import argparse
 import copy
+import fnmatch
 import json
 import random
 import shutil
@@ -81,14 +83,17 @@ def leaves(value, path=()):
         yield path, value
 
 
-def mutate(c, rng, into):
-    """Writes one mutant; returns its kind and what was changed."""
+def mutate(c, rng, into, wanted="*", drop=None):
+    """Writes one mutant, or the one without the tensor `drop`; returns its kind and what was changed."""
     table, data, documents = copy.deepcopy(c.table), bytearray(c.data), dict(c.documents)
     kinds = ["drop a tensor", "rename a tensor", "another dtype", "another shape", "cut the file", "a bit of the header", "a bit of data", "a document's value"]
     if c.scales():
         kinds += ["scale: nan", "scale: inf", "scale: zero", "scale: sign", "a bit of a scale"]
-    kind = rng.choice(kinds)
-    name = rng.choice(c.scales() if kind.startswith("scale") or kind == "a bit of a scale" else c.others() if kind == "a bit of data" else c.names)
+    kinds = [k for k in kinds if fnmatch.fnmatch(k, wanted)]
+    if not kinds:
+        return None, ""
+    kind = rng.choice(kinds) if drop is None else "drop a tensor"
+    name = drop or rng.choice(c.scales() if kind.startswith("scale") or kind == "a bit of a scale" else c.others() if kind == "a bit of data" else c.names)
     t = table[name]
     begin, end = t["data_offsets"]
     what = name
@@ -149,6 +154,8 @@ def main():
     parser.add_argument("--binary", default="build/release/quantbridge")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kind", default="*", metavar="PATTERN")
+    parser.add_argument("--every-tensor", action="store_true")
     parser.add_argument("--written", action="store_true")
     parser.add_argument("--keep", type=Path, help="a directory for mutants that were missed and should not have been")
     o = parser.parse_args()
@@ -172,12 +179,14 @@ def main():
             said = json.loads(subprocess.run([o.binary, "check", "--deep", "--json", str(c.path)], capture_output=True, text=True).stdout)
             clean[c.path] = {(p["code"], p["tensor"], p["module"]) for p in said["problems"]}
         done = 0
-        while done < o.count:
-            c = rng.choice(good)
+        drops = [(c, name) for c in good for name in c.names]
+        count = len(drops) if o.every_tensor else o.count
+        while done < count:
+            c, drop = drops[done] if o.every_tensor else (rng.choice(good), None)
             into = scratch / "mutant"
             shutil.rmtree(into, ignore_errors=True)
             into.mkdir()
-            kind, what = mutate(c, rng, into)
+            kind, what = mutate(c, rng, into, o.kind, drop)
             if kind is None:
                 continue
             done += 1
@@ -198,11 +207,11 @@ def main():
                 if o.keep:
                     shutil.copytree(into, o.keep / f"{done}-{kind.replace(' ', '-').replace(':', '')}", dirs_exist_ok=True)
             if sys.stderr.isatty() and done % 50 == 0:
-                print(f"\r{done} of {o.count}", end="", file=sys.stderr)
+                print(f"\r{done} of {count}", end="", file=sys.stderr)
     print(f"{'damage':24} {'mutants':>8} {'found':>8} {'rate':>8}  (of these as warnings)")
     for kind in sorted(made):
         print(f"{kind:24} {made[kind]:8} {found[kind]:8} {100 * found[kind] / made[kind]:7.1f}%  ({warned[kind]})")
-    print(f"{o.count} mutants of {len(good)} checkpoints, {bad} wrong")
+    print(f"{done} mutants of {len(good)} checkpoints, {bad} wrong")
     return 1 if bad else 0
 
 

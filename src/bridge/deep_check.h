@@ -1,0 +1,13 @@
+// Everything that only reading the data shows, in one pass: each tensor is read once, in the order of the files, for its checksum and its numbers alike.
+// Read again are only zero scales' codes, sparse weights through their masks, padded tensors, zero points and orders (pass/settle.h), and second-level scales
+// that differ.
+#pragma once
+
+#include "bridge/session.h"
+
+namespace qb {
+
+// Adds to session.diag, in the order of the files; gives the bytes that were read. An Error only for the outside world.
+Result<uint64_t> deep_check(Session&, Context&);
+
+}  // namespace qb
