@@ -1,5 +1,5 @@
 """`--quantization`: the tokens of what `quantize` writes, in the memory of the result, and other activations for weights that are quantized already."""
-import json, os, subprocess, sys, tempfile
+import json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 BINARY = os.environ["QUANTBRIDGE"]
@@ -67,6 +67,16 @@ def main(tmp):
     # activations of quantized weights
     as_stored, plain = ids("as stored", nvfp4, *prompt), ids("bf16", nvfp4, *prompt, "--quantization-config.linear.activation", "bf16")
     expect("both run", as_stored.get("ids") and plain.get("ids"))
+    # W4A4 without its activations' quantization is what --activations bf16 computes; MXFP4 experts compute something else with MXFP8 activations, and not much
+    text = ["--text", SOURCE / "README.md", "--ctx", "64", "--json"]
+    w4a4 = shutil.copytree(DATA / "compressed_tensors/legacy_nvfp4", tmp / "w4a4")
+    shutil.copy(nvfp4 / "tokenizer.json", w4a4)
+    values = [json.loads(run("eval", w4a4, *text, *words).stdout or "{}").get("perplexity") for words in ([], ["--activations", "bf16"], ["--quantization-config.linear.activation", "bf16"])]
+    expect("W4A16 of W4A4", values[1] is not None and values[1] == values[2] != values[0], values)
+    experts = DATA / "hf_mxfp4/gpt_oss_edges"
+    as_it_is, other = ids("experts", experts, *prompt), ids("experts", experts, *prompt, "--quantization", '{"moe": {"activation": "mxfp8"}}')
+    expect("MXFP8 activations of MXFP4 experts", as_it_is.get("ids") and other.get("ids"))
+    refused("activations that no kernel knows", 2, ["no kernel runs", "mxfp4:nvfp4_dyn"], "run", experts, *prompt, "--quantization-config.moe.activation", "nvfp4_dyn")
     r = run("explain", "--json", nvfp4, "--quantization", '{"linear": {"activation": "bf16"}}')
     kinds = {l["problem"].split()[-1] for l in json.loads(r.stdout or "{}").get("layers", [])}
     expect("no activations are quantized", kinds and not any("nvfp4:nvfp4" in l["problem"] for l in json.loads(r.stdout)["layers"]), kinds)

@@ -50,8 +50,8 @@ def text_of(fraction):
 
 
 def schemes_made(binary, hidden):
-    """[(scheme, numerics)] in the order of the list, each once, one producer's numerics after the other's; groups that the model's width is no multiple of are halved until it is."""
-    out = []
+    """[(scheme, numerics)], each scheme once, in the order of the list: with the numerics of the library that evaluates it where they make it. Groups that the model's width is no multiple of are halved until it is."""
+    out = {}
     for s in tool(binary, "quantize", "--list")["shorthands"]:
         if s["made"] in ("", "needs calibration", "no recipe"):
             continue
@@ -64,8 +64,8 @@ def schemes_made(binary, hidden):
 
         weight, colon, activation = s["scheme"].partition(":")
         scheme = re.sub(r"_g(\d+)", fitting, weight) + colon + activation
-        out += [(scheme, n) for n in NUMERICS if n in s["made"]]
-    return sorted(dict.fromkeys(out), key=lambda s: NUMERICS.index(s[1]))
+        out.setdefault(scheme, next(n for n in NUMERICS if n in s["made"]))
+    return list(out.items())
 
 
 class Library:

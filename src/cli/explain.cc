@@ -48,10 +48,9 @@ int run(const Options& o) {
   }
   Result<Session> s = open_session(o.path);
   if (!s) return fail("explain", s.error(), o.common);
-  const bool good = s->diag.ok();
   int code = exit_done;
   if (!apply_quantization("explain", o.quantization, o.common, *s, code)) return code;
-  if (!s->readable || (good && !s->diag.ok())) {
+  if (!s->readable) {
     if (o.common.json)
       print_json(envelope("explain", false, s->diag.all()));
     else

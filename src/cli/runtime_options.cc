@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "host/host.h"
@@ -45,8 +46,17 @@ bool apply_quantization(std::string_view command, const QuantizationOptions& o, 
     code = fail(command, options.error(), common);
     return false;
   }
-  if (session.readable) pass::quantize(session.checkpoint, *options, session.diag);
-  return true;
+  if (!session.readable) return true;
+  Diagnostics own;
+  const bool done = pass::quantize(session.checkpoint, *options, own);
+  for (const Problem& p : own.all()) session.diag.add(p);
+  if (done) return true;
+  if (common.json)
+    print_json(envelope(command, false, session.diag.all()));
+  else
+    print_problems(session.diag.all());
+  code = exit_problems;
+  return false;
 }
 
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& o, const std::string& path, int64_t context_tokens, Context& context,

@@ -162,10 +162,10 @@ class Quantizing {
                    "what the checkpoint says; --activations bf16 runs it without");
       return false;
     }
+    ++done_;
     if (agree) return true;
     c_.kv = ir::KvCache{.scheme = *asked};
     diag_.report("kv-scales-absent", {}, fmt::format("{} by the configuration", to_string(*c_.kv)), "k_scale and v_scale for each layer; 1.0 is used");
-    ++done_;
     return true;
   }
 
