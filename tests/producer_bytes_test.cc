@@ -36,23 +36,6 @@ std::string recipe_of(const Fixture& f) {
   return "";
 }
 
-// The base whose unquantized tensors are the fixture's: the ones that no producer touches.
-const Fixture* base_of(const std::vector<Fixture>& bases, const std::vector<Weights>& weights, const Fixture& f, const Weights& w) {
-  for (size_t i = 0; i < bases.size(); ++i) {
-    if (string_at(bases[i].config, "model_type") != string_at(f.config, "model_type")) continue;
-    const std::set<std::string> mine = linears(w), theirs = linears(weights[i]);
-    bool same = mine == theirs && !mine.empty();
-    for (const auto& [name, tensor] : weights[i].tensors) {
-      const size_t dot = name.rfind('.');
-      if (!same || mine.contains(name.substr(0, dot))) continue;
-      const auto it = w.tensors.find(name);
-      same = it != w.tensors.end() && it->second == tensor;
-    }
-    if (same) return &bases[i];
-  }
-  return nullptr;
-}
-
 struct Group {
   ir::Scheme scheme;  // without static activations
   std::set<std::string> modules;

@@ -332,6 +332,22 @@ Scope compressed_scope(const Json& q) {
 
 }  // namespace
 
+const Fixture* base_of(const std::vector<Fixture>& bases, const std::vector<Weights>& weights, const Fixture& f, const Weights& w) {
+  for (size_t i = 0; i < bases.size(); ++i) {
+    if (string_at(bases[i].config, "model_type") != string_at(f.config, "model_type")) continue;
+    const std::set<std::string> mine = linears(w), theirs = linears(weights[i]);
+    bool same = mine == theirs && !mine.empty();
+    for (const auto& [name, tensor] : weights[i].tensors) {
+      const size_t dot = name.rfind('.');
+      if (!same || mine.contains(name.substr(0, dot))) continue;
+      const auto it = w.tensors.find(name);
+      same = it != w.tensors.end() && it->second == tensor;
+    }
+    if (same) return &bases[i];
+  }
+  return nullptr;
+}
+
 Scope scope_of(const Fixture& f) {
   if (!f.config.is_object()) return {false, "no config.json"};
   const Json* text = find(f.config, "text_config");

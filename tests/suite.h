@@ -65,6 +65,9 @@ struct Scope {
 // Whether the checkpoint is of a kind that is supported now.
 Scope scope_of(const Fixture&);
 
+// The base whose unquantized tensors are the fixture's: the ones that no producer touches. `weights` are those of the bases. Null: none.
+const Fixture* base_of(const std::vector<Fixture>& bases, const std::vector<Weights>& weights, const Fixture& f, const Weights& w);
+
 // The linears that are in the file: 2-D weights other than the embedding, by path.
 std::set<std::string> linears(const Weights&);
 

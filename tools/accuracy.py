@@ -53,7 +53,7 @@ def schemes_made(binary, hidden):
     """[(scheme, numerics)], each scheme once, in the order of the list: with the numerics of the library that evaluates it where they make it. Groups that the model's width is no multiple of are halved until it is."""
     out = {}
     for s in tool(binary, "quantize", "--list")["shorthands"]:
-        if s["made"] in ("", "needs calibration", "no recipe"):
+        if s["made"] in ("", "no recipe") or s["made"].endswith("--calibrate"):
             continue
 
         def fitting(match):

@@ -262,8 +262,15 @@ constexpr ProblemKind kinds[] = {
      "The target dialect has no word for factors of a linear's inputs (pre_quant_scale). They can be folded into the norm or the linear that feeds it where "
      "nothing else reads that; powers of two always, others where `--repair lossy` allows the rounding.",
      "-", "Choose modelopt as the target, or dense, which multiplies the weights; or allow the rounding."},
-    {"calibration-needed", unsupported, none, "Static activation scales have to be measured on data.", "-",
-     "Choose weight-only or run-time activation scales."},
+    {"calibration-needed", unsupported, none, "Static scales of activations, keys and values have to be measured on data.", "-",
+     "Give `quantize --calibrate FILE` text or token ids, or choose weight-only or run-time activation scales."},
+    {"calibration-range", unsupported, none,
+     "What flowed into a linear, or into the cache, while it was measured gives no scale: nothing did, it was always 0, or it was not finite.", "-",
+     "Calibrate on more or other samples, or leave the module out with --ignore."},
+    {"kv-latent", unsupported, none,
+     "Latent attention caches one narrow vector in place of keys and values. What a scale of either means is not settled: producers measure the vector and the "
+     "rotated part, or nothing.",
+     "-", "Leave out --kv; engines have options of their own for the cache."},
     {"recipe-missing", unsupported, none, "No recipe makes this scheme under these numerics.", "-", "See `quantize --list`."},
     {"output-not-finite", suspicious, none, "NaN or infinite numbers were seen while a tensor was written; they came from the source, or from its scales.",
      "NaN logits.", "Run `check --deep` on the source."},

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "base/json.h"
+#include "bridge/samples.h"
 #include "cli/command.h"
 #include "cli/logits_file.h"
 #include "cli/runtime_options.h"

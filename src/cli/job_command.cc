@@ -46,6 +46,10 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
   return j;
 }
 
+std::string count_text(uint64_t count) {
+  return fmt::format("{} tokens in layers", count);
+}
+
 void print_plan(const Job& job) {
   for (const PlannedFile& f : job.files) {
     print_out(fmt::format("file {} ({})\n", f.name, size_text(f.bytes)));
@@ -111,7 +115,7 @@ bool parse_job_options(std::string_view command, const JobCommandOptions& o, Job
   return true;
 }
 
-int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, const Limits& limits) {
+int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, const Limits& limits, Calibration* calibration) {
   const auto begin = std::chrono::steady_clock::now();
   Result<Session> session = open_session(o.in);
   if (!session) return fail(command, session.error(), o.common);
@@ -122,7 +126,16 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
   context.progress = progress_bar(std::string(command), o.common);
   Outcome r;
   Diagnostics diag;
-  const bool planned = plan_job(*session, job, context, r.job, diag);
+  bool possible = true;
+  if (calibration != nullptr) {
+    calibration->progress = progress_bar("calibrate", o.common, count_text);
+    if (const std::filesystem::path beside = std::filesystem::path(o.out).parent_path(); !beside.empty()) calibration->scratch = beside;
+    Result<bool> measured = calibrate(*session, job, *calibration, context, diag);
+    if (!measured) return fail(command, measured.error(), o.common, diag.all());
+    possible = *measured;
+    if (possible) diag = {};  // what the plan says is said below
+  }
+  const bool planned = possible && plan_job(*session, job, context, r.job, diag);
   r.problems.assign(diag.all().begin(), diag.all().end());
   if (!planned) {
     if (o.common.json)

@@ -4,7 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "bridge/job.h"
+#include "bridge/calibrate.h"
 #include "cli/report.h"
 
 namespace qb::cli {
@@ -21,7 +21,7 @@ void add_job_options(CLI::App& app, JobCommandOptions& options);
 // Fills what every job needs. False: a usage error was printed.
 bool parse_job_options(std::string_view command, const JobCommandOptions& options, JobOptions& job, Limits& limits);
 
-// Opens IN, plans, writes OUT, reports. Returns the exit code.
-int run_job(std::string_view command, const JobCommandOptions& options, JobOptions& job, const Limits& limits);
+// Opens IN, measures what the job needs on `calibration` (null: nothing), plans, writes OUT, reports. Returns the exit code.
+int run_job(std::string_view command, const JobCommandOptions& options, JobOptions& job, const Limits& limits, Calibration* calibration = nullptr);
 
 }  // namespace qb::cli

@@ -1,18 +1,14 @@
-// The two small safetensors files of eval: token ids in, logits out.
+// The safetensors file that eval writes.
 #pragma once
 
 #include <cstdint>
 #include <cstdio>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "base/result.h"
 
 namespace qb::cli {
-
-// input_ids [b, t] (I64 or I32) of a safetensors file, one vector a row. Errors: not_found, bad_input.
-Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path);
 
 // logits [b, t, vocab] F32, written row block by row block, whole or not at all.
 class LogitsFile {

@@ -13,21 +13,22 @@ namespace qb::cli {
 namespace {
 
 struct Options : JobCommandOptions {
-  std::string scheme, recipe;
+  std::string scheme, recipe, kv;
   QuantizationOptions quantization;
   std::vector<std::string> ignore;
+  Calibration calibration;
   bool list = false;
 };
 
-// What can be made now: a recipe exists and no static activation scales are asked for.
+// With whose numerics it can be made; of static scales only after they were measured.
 std::string availability(const ir::Scheme& s) {
-  if (s.input && s.input->when == ir::When::fixed) return "needs calibration";
   std::string out;
   if (s.features == ir::Features{})
     for (recipe::Numerics n : {recipe::Numerics::modelopt, recipe::Numerics::llm_compressor})
       if (recipe::find_recipe(s.weight, n) != nullptr)
         out += fmt::format("{}{}", out.empty() ? "" : ", ", n == recipe::Numerics::modelopt ? "modelopt" : "llm-compressor");
-  return out.empty() ? "no recipe" : out;
+  if (out.empty()) return "no recipe";
+  return s.input && s.input->when == ir::When::fixed ? out + ", with --calibrate" : out;
 }
 
 int list(const Options& o) {
@@ -62,8 +63,9 @@ Result<pass::QuantizeOptions> what_to_make(const Options& o) {
 
 int run(const Options& o) {
   if (o.list) return list(o);
-  if (o.scheme.empty() == !o.quantization.given()) {
-    print_err("quantbridge quantize: --scheme or --config is required, and not both; --list shows the names\n");
+  const bool one = !o.scheme.empty(), config = o.quantization.given();
+  if (one == config && (one || o.kv.empty())) {
+    print_err("quantbridge quantize: --scheme or --config is required, or --kv alone, and not both; --list shows the names\n");
     return exit_usage;
   }
   if (!o.recipe.empty() && o.scheme.empty()) {
@@ -85,7 +87,9 @@ int run(const Options& o) {
   std::vector<std::string>& ignore = job.quantize->config.ignore;
   ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
-  return run_job("quantize", o, job, limits);
+  if (!o.kv.empty()) job.quantize->config.kv_cache = pass::Says::Input{.type = *ir::parse_activation("fp8_tensor_static")};
+  Calibration calibration = o.calibration;
+  return run_job("quantize", o, job, limits, calibration.file.empty() ? nullptr : &calibration);
 }
 
 std::function<int()> setup(CLI::App& app) {
@@ -96,6 +100,15 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, gptq, awq")->capture_default_str()->type_name("DIALECT");
   app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
   add_quantization_options(app, o->quantization, "--config", "which modules get which scheme: a JSON file, or JSON (docs/quantization.md)", "FILE|JSON");
+  app.add_option("--kv", o->kv, "quantize keys and values too: fp8; with scales of 1 unless they are measured")
+      ->check(CLI::IsMember({"fp8"}))
+      ->type_name("KIND");
+  app.add_option("--calibrate", o->calibration.file, "what static scales are measured on: text with a sample in each line, or input_ids in a .safetensors file")
+      ->type_name("FILE");
+  app.add_option("--calibrate-samples", o->calibration.limits.samples, "how many of them, from the first on")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--calibrate-tokens", o->calibration.limits.tokens, "how many tokens of each")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
   app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and the recipes");
   return [o] { return run(*o); };
@@ -108,6 +121,7 @@ QB_COMMAND(quantize) = {
     .name = "quantize", .summary = "Make a quantized checkpoint from BF16, F16 or F32 weights",
     .examples = "Examples:\n  quantbridge quantize ./Llama-BF16 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
+                "  quantbridge quantize ./Llama-BF16 ./Llama-FP8-static --scheme fp8_tensor:fp8_tensor_static --kv fp8 --calibrate samples.txt\n"
                 "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
                 "  quantbridge quantize --list",

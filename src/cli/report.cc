@@ -114,17 +114,17 @@ bool parse_size(const std::string& text, uint64_t& bytes) {
   return bytes > 0;
 }
 
-std::function<void(const Progress&)> progress_bar(std::string label, const CommonOptions& options) {
+std::function<void(const Progress&)> progress_bar(std::string label, const CommonOptions& options, std::string (*text)(uint64_t)) {
   if (options.quiet || options.json || isatty(STDERR_FILENO) == 0) return {};
   const auto begin = std::chrono::steady_clock::now();
-  return [label = std::move(label), begin](const Progress& p) {
+  return [label = std::move(label), begin, text](const Progress& p) {
     if (p.total == 0) return;
     const double part = static_cast<double>(p.done) / static_cast<double>(p.total);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const int filled = static_cast<int>(part * 30);
     const std::string left = part > 0.02 && part < 1 ? fmt::format(", {:.0f} s left", seconds / part * (1 - part)) : "";
-    print_err(fmt::format("\r\x1b[K{} [{:<30}] {:3.0f} %  {} of {}{}{}", label, std::string(static_cast<size_t>(filled), '#'), part * 100, size_text(p.done),
-                          size_text(p.total), left, p.done >= p.total ? "\n" : ""));
+    print_err(fmt::format("\r\x1b[K{} [{:<30}] {:3.0f} %  {} of {}{}{}", label, std::string(static_cast<size_t>(filled), '#'), part * 100, text(p.done),
+                          text(p.total), left, p.done >= p.total ? "\n" : ""));
   };
 }
 

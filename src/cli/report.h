@@ -31,6 +31,6 @@ int fail(std::string_view command, const Error& error, const CommonOptions& opti
 std::string size_text(uint64_t bytes);                      // 1.2 GB
 bool parse_size(const std::string& text, uint64_t& bytes);  // 512MiB, 5GB, 1e9, 64k
 // A bar on a terminal, nothing elsewhere.
-std::function<void(const Progress&)> progress_bar(std::string label, const CommonOptions& options);
+std::function<void(const Progress&)> progress_bar(std::string label, const CommonOptions& options, std::string (*text)(uint64_t) = size_text);
 
 }  // namespace qb::cli

@@ -8,6 +8,7 @@
 
 #include "dialect/packed.h"
 #include "dialect/row.h"
+#include "ir/given.h"
 #include "ir/stack.h"
 #include "num/codec.h"
 #include "prog/typing.h"
@@ -203,6 +204,22 @@ void write_zeros(const PartRow& part, const ir::Module& m, const ir::Stored& s, 
   write_packed(s, m.scheme->weight.code, std::move(target.name), std::move(target.shape), as, out);
 }
 
+// A number that no tensor holds. It is this dialect's own: the way back needs no note.
+void write_given(const ir::Stored& s, Target target, Export& out) {
+  Program p;
+  p.ops.emplace_back(prog::Literal{s.container, ir::given_bytes(s)});
+  int next = 1;
+  const ValueId v = info(s.container).is_float ? convert(p, 0, s.elem, s.form, target, next) : 0;
+  p.outputs.push_back({.name = std::move(target.name), .dtype = target.dtype, .shape = std::move(target.shape), .value = v});
+  out.programs.push_back(std::move(p));
+}
+
+// What a module that is quantized now has besides the results of its recipe.
+void write_given_parts(const Row& row, const ir::Module& m, Export& out) {
+  for (const PartRow& part : row.parts)
+    if (const ir::Stored* s = m.part(part.role); s != nullptr && ir::is_given(*s)) write_given(*s, target_of(part, m, s->container), out);
+}
+
 }  // namespace
 
 bool keeps_bytes(const Row& row, const ir::Module& m) {
@@ -215,6 +232,7 @@ bool keeps_bytes(const Row& row, const ir::Module& m) {
 }
 
 void write_stored(const ir::Stored& s, Target target, const WriteContext& context, Export& out) {
+  if (ir::is_given(s)) return write_given(s, std::move(target), out);
   const OriginEntry origin = context.restore_origin ? parse_origin_entry(s.origin) : OriginEntry{};
   Program p;
   p.rows = s.view.dims[0];
@@ -277,6 +295,7 @@ void write_plain(const ir::Stored& s, Export& out) {
 void write_row(const Row& row, const ir::Module& m, const WriteContext& context, Export& out) {
   if (m.make) {
     write_made(row, m, out);
+    write_given_parts(row, m, out);
   } else {
     for (const PartRow& part : row.parts) {
       const ir::Stored* s = m.part(part.role);

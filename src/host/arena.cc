@@ -25,7 +25,14 @@ void* map(size_t bytes) {
 }  // namespace
 
 Arena::~Arena() {
+  clear();
+}
+
+void Arena::clear() {
   for (const Mapping& m : mappings_) ::munmap(m.base, m.size);
+  mappings_.clear();
+  at_ = nullptr;
+  left_ = total_ = 0;
 }
 
 Result<std::span<std::byte>> Arena::take(size_t bytes) {

@@ -17,6 +17,8 @@ class Arena {
   ~Arena();
   // Zeroed, aligned to 64 bytes. Errors: out_of_memory. Not thread-safe.
   Result<std::span<std::byte>> take(size_t bytes);
+  // Gives all of it back to the system: what was taken is gone.
+  void clear();
   size_t bytes() const { return total_; }
 
  private:

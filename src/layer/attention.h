@@ -13,6 +13,7 @@
 #include <span>
 
 #include "host/threads.h"
+#include "layer/observer.h"
 #include "num/elem.h"
 #include "num/isa.h"
 
@@ -30,6 +31,10 @@ struct KvScales {
   float scale = 1;
   const float* by_head = nullptr;  // [kv_heads]; null: `scale` for all
   const float* bias = nullptr;     // [kv_heads, head_dim]; null: none
+  Observer* observer = nullptr;    // of the numbers before they are stored
+  void observe(const float* x, int64_t rows, int64_t width) const {
+    if (observer != nullptr) observer->see(x, rows, width);
+  }
 };
 
 // One layer of the cache.

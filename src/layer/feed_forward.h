@@ -14,6 +14,9 @@ struct Tools {
   std::span<std::byte> workspace;  // at least what any of its linears asks for
   Isa isa = Isa::generic;
   host::ThreadPool& pool;
+  // Experts see all tokens, whoever chose them; what a token gets stays the same. For those who look on: an expert that few tokens choose is seen like the
+  // others.
+  bool every_expert = false;
 };
 
 struct FeedForward {

@@ -239,6 +239,7 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (m.n <= 0 || m.k <= 0 || m.n > INT32_MAX || m.k > INT32_MAX) return cannot_load(m, fmt::format("the impossible size {} x {}", m.n, m.k));
   Linear l;
   l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
+  if (options.observers != nullptr) l.observer_ = options.observers->of(m.path, Role::input_scale);
   l.problem_.scheme = kernel_scheme(m);
   const ir::Scheme& scheme = l.problem_.scheme;
   if (!scheme.weight.plain() && !m.make && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
@@ -341,7 +342,8 @@ Result<void> Linear::load_around(const ir::Module& m, Source& source, host::Aren
   }
   if (m.scheme->features.lowrank == 0) return {};
   auto both = std::make_shared<LowRank>();
-  LinearOptions plain = options;  // the factors' inputs are not quantized
+  LinearOptions plain = options;  // the factors' inputs are not quantized, and are the linear's own
+  plain.observers = nullptr;
   if (options.policy.reference && options.inputs == kernel::Inputs::as_scheme) plain.inputs = kernel::Inputs::f32;
   for (const auto& [role, into] : {std::pair{Role::lowrank_a, &both->a}, {Role::lowrank_b, &both->b}}) {
     const ir::Stored* s = m.part(role);
@@ -392,6 +394,7 @@ void Linear::finish(float* y, int64_t m, host::ThreadPool& pool) const {
 }
 
 void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (observer_ != nullptr) observer_->see(x, m, k());
   run_unfinished(x, m, y, workspace, pool);
   finish(y, m, pool);
 }

@@ -15,6 +15,7 @@
 #include "host/arena.h"
 #include "host/threads.h"
 #include "ir/checkpoint.h"
+#include "layer/observer.h"
 #include "layer/rotations.h"
 #include "oracle/oracle.h"
 
@@ -26,6 +27,7 @@ struct LinearOptions {
   kernel::Inputs inputs = kernel::Inputs::as_scheme;
   host::ThreadPool* pool = nullptr;  // loads with these threads; null: with the caller's
   Rotations* rotations = nullptr;    // the matrices that linears share; null: each has its own
+  Observers* observers = nullptr;    // who looks on; null: nobody
 };
 
 // Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone), as many of them
@@ -62,6 +64,7 @@ class Linear {
   kernel::Weight weight_;
   oracle::LinearPlan plan_;
   std::vector<std::span<std::byte>> parts_;
+  Observer* observer_ = nullptr;  // of the inputs
   std::shared_ptr<const Rotation> rotated_inputs_, rotated_outputs_;
   const float* prescale_ = nullptr;  // [k]
   struct Outputs {

@@ -90,15 +90,21 @@ void Experts::run(const float* x, int64_t rows, int64_t top, const int32_t* chos
   for (size_t e = 0; e < experts_.size(); ++e) {
     const int32_t last = begins_[e];  // each begin has moved to the next expert's
     const int64_t mine = last - first;
-    if (mine == 0) continue;
+    if (mine == 0 && !t.every_expert) continue;
     const int32_t* const places = places_.data() + first;
     first = last;
-    for (int64_t i = 0; i < mine; ++i) std::memcpy(in + i * hidden_, x + places[i] / top * hidden_, static_cast<size_t>(hidden_) * sizeof(float));
-    experts_[e].run(in, mine, out, out + rows * hidden_, t);
+    if (t.every_expert) {
+      experts_[e].run(x, rows, out, out + rows * hidden_, t);
+    } else {
+      for (int64_t i = 0; i < mine; ++i) std::memcpy(in + i * hidden_, x + places[i] / top * hidden_, static_cast<size_t>(hidden_) * sizeof(float));
+      experts_[e].run(in, mine, out, out + rows * hidden_, t);
+    }
     for (int64_t i = 0; i < mine; ++i) {
-      float* const to = y + places[i] / top * hidden_;
+      const int64_t row = places[i] / top;
+      const float* const from = out + (t.every_expert ? row : i) * hidden_;
+      float* const to = y + row * hidden_;
       const float weight = weights[places[i]];
-      for (int64_t d = 0; d < hidden_; ++d) to[d] += weight * out[i * hidden_ + d];
+      for (int64_t d = 0; d < hidden_; ++d) to[d] += weight * from[d];
     }
   }
 }

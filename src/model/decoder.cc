@@ -6,17 +6,13 @@
 #include <cmath>
 
 #include "base/json.h"
-#include "exec/buffer.h"
 #include "host/host.h"
 #include "layer/embedding.h"
-#include "layer/norm.h"
 
 namespace qb::model {
 namespace {
 
 using layer::Linear;
-
-constexpr int64_t pass_bytes = 32 << 20, largest_pass = 512, smallest_pass = 16;
 
 struct Ends {
   layer::Embedding embedding;
@@ -33,16 +29,16 @@ struct KvScheme {
 
 class Decoder final : public Model {
  public:
-  Decoder(DecoderParts parts, Ends ends, const Loading& loading, KvScheme kv, size_t resident)
-      : p_(std::move(parts)), ends_(std::move(ends)), pool_(loading.pool), reference_(loading.options.reference), kv_(kv), resident_(resident) {
-    isa_ = host::covers(loading.options.linear.cpu.features, host::Feature::avx512) ? Isa::avx512
-           : host::covers(loading.options.linear.cpu.features, host::Feature::avx2) ? Isa::avx2
-                                                                                    : Isa::generic;
-    turns_.resize(p_.ropes.size());
-    for (const DecoderLayer& l : p_.layers) scratch_per_row_ = std::max({scratch_per_row_, l.attention->scratch_per_row(), l.feed_forward->scratch_per_row()});
-    int64_t row = 2 * p_.config.hidden + scratch_per_row_;
-    for (const layer::Rope& rope : p_.ropes) row += 2 * rope.half();
-    pass_rows_ = std::clamp(pass_bytes / (4 * row) / smallest_pass * smallest_pass, smallest_pass, largest_pass);
+  Decoder(DecoderParts parts, std::vector<DecoderLayer> layers, Ends ends, const Loading& loading, KvScheme kv, size_t resident)
+      : p_(std::move(parts)),
+        layers_(std::move(layers)),
+        ends_(std::move(ends)),
+        pool_(loading.pool),
+        reference_(loading.options.reference),
+        kv_(kv),
+        resident_(resident),
+        runner_(p_.config, p_.ropes, loading) {
+    runner_.fit(layers_, &ends_.head);
   }
 
   KvCache::Shape kv_shape() const override { return p_.kv; }
@@ -53,125 +49,62 @@ class Decoder final : public Model {
   size_t resident_bytes() const override { return resident_; }
   NamedLinears linears() const override {
     NamedLinears all;
-    for (const DecoderLayer& l : p_.layers) {
-      l.attention->add_linears(all);
-      l.feed_forward->add_linears(all);
-    }
+    for (const DecoderLayer& l : layers_) l.add_linears(all);
     all.emplace_back(ends_.head_path, &ends_.head);
     return all;
   }
 
  private:
-  Result<void> prepare(int64_t rows);
   void run_pass(const Batch& batch, KvCache& cache, float* logits);
-  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm);
-  void norm(const float* x, const float* weight, int64_t rows, float* y) { layer::rms_norm(x, weight, p_.config.eps, rows, p_.config.hidden, y, isa_, pool_); }
 
-  DecoderParts p_;
+  const DecoderParts p_;
+  std::vector<DecoderLayer> layers_;
   Ends ends_;
   host::ThreadPool& pool_;
-  Isa isa_ = Isa::generic;
   bool reference_ = false;
   KvScheme kv_;
   size_t resident_ = 0;
-  int64_t scratch_per_row_ = 0, pass_rows_ = 0;
-
-  BatchPass pass_;
-  Buffer buffer_, workspace_buffer_, logits_buffer_;
-  float *x_ = nullptr, *normed_ = nullptr, *scratch_ = nullptr;
-  std::vector<std::pair<float*, float*>> turns_;  // cosines and sines of each rope
-  std::vector<Step::Turns> step_turns_;
-  std::span<std::byte> workspace_;
-  int64_t prepared_rows_ = 0;
+  LayerRunner runner_;
+  Buffer logits_buffer_;
 };
-
-// Buffers for passes of up to `rows` tokens.
-Result<void> Decoder::prepare(int64_t rows) {
-  if (rows <= prepared_rows_) return {};
-  std::vector<std::pair<float**, int64_t>> parts{{&x_, p_.config.hidden}, {&normed_, p_.config.hidden}, {&scratch_, scratch_per_row_}};
-  for (size_t i = 0; i < p_.ropes.size(); ++i) {
-    parts.emplace_back(&turns_[i].first, p_.ropes[i].half());
-    parts.emplace_back(&turns_[i].second, p_.ropes[i].half());
-  }
-  uint64_t bytes = 0;
-  for (const auto& [part, width] : parts) bytes += aligned(static_cast<uint64_t>(width * rows) * sizeof(float));
-  prepared_rows_ = 0;
-  QB_ASSIGN(std::byte * at, buffer_.at_least(bytes));
-  for (const auto& [part, width] : parts) {
-    *part = reinterpret_cast<float*>(at);
-    at += aligned(static_cast<uint64_t>(width * rows) * sizeof(float));
-  }
-  step_turns_.clear();
-  for (size_t i = 0; i < p_.ropes.size(); ++i) step_turns_.push_back({turns_[i].first, turns_[i].second, p_.ropes[i].half()});
-  // A kernel for fewer rows may want more than the one for many.
-  size_t most = 0;
-  for (const auto& [name, linear] : linears())
-    for (int64_t m = rows; m > 0; m = m > 16 ? m / 2 : m - 1) most = std::max(most, linear->workspace_bytes(m));
-  QB_ASSIGN(std::byte* const space, workspace_buffer_.at_least(most));
-  workspace_ = {space, most};
-  prepared_rows_ = rows;
-  return {};
-}
 
 Result<std::span<const float>> Decoder::forward(const Batch& batch, KvCache& cache) {
   if (cache.shape() != kv_shape() || cache.elem() != kv_elem()) return Error{Errc::invalid_argument, "the KV cache was made for another model or mode"};
   QB_TRY(check_batch(batch, cache, vocab(), max_positions()));
   const auto tokens = static_cast<int64_t>(batch.ids.size());
-  QB_TRY(prepare(std::min(tokens, pass_rows_)));
+  QB_TRY(runner_.prepare(std::min(tokens, runner_.pass_rows())));
   const int64_t rows = batch.all_logits ? tokens : static_cast<int64_t>(batch.table.size());
   const auto count = static_cast<size_t>(rows * vocab());
   QB_ASSIGN(std::byte* const space, logits_buffer_.at_least(count * sizeof(float)));
   auto* const logits = reinterpret_cast<float*>(space);
   float* next = logits;
-  for (int64_t begin = 0; begin < tokens; begin += pass_rows_) {
-    pass_.cut(batch, begin, std::min(tokens, begin + pass_rows_));
+  for (int64_t begin = 0; begin < tokens; begin += runner_.pass_rows()) {
+    runner_.begin(batch, begin, std::min(tokens, begin + runner_.pass_rows()));
     run_pass(batch, cache, next);
-    next += static_cast<int64_t>(pass_.wanted.size()) * vocab();
+    next += static_cast<int64_t>(runner_.pass().wanted.size()) * vocab();
   }
   return std::span<const float>(logits, count);
 }
 
 void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
-  const int64_t rows = pass_.count(), hidden = p_.config.hidden;
-  ends_.embedding.gather(batch.ids.subspan(static_cast<size_t>(pass_.begin), static_cast<size_t>(rows)), x_);
-  if (p_.embedding_scale != 1)
-    for (int64_t i = 0; i < rows * hidden; ++i) x_[i] *= p_.embedding_scale;
-  for (size_t r = 0; r < pass_.runs.size(); ++r) {
-    const layer::AttentionRun& run = pass_.runs[r];
-    const auto positions = batch.positions.subspan(static_cast<size_t>(pass_.begin + run.first_row), static_cast<size_t>(run.count));
-    for (size_t i = 0; i < p_.ropes.size(); ++i) {
-      const int64_t at = run.first_row * p_.ropes[i].half();
-      p_.ropes[i].table(positions, rope_length(batch, pass_.sequences[r]), turns_[i].first + at, turns_[i].second + at);
-    }
-  }
-  Step step{.pass = pass_,
-            .cache = cache,
-            .layer = 0,
-            .ropes = step_turns_,
-            .reference = reference_,
-            .through = kv_elem() == Elem::e4m3 ? layer::KvRounding::none : kv_.rounding,
-            .tools = {workspace_, isa_, pool_}};
-  for (DecoderLayer& l : p_.layers) {
-    half(step, *l.attention, l.attention_norm, l.attention_out_norm);
-    half(step, *l.feed_forward, l.feed_forward_norm, l.feed_forward_out_norm);
+  const BatchPass& pass = runner_.pass();
+  const int64_t hidden = p_.config.hidden;
+  embed(ends_.embedding, p_, batch.ids.subspan(static_cast<size_t>(pass.begin), static_cast<size_t>(pass.count())), runner_.x());
+  Step step = runner_.step(cache, reference_, kv_elem() == Elem::e4m3 ? layer::KvRounding::none : kv_.rounding);
+  for (DecoderLayer& l : layers_) {
+    runner_.run(l, step);
     ++step.layer;
   }
-  const auto wanted = static_cast<int64_t>(pass_.wanted.size());
+  const auto wanted = static_cast<int64_t>(pass.wanted.size());
   if (wanted == 0) return;
-  for (int64_t i = 0; i < wanted; ++i) norm(x_ + pass_.wanted[static_cast<size_t>(i)] * hidden, ends_.norm, 1, normed_ + i * hidden);
-  ends_.head.run(normed_, wanted, logits, workspace_, pool_);
+  float* const normed = runner_.normed();
+  for (int64_t i = 0; i < wanted; ++i) runner_.norm(runner_.x() + pass.wanted[static_cast<size_t>(i)] * hidden, ends_.norm, 1, normed + i * hidden);
+  const layer::Tools tools = runner_.tools();
+  ends_.head.run(normed, wanted, logits, tools.workspace, pool_);
   if (const float cap = p_.logit_softcap; cap > 0)
     pool_.ranges(wanted * vocab(), 1024, [logits, &cap](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
     });
-}
-
-void Decoder::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight) {
-  const int64_t rows = pass_.count();
-  norm(x_, weight, rows, normed_);
-  sublayer.run(step, normed_, scratch_);
-  if (out_weight != nullptr) norm(normed_, out_weight, rows, normed_);
-  for (int64_t i = 0; i < rows * p_.config.hidden; ++i) x_[i] += normed_[i];
 }
 
 Result<KvScheme> kv_scheme(const Loading& loading) {
@@ -217,17 +150,27 @@ Result<Ends> load_ends(Loader& l, const arch::Topology& t, const DecoderParts& p
 
 }  // namespace
 
+void embed(const layer::Embedding& table, const DecoderParts& parts, std::span<const int32_t> ids, float* x) {
+  table.gather(ids, x);
+  if (parts.embedding_scale == 1) return;
+  const int64_t count = static_cast<int64_t>(ids.size()) * parts.config.hidden;
+  for (int64_t i = 0; i < count; ++i) x[i] *= parts.embedding_scale;
+}
+
 Result<const Json*> model_config(const Loading& loading) {
   const Json* config = loading.package.document("config.json");
   if (config == nullptr) return Error{Errc::invalid_argument, "config.json is missing"};
   return &arch::text_config(*config);
 }
 
+void DecoderBuilder::load_with(const Loading& loading) {
+  loading_ = &loading;
+  loader_ = std::make_unique<Loader>(loading);
+}
+
 Result<DecoderBuilder> DecoderBuilder::begin(const Loading& loading, const Json& config, const DecoderRules& rules) {
   DecoderBuilder b;
-  b.loading_ = &loading;
-  b.config_ = &config;
-  b.loader_ = std::make_unique<Loader>(loading);
+  b.load_with(loading);
   QB_ASSIGN(b.parts.config, read_decoder_config(config, loading.checkpoint.topology, rules));
   b.parts.ropes.push_back(b.parts.config.rope);
   b.parts.kv = {b.sizes().layers, b.sizes().kv_heads, b.sizes().head_dim};
@@ -257,21 +200,25 @@ FeedForwardSpec DecoderBuilder::feed_forward() const {
   return {.hidden = sizes().hidden, .activation = sizes().activation};
 }
 
-Result<void> DecoderBuilder::add(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward) {
+Result<DecoderLayer> DecoderBuilder::layer(int64_t layer, std::unique_ptr<Sublayer> attention, std::unique_ptr<Sublayer> feed_forward) {
   DecoderLayer l;
   QB_ASSIGN(l.attention_norm, norm(layer, "input_layernorm"));
   QB_ASSIGN(l.feed_forward_norm, norm(layer, "post_attention_layernorm"));
   l.attention = std::move(attention);
   l.feed_forward = std::move(feed_forward);
-  host::sample_memory();
-  parts.layers.push_back(std::move(l));
-  return {};
+  return l;
 }
 
 Result<std::unique_ptr<Model>> DecoderBuilder::finish() {
+  std::vector<DecoderLayer> layers;
+  for (int64_t i = 0; i < sizes().layers; ++i) {
+    QB_ASSIGN(DecoderLayer one, make_layer(*this, i));
+    layers.push_back(std::move(one));
+    host::sample_memory();
+  }
   QB_ASSIGN(const KvScheme kv, kv_scheme(*loading_));
   QB_ASSIGN(Ends ends, load_ends(*loader_, loading_->checkpoint.topology, parts));
-  return std::unique_ptr<Model>(std::make_unique<Decoder>(std::move(parts), std::move(ends), *loading_, kv, loader_->resident()));
+  return std::unique_ptr<Model>(std::make_unique<Decoder>(std::move(parts), std::move(layers), std::move(ends), *loading_, kv, loader_->resident()));
 }
 
 }  // namespace qb::model

@@ -63,7 +63,7 @@ Result<layer::Routing> routing(const Json& config, bool third) {
   return r;
 }
 
-Result<std::unique_ptr<Model>> load_deepseek(const Loading& loading) {
+Result<DecoderBuilder> begin_deepseek(const Loading& loading) {
   QB_ASSIGN(const Json* const config, model_config(loading));
   QB_ASSIGN(const int64_t turning, count_at(*config, "qk_rope_head_dim", 64));
   QB_ASSIGN(DecoderBuilder b, DecoderBuilder::begin(loading, *config, {.rope_dim = turning}));
@@ -72,23 +72,23 @@ Result<std::unique_ptr<Model>> load_deepseek(const Loading& loading) {
   b.parts.kv = {b.sizes().layers, latent.heads, latent.key()};
   MixtureSpec spec;
   spec.expert = b.feed_forward();
-  for (int64_t i = 0; i < b.sizes().layers; ++i) {
-    QB_ASSIGN(auto attention, load_latent_attention(b.loader(), b.path(i, "self_attn"), latent));
-    const std::string mlp = b.path(i, "mlp");
+  b.make_layer = [spec, latent, third, config](DecoderBuilder& at, int64_t i) mutable -> Result<DecoderLayer> {
+    QB_ASSIGN(auto attention, load_latent_attention(at.loader(), at.path(i, "self_attn"), latent));
+    const std::string mlp = at.path(i, "mlp");
     std::unique_ptr<Sublayer> feed_forward;
-    if (b.loader().find(mlp + ".gate") != nullptr) {
+    if (at.loader().find(mlp + ".gate") != nullptr) {
       QB_ASSIGN(spec.routing, routing(*config, third));
       spec.router = mlp + ".gate";
       spec.bias = third ? "e_score_correction_bias" : "";
       spec.experts = mlp + ".experts";
-      spec.shared = b.loader().find(mlp + ".shared_experts.down_proj") != nullptr ? mlp + ".shared_experts" : "";
-      QB_ASSIGN(feed_forward, load_mixture(b.loader(), spec));
+      spec.shared = at.loader().find(mlp + ".shared_experts.down_proj") != nullptr ? mlp + ".shared_experts" : "";
+      QB_ASSIGN(feed_forward, load_mixture(at.loader(), spec));
     } else {
-      QB_ASSIGN(feed_forward, load_feed_forward(b.loader(), mlp, b.feed_forward()));
+      QB_ASSIGN(feed_forward, load_feed_forward(at.loader(), mlp, at.feed_forward()));
     }
-    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
-  }
-  return b.finish();
+    return at.layer(i, std::move(attention), std::move(feed_forward));
+  };
+  return b;
 }
 
 constexpr std::string_view families[] = {"deepseek_v2", "deepseek_v3"};
@@ -97,7 +97,7 @@ constexpr std::string_view families[] = {"deepseek_v2", "deepseek_v3"};
 
 // clang-format off
 QB_MODEL(deepseek) = {
-    .name = "deepseek", .families = families, .load = load_deepseek};
+    .name = "deepseek", .families = families, .begin = begin_deepseek};
 // clang-format on
 
 }  // namespace qb::model

@@ -37,7 +37,7 @@ Result<layer::Rope> window_rope(const Json& config, int64_t head_dim) {
   return layer::Rope::make(local, head_dim);
 }
 
-Result<std::unique_ptr<Model>> load_gemma(const Loading& loading) {
+Result<DecoderBuilder> begin_gemma(const Loading& loading) {
   QB_ASSIGN(const Json* const document, model_config(loading));
   const bool third = loading.checkpoint.topology.family->name == "gemma3_text";
   const Json config = completed(*document, third);
@@ -60,21 +60,22 @@ Result<std::unique_ptr<Model>> load_gemma(const Loading& loading) {
   QB_ASSIGN(const float score_cap, cap_at(config, "attn_logit_softcapping", third ? 0 : 50));
   QB_ASSIGN(const double before, number_at(config, "query_pre_attn_scalar", 256));
   if (!(before > 0)) return Error{Errc::invalid_argument, "config.json: query_pre_attn_scalar must be above 0"};
-  for (int64_t i = 0; i < b.sizes().layers; ++i) {
-    AttentionSpec spec = b.attention(i);
-    spec.scale = static_cast<float>(1 / std::sqrt(before));
+  const auto scale = static_cast<float>(1 / std::sqrt(before));
+  b.make_layer = [third, score_cap, scale](DecoderBuilder& at, int64_t i) -> Result<DecoderLayer> {
+    AttentionSpec spec = at.attention(i);
+    spec.scale = scale;
     spec.softcap = score_cap;
     spec.rope = third && spec.window > 0 ? 1 : 0;
     DecoderLayer layer;
-    QB_ASSIGN(layer.attention_norm, b.norm(i, "input_layernorm"));
-    QB_ASSIGN(layer.attention, load_self_attention(b.loader(), b.path(i, "self_attn"), spec));
-    QB_ASSIGN(layer.attention_out_norm, b.norm(i, "post_attention_layernorm"));
-    QB_ASSIGN(layer.feed_forward_norm, b.norm(i, "pre_feedforward_layernorm"));
-    QB_ASSIGN(layer.feed_forward, load_feed_forward(b.loader(), b.path(i, "mlp"), b.feed_forward()));
-    QB_ASSIGN(layer.feed_forward_out_norm, b.norm(i, "post_feedforward_layernorm"));
-    b.parts.layers.push_back(std::move(layer));
-  }
-  return b.finish();
+    QB_ASSIGN(layer.attention_norm, at.norm(i, "input_layernorm"));
+    QB_ASSIGN(layer.attention, load_self_attention(at.loader(), at.path(i, "self_attn"), spec));
+    QB_ASSIGN(layer.attention_out_norm, at.norm(i, "post_attention_layernorm"));
+    QB_ASSIGN(layer.feed_forward_norm, at.norm(i, "pre_feedforward_layernorm"));
+    QB_ASSIGN(layer.feed_forward, load_feed_forward(at.loader(), at.path(i, "mlp"), at.feed_forward()));
+    QB_ASSIGN(layer.feed_forward_out_norm, at.norm(i, "post_feedforward_layernorm"));
+    return layer;
+  };
+  return b;
 }
 
 constexpr std::string_view families[] = {"gemma2", "gemma3_text"};
@@ -83,7 +84,7 @@ constexpr std::string_view families[] = {"gemma2", "gemma3_text"};
 
 // clang-format off
 QB_MODEL(gemma) = {
-    .name = "gemma", .families = families, .load = load_gemma};
+    .name = "gemma", .families = families, .begin = begin_gemma};
 // clang-format on
 
 }  // namespace qb::model

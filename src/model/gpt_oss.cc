@@ -6,7 +6,7 @@
 namespace qb::model {
 namespace {
 
-Result<std::unique_ptr<Model>> load_gpt_oss(const Loading& loading) {
+Result<DecoderBuilder> begin_gpt_oss(const Loading& loading) {
   QB_ASSIGN(const Json* const config, model_config(loading));
   QB_ASSIGN(DecoderBuilder b, DecoderBuilder::begin(loading, *config, {.windows = DecoderRules::Windows::by_layer, .usual_window = 128, .full_every = 2}));
   MixtureSpec spec;
@@ -18,16 +18,16 @@ Result<std::unique_ptr<Model>> load_gpt_oss(const Loading& loading) {
   QB_ASSIGN(spec.routing.experts, count_at(*config, "num_local_experts", 128));
   QB_ASSIGN(spec.routing.top, count_at(*config, "num_experts_per_tok", 4));
   spec.routing.normalize = true;
-  for (int64_t i = 0; i < b.sizes().layers; ++i) {
-    AttentionSpec attention = b.attention(i);
+  b.make_layer = [spec](DecoderBuilder& at, int64_t i) mutable -> Result<DecoderLayer> {
+    AttentionSpec attention = at.attention(i);
     attention.sinks = true;
-    spec.router = b.path(i, "mlp.router");
-    spec.experts = b.path(i, "mlp.experts");
-    QB_ASSIGN(auto mixing, load_self_attention(b.loader(), b.path(i, "self_attn"), attention));
-    QB_ASSIGN(auto feed_forward, load_mixture(b.loader(), spec));
-    QB_TRY(b.add(i, std::move(mixing), std::move(feed_forward)));
-  }
-  return b.finish();
+    spec.router = at.path(i, "mlp.router");
+    spec.experts = at.path(i, "mlp.experts");
+    QB_ASSIGN(auto mixing, load_self_attention(at.loader(), at.path(i, "self_attn"), attention));
+    QB_ASSIGN(auto feed_forward, load_mixture(at.loader(), spec));
+    return at.layer(i, std::move(mixing), std::move(feed_forward));
+  };
+  return b;
 }
 
 constexpr std::string_view families[] = {"gpt_oss"};
@@ -36,7 +36,7 @@ constexpr std::string_view families[] = {"gpt_oss"};
 
 // clang-format off
 QB_MODEL(gpt_oss) = {
-    .name = "gpt_oss", .families = families, .load = load_gpt_oss};
+    .name = "gpt_oss", .families = families, .begin = begin_gpt_oss};
 // clang-format on
 
 }  // namespace qb::model

@@ -77,6 +77,8 @@ class LatentAttention final : public Sublayer {
       }
       layer::store_kv(cached, table, position, k, v);
     });
+    k_scales_.observe(keys, rows, width);
+    v_scales_.observe(values, rows, width);
     step.attend({.kv = cached, .heads = s_.heads, .scale = s_.scale, .q = q, .runs = step.pass.runs});
     float* const out = keys;  // done with
     for (int64_t i = 0; i < rows * s_.heads; ++i) std::copy_n(q + i * s_.key(), s_.v, out + i * s_.v);

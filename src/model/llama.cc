@@ -13,15 +13,15 @@ DecoderRules rules_of(std::string_view family) {
   return {};
 }
 
-Result<std::unique_ptr<Model>> load_llama(const Loading& loading) {
+Result<DecoderBuilder> begin_llama(const Loading& loading) {
   QB_ASSIGN(const Json* const config, model_config(loading));
   QB_ASSIGN(DecoderBuilder b, DecoderBuilder::begin(loading, *config, rules_of(loading.checkpoint.topology.family->name)));
-  for (int64_t i = 0; i < b.sizes().layers; ++i) {
-    QB_ASSIGN(auto attention, load_self_attention(b.loader(), b.path(i, "self_attn"), b.attention(i)));
-    QB_ASSIGN(auto feed_forward, load_feed_forward(b.loader(), b.path(i, "mlp"), b.feed_forward()));
-    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
-  }
-  return b.finish();
+  b.make_layer = [](DecoderBuilder& at, int64_t i) -> Result<DecoderLayer> {
+    QB_ASSIGN(auto attention, load_self_attention(at.loader(), at.path(i, "self_attn"), at.attention(i)));
+    QB_ASSIGN(auto feed_forward, load_feed_forward(at.loader(), at.path(i, "mlp"), at.feed_forward()));
+    return at.layer(i, std::move(attention), std::move(feed_forward));
+  };
+  return b;
 }
 
 constexpr std::string_view families[] = {"llama", "mistral", "qwen2", "qwen3"};
@@ -30,7 +30,7 @@ constexpr std::string_view families[] = {"llama", "mistral", "qwen2", "qwen3"};
 
 // clang-format off
 QB_MODEL(llama) = {
-    .name = "llama", .families = families, .load = load_llama};
+    .name = "llama", .families = families, .begin = begin_llama};
 // clang-format on
 
 }  // namespace qb::model

@@ -91,6 +91,7 @@ Result<layer::Embedding> Loader::embedding(const std::string& path) {
 
 Result<layer::KvScales> Loader::kv_scales(const std::string& attention, Role scale, Role bias) {
   layer::KvScales out;
+  if (options_.observers != nullptr) out.observer = options_.observers->of(attention, scale);
   const ir::Module* m = find(attention);
   if (m == nullptr) return out;
   if (const ir::Stored* b = m->part(bias); b != nullptr) {

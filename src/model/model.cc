@@ -4,6 +4,7 @@
 
 #include "base/diagnostics.h"
 #include "exec/execute.h"
+#include "model/decoder.h"
 #include "pass/settle.h"
 
 namespace qb::model {
@@ -26,18 +27,28 @@ Result<KvCache> KvCache::make(Shape shape, Elem elem, int64_t blocks, host::Aren
 
 namespace {
 
-Result<std::unique_ptr<Model>> load_settled(const Loading& loading) {
+Result<DecoderBuilder> begin(const Loading& loading) {
   const std::string& name = loading.checkpoint.topology.model_type;
   std::string known;
   for (const Architecture* a : architectures())
     for (const std::string_view f : a->families) {
-      if (f == name) return a->load(loading);
+      if (f == name) return a->begin(loading);
       known += (known.empty() ? "" : ", ") + std::string(f);
     }
   return Error{Errc::invalid_argument, fmt::format("no model runs the family '{}'; known are {}", escape(name), known)};
 }
 
+Result<std::unique_ptr<Model>> load_settled(const Loading& loading) {
+  QB_ASSIGN(DecoderBuilder builder, begin(loading));
+  return builder.finish();
+}
+
 }  // namespace
+
+Result<std::unique_ptr<LayerStream>> stream(const Loading& loading) {
+  QB_ASSIGN(DecoderBuilder builder, begin(loading));
+  return builder.stream();
+}
 
 Result<std::unique_ptr<Model>> load(const Loading& loading) {
   if (pass::is_settled(loading.checkpoint)) return load_settled(loading);

@@ -60,9 +60,12 @@ struct Batch {
 
 struct Options {
   layer::LinearOptions linear;
-  bool quantized_kv = true;  // as the checkpoint's KV scheme says
-  bool reference = false;    // float32 throughout, float32 KV cache (E4M3 values still rounded through E4M3 where the checkpoint has a KV scheme)
+  bool quantized_kv = true;   // as the checkpoint's KV scheme says
+  bool every_expert = false;  // as in layer::Tools
+  bool reference = false;     // float32 throughout, float32 KV cache (E4M3 values still rounded through E4M3 where the checkpoint has a KV scheme)
 };
+
+class DecoderBuilder;
 
 class Model {
  public:
@@ -78,6 +81,24 @@ class Model {
   virtual std::vector<std::pair<std::string, const layer::Linear*>> linears() const = 0;
 };
 
+// A model gone through layer by layer, with one layer's weights in memory at a time: sequences are embedded, and then all of them go through the first layer,
+// all of them through the second, ... What is between layers is the caller's. Numbers are float32 throughout (but for the weights), keys and values too. Not
+// thread-safe.
+class LayerStream {
+ public:
+  virtual ~LayerStream() = default;
+  virtual int64_t layers() const = 0;
+  virtual int64_t hidden() const = 0;
+  virtual int64_t max_positions() const = 0;
+  virtual Result<void> load_embedding() = 0;
+  // x: [ids.size(), hidden]. Errors: an id outside the vocabulary.
+  virtual Result<void> embed(std::span<const int32_t> ids, float* x) = 0;
+  // Frees what was loaded before.
+  virtual Result<void> load(int64_t layer) = 0;
+  // One whole sequence through the loaded layer. x: [tokens, hidden], overwritten with the next layer's input.
+  virtual Result<void> run(float* x, int64_t tokens) = 0;
+};
+
 struct Loading {
   const Package& package;
   const ir::Checkpoint& checkpoint;
@@ -90,10 +111,13 @@ struct Loading {
 struct Architecture {
   std::string_view name;
   std::span<const std::string_view> families;  // arch::Family names that it runs
-  Result<std::unique_ptr<Model>> (*load)(const Loading&);
+  Result<DecoderBuilder> (*begin)(const Loading&);
 };
 std::span<const Architecture* const> architectures();  // the generated manifest
 Result<std::unique_ptr<Model>> load(const Loading&);
+// The checkpoint is settled (pass/settle.h); everything that `loading` refers to outlives the stream, and so does `loading`. Its options say who looks on;
+// kernels are chosen as for a model. The arena is not used.
+Result<std::unique_ptr<LayerStream>> stream(const Loading& loading);
 
 }  // namespace qb::model
 

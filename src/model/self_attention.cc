@@ -80,6 +80,8 @@ class SelfAttention final : public Sublayer {
       layer::rotate(k + row * kv_width, s_.kv_heads, s_.head_dim, turns.half, cos, sin);
       layer::store_kv(kv, table, position, k + row * kv_width, v + row * kv_width);
     });
+    k_scales_.observe(k, rows, kv_width);
+    v_scales_.observe(v, rows, kv_width);
     step.attend({.kv = kv, .heads = s_.heads, .window = s_.window, .scale = s_.scale, .softcap = s_.softcap, .sinks = sinks_, .q = q, .runs = step.pass.runs});
     o_.run(q, rows, x, t.workspace, t.pool);
   }

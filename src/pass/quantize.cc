@@ -28,6 +28,13 @@ bool single_blocks(const ir::Checkpoint& c, const std::vector<size_t>& members, 
   return rows <= block.rows;
 }
 
+// Whether keys and values of all heads are made from one narrow vector, which is what engines cache.
+bool caches_latents(const arch::Family* family) {
+  if (family == nullptr) return false;
+  return std::any_of(family->layer.begin(), family->layer.end(),
+                     [](const arch::ModuleRow& row) { return std::find(row.n.terms.begin(), row.n.terms.end(), arch::Key::kv_rank) != row.n.terms.end(); });
+}
+
 bool has_weight(const ir::Module& m) {
   const bool kind = m.kind == arch::Kind::linear || m.kind == arch::Kind::expert || m.kind == arch::Kind::embedding;
   return kind && m.topology >= 0 && m.part(ir::Role::code) != nullptr;
@@ -47,7 +54,7 @@ class Quantizing {
     if (!kv_cache()) return false;
     assignment_.report_unused(diag_);
     if (done_ == 0) diag_.report("nothing-to-quantize", {}, "no linear is left", "at least one that the configuration is about and no rule leaves out");
-    return diag_.ok();
+    return diag_.ok() && (!options_.ranges || give_scales(c_, *options_.ranges, options_.numerics, diag_));
   }
 
  private:
@@ -111,7 +118,7 @@ class Quantizing {
     ir::Module& m = c_.modules[i];
     const arch::Module& t = topology_of(m);
     const ir::Scheme& scheme = *a.scheme;
-    if (scheme.input && scheme.input->when == ir::When::fixed) {
+    if (scheme.input && scheme.input->when == ir::When::fixed && !options_.ranges) {
       needs_calibration(m, scheme);
       return false;
     }
@@ -165,13 +172,22 @@ class Quantizing {
     ++done_;
     if (agree) return true;
     c_.kv = ir::KvCache{.scheme = *asked};
+    if (options_.ranges && asked->when == ir::When::fixed) return measured_cache();
     diag_.report("kv-scales-absent", {}, fmt::format("{} by the configuration", to_string(*c_.kv)), "k_scale and v_scale for each layer; 1.0 is used");
     return true;
   }
 
+  bool measured_cache() {
+    c_.kv->layers = static_cast<int>(c_.topology.layers);
+    if (!caches_latents(c_.topology.family)) return true;
+    diag_.report("kv-latent", {}, fmt::format("{} for {}", to_string(*c_.kv), c_.topology.family->name), "a family whose keys and values are cached");
+    return false;
+  }
+
   void needs_calibration(const ir::Module& m, const ir::Scheme& scheme) {
-    diag_.report("calibration-needed", {.module = m.path}, fmt::format("{}: static activation scales", to_string(scheme)),
-                 fmt::format("a scheme without them ({} or run-time activation scales): calibration is not available yet", to_string(scheme.weight)));
+    diag_.report(
+        "calibration-needed", {.module = m.path}, fmt::format("{}: static activation scales", to_string(scheme)),
+        fmt::format("plain weights and what to measure them on, or a scheme without them: {} or run-time activation scales", to_string(scheme.weight)));
   }
   const arch::Module& topology_of(const ir::Module& m) const { return c_.topology.modules[static_cast<size_t>(m.topology)]; }
 

@@ -1,6 +1,7 @@
 // Turns plain linears into weights to be quantized by recipes, and changes what activations of quantized ones are: IR to IR, no data.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -8,6 +9,7 @@
 #include "base/regex.h"
 #include "base/result.h"
 #include "ir/checkpoint.h"
+#include "pass/calibration.h"
 #include "pass/quant_config.h"
 #include "recipe/recipe.h"
 
@@ -17,6 +19,7 @@ struct QuantizeOptions {
   QuantConfig config;
   recipe::Numerics numerics = recipe::Numerics::modelopt;  // of weights for which no recipe is named
   RegexCompiler regex = nullptr;
+  std::optional<Ranges> ranges;  // what was measured, for static scales
 };
 
 // Numerics ("modelopt", "llm-compressor"; empty: those of the dialect that is written) for a configuration, whose recipes are checked.
@@ -25,9 +28,10 @@ Result<QuantizeOptions> quantize_options(QuantConfig config, std::string_view nu
 Result<QuantizeOptions> quantize_options(std::string_view scheme, std::string_view numerics, std::string_view recipe, std::string_view dialect);
 
 // Every linear gets what the configuration says of it (assignment.h). Weights that the checkpoint has quantized keep their scheme: activations alone may become
-// others, or none, and stored scales of activations are left out then. Problems: calibration-needed (static activation scales), recipe-missing (no recipe makes
-// the type under these numerics, or the one that is named makes another), already-quantized, pattern-invalid, group-does-not-divide, ignore-ghost and
-// quantization-ghost (what names nothing), experts-stay-plain, experts-stacked, kv-disagrees, nothing-to-quantize.
+// others, or none, and stored scales of activations are left out then. Problems: calibration-needed (static activation scales, and nothing measured), those of
+// give_scales, kv-latent, recipe-missing (no recipe makes the type under these numerics, or the one that is named makes another), already-quantized,
+// pattern-invalid, group-does-not-divide, ignore-ghost and quantization-ghost (what names nothing), experts-stay-plain, experts-stacked, kv-disagrees,
+// nothing-to-quantize.
 bool quantize(ir::Checkpoint&, const QuantizeOptions&, Diagnostics&);
 
 }  // namespace qb::pass

@@ -1,0 +1,61 @@
+#include "bridge/calibrate.h"
+
+#include "engine/calibrate.h"
+#include "engine/ranges.h"
+#include "exec/execute.h"
+#include "host/cpu.h"
+#include "ir/given.h"
+#include "pass/settle.h"
+
+namespace qb {
+namespace {
+
+// Everything that the job asks for; the checkpoint is settled on the way. Whatever it takes a stand-in for is what has to be measured.
+Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Session& s, const pass::QuantizeOptions& options, Context& context) {
+  StreamSurveyor surveyor(*s.package.source, context);
+  Diagnostics diag;
+  QB_TRY(pass::settle(settled, surveyor, diag));
+  ir::Checkpoint planned = settled;
+  pass::quantize(planned, options, diag);
+  std::vector<pass::Measured> out;
+  for (const ir::Module& m : planned.modules)
+    for (const ir::Stored& part : m.parts)
+      if (ir::is_given(part) && part.role != ir::Role::input_zero) out.push_back({m.path, part.role});
+  return out;
+}
+
+}  // namespace
+
+Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag) {
+  job.quantize->ranges = pass::Ranges{.measured = {}, .otherwise = recipe::Range{-1, 1}};
+  Job rehearsal;
+  if (!plan_job(s, job, context, rehearsal, diag)) return false;
+  ir::Checkpoint checkpoint = s.checkpoint;
+  QB_ASSIGN(const std::vector<pass::Measured> places, wanted(checkpoint, s, *job.quantize, context));
+  job.quantize->ranges = pass::Ranges{};
+  if (places.empty()) return true;
+  QB_ASSIGN(const std::vector<std::vector<int32_t>> samples, read_samples(s, how.file, how.limits));
+
+  const bool compressor = job.quantize->numerics == recipe::Numerics::llm_compressor;
+  engine::RangeObservers observers;
+  for (const pass::Measured& what : places) observers.watch(what, compressor && what.role != ir::Role::input_scale);
+  host::ThreadPool pool(context.limits.threads);
+  host::Arena none;
+  model::Options options;
+  options.linear.cpu = host::this_cpu();
+  options.linear.inputs = kernel::Inputs::f32;
+  options.linear.observers = &observers;
+  options.every_expert = compressor;
+  const model::Loading loading{s.package, checkpoint, none, pool, context, options};
+  QB_ASSIGN(const std::unique_ptr<model::LayerStream> model, model::stream(loading));
+  QB_TRY(engine::calibrate(*model, samples,
+                           {.memory = context.limits.memory_budget / 2,
+                            .scratch = how.scratch,
+                            .progress = how.progress,
+                            .cancelled = context.cancelled,
+                            .sample_done = [&observers] { observers.sample_done(); }}));
+  job.quantize->ranges = observers.ranges();
+  return true;
+}
+
+}  // namespace qb

@@ -1,0 +1,71 @@
+#include "bridge/samples.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "bridge/runtime.h"
+#include "io/safetensors.h"
+
+namespace qb {
+
+Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path)};
+  const std::string file((std::istreambuf_iterator<char>(in)), {});
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(file));
+  Diagnostics diag;
+  SafetensorsHeader header;
+  uint64_t length = 0;
+  const bool readable = file.size() >= 8 && parse_header_length(bytes.first(8), file.size(), path, length, diag) &&
+                        parse_safetensors_header(bytes.subspan(8, length), file.size(), path, 0, header, diag);
+  const TensorInfo* ids = nullptr;
+  for (const TensorInfo& t : header.tensors)
+    if (t.name == "input_ids") ids = &t;
+  if (!readable || ids == nullptr || ids->shape.size() != 2 || (ids->dtype != Elem::i64 && ids->dtype != Elem::i32) || ids->elements() == 0)
+    return Error{Errc::bad_input, fmt::format("{}: expected a safetensors file with input_ids [b, t] of I64 or I32", path)};
+  std::vector<std::vector<int32_t>> rows(static_cast<size_t>(ids->shape[0]), std::vector<int32_t>(static_cast<size_t>(ids->shape[1])));
+  const char* at = file.data() + ids->offset;
+  for (auto& row : rows)
+    for (int32_t& id : row) {
+      int64_t wide = 0;
+      int32_t narrow = 0;
+      std::memcpy(ids->dtype == Elem::i64 ? static_cast<void*>(&wide) : static_cast<void*>(&narrow), at, ids->dtype == Elem::i64 ? 8 : 4);
+      if (ids->dtype == Elem::i32) wide = narrow;
+      if (wide < 0 || wide > INT32_MAX) return Error{Errc::bad_input, fmt::format("{}: {} is no token id", path, wide)};
+      id = static_cast<int32_t>(wide);
+      at += ids->dtype == Elem::i64 ? 8 : 4;
+    }
+  return rows;
+}
+
+Result<std::vector<std::vector<int32_t>>> read_samples(const Session& session, const std::string& path, const SampleLimits& limits) {
+  const auto cut = [&limits](std::vector<int32_t>& ids) { ids.resize(std::min(ids.size(), static_cast<size_t>(limits.tokens))); };
+  std::vector<std::vector<int32_t>> out;
+  if (path.ends_with(".safetensors")) {
+    QB_ASSIGN(out, read_input_ids(path));
+    out.resize(std::min(out.size(), static_cast<size_t>(limits.samples)));
+    std::for_each(out.begin(), out.end(), cut);
+    return out;
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path)};
+  QB_ASSIGN(const text::Tokenizer tokenizer, load_tokenizer(session));
+  std::string line;
+  for (int64_t number = 1; static_cast<int64_t>(out.size()) < limits.samples && std::getline(in, line); ++number) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.find_first_not_of(" \t") == line.npos) continue;
+    Result<std::vector<int32_t>> ids = tokenizer.encode(line, true);
+    if (!ids) return Error{Errc::bad_input, fmt::format("{}, line {}: {}", path, number, ids.error().what)};
+    if (ids->empty()) continue;
+    cut(*ids);
+    out.push_back(std::move(*ids));
+  }
+  if (out.empty()) return Error{Errc::bad_input, fmt::format("{}: expected a sample in each line", path)};
+  return out;
+}
+
+}  // namespace qb

@@ -1,0 +1,23 @@
+// What a model is calibrated or scored on: token ids, from a safetensors file or from text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bridge/session.h"
+
+namespace qb {
+
+// input_ids [b, t] (I64 or I32) of a safetensors file, one vector a row. Errors: not_found, bad_input.
+Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path);
+
+struct SampleLimits {
+  int64_t samples = 512;  // the first ones of the file
+  int64_t tokens = 512;   // of each, from its beginning
+};
+// A file whose name ends in .safetensors holds ids; any other is text with a sample in each line that is not empty, with what the tokenizer puts around a text.
+// Errors: not_found, bad_input.
+Result<std::vector<std::vector<int32_t>>> read_samples(const Session&, const std::string& path, const SampleLimits& limits);
+
+}  // namespace qb

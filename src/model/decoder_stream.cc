@@ -1,0 +1,106 @@
+// A decoder whose layers are in memory one at a time.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <optional>
+
+#include "model/decoder.h"
+
+namespace qb::model {
+namespace {
+
+// One layer in memory, and a cache for the keys and values of one layer and one sequence. Embeddings are in memory until the first layer is.
+class DecoderStream final : public LayerStream {
+ public:
+  DecoderStream(DecoderBuilder builder, const Loading& loading)
+      : loading_(loading),
+        here_{loading.package, loading.checkpoint, memory_, loading.pool, loading.context, loading.options},
+        builder_(std::move(builder)),
+        runner_(builder_.parts.config, builder_.parts.ropes, loading) {
+    builder_.load_with(here_);
+  }
+
+  int64_t layers() const override { return builder_.sizes().layers; }
+  int64_t hidden() const override { return builder_.sizes().hidden; }
+  int64_t max_positions() const override { return builder_.sizes().max_positions; }
+
+  Result<void> load_embedding() override {
+    QB_ASSIGN(embedding_, builder_.loader().embedding(loading_.checkpoint.topology.body + ".embed_tokens"));
+    if (embedding_.k() == hidden()) return {};
+    return Error{Errc::invalid_argument, fmt::format("the embedding is {} numbers wide, expected {}", embedding_.k(), hidden())};
+  }
+
+  Result<void> embed(std::span<const int32_t> ids, float* x) override {
+    for (const int32_t id : ids)
+      if (id < 0 || id >= embedding_.n()) return Error{Errc::invalid_argument, fmt::format("token id {} is not in the vocabulary of {}", id, embedding_.n())};
+    model::embed(embedding_, builder_.parts, ids, x);
+    return {};
+  }
+
+  Result<void> load(int64_t layer) override {
+    embedding_ = {};
+    layer_ = {};
+    memory_.clear();
+    builder_.load_with(here_);  // another loader: what the last one shared between modules is gone
+    QB_ASSIGN(layer_[0], builder_.make_layer(builder_, layer));
+    runner_.fit(layer_, nullptr);
+    return {};
+  }
+
+  Result<void> run(float* x, int64_t tokens) override {
+    QB_TRY(make_room(tokens));
+    const auto count = static_cast<size_t>(tokens);
+    const int32_t offsets[] = {0, static_cast<int32_t>(tokens)}, lengths[] = {static_cast<int32_t>(tokens)};
+    const std::span<const int32_t> table(blocks_);
+    const Batch batch{.ids = {}, .positions = std::span(positions_).first(count), .offsets = offsets, .table = {&table, 1}, .lengths = lengths};
+    const int64_t at_once = runner_.pass_rows();
+    QB_TRY(runner_.prepare(std::min(tokens, at_once)));
+    for (int64_t begin = 0; begin < tokens; begin += at_once) {
+      runner_.begin(batch, begin, std::min(tokens, begin + at_once));
+      const int64_t numbers = runner_.pass().count() * hidden();
+      std::copy_n(x + begin * hidden(), numbers, runner_.x());
+      runner_.run(layer_[0], runner_.step(*cache_, false, layer::KvRounding::none));
+      std::copy_n(runner_.x(), numbers, x + begin * hidden());
+    }
+    return {};
+  }
+
+ private:
+  Result<void> make_room(int64_t tokens) {
+    if (tokens < 1 || tokens > max_positions())
+      return Error{Errc::invalid_argument, fmt::format("a sequence of {} tokens, the model has {} positions", tokens, max_positions())};
+    if (tokens <= static_cast<int64_t>(positions_.size())) return {};
+    KvCache::Shape shape = builder_.parts.kv;
+    shape.layers = 1;
+    const int64_t blocks = (tokens + KvCache::block_tokens - 1) / KvCache::block_tokens;
+    cache_.reset();
+    cache_memory_.clear();
+    QB_ASSIGN(cache_, KvCache::make(shape, Elem::f32, blocks, cache_memory_));
+    blocks_.resize(static_cast<size_t>(blocks));
+    std::iota(blocks_.begin(), blocks_.end(), 0);
+    positions_.resize(static_cast<size_t>(tokens));
+    std::iota(positions_.begin(), positions_.end(), 0);
+    return {};
+  }
+
+  const Loading& loading_;
+  host::Arena memory_, cache_memory_;
+  const Loading here_;  // into memory_
+  DecoderBuilder builder_;
+  LayerRunner runner_;
+  layer::Embedding embedding_;
+  std::array<DecoderLayer, 1> layer_;
+  std::optional<KvCache> cache_;
+  std::vector<int32_t> blocks_, positions_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<LayerStream>> DecoderBuilder::stream() {
+  const Loading& loading = *loading_;
+  return std::unique_ptr<LayerStream>(std::make_unique<DecoderStream>(std::move(*this), loading));
+}
+
+}  // namespace qb::model
