@@ -210,7 +210,10 @@ void Channels::finish_row() {
     }
     note(row_ - 1, bytes * static_cast<uint64_t>(fields_), constant, tops);
   }
-  for (int f = 0; f < fields_; ++f) seen_[f].resize(1);
+  for (int f = 0; f < fields_; ++f) {
+    seen_[f].first[0] = seen_[f].most[0] = 0;
+    seen_[f].tops[0] = 0;
+  }
 }
 
 void Channels::finish_columns() {

@@ -23,9 +23,11 @@ constexpr uint64_t block_bytes = 512u << 10;
 class Levels {
  public:
   void add(const std::byte* p, uint64_t count) {
-    if (many_) return;
-    for (uint64_t i = 0; i < count; ++i) seen_[std::to_integer<uint8_t>(p[i])] = 1;
-    many_ = std::accumulate(std::begin(seen_), std::end(seen_), 0) > ScanResult::most_levels;
+    constexpr uint64_t at_once = 4096;
+    for (uint64_t at = 0; at < count && !many_; at += at_once) {
+      for (uint64_t i = at; i < std::min(at + at_once, count); ++i) seen_[std::to_integer<uint8_t>(p[i])] = 1;
+      many_ = std::accumulate(std::begin(seen_), std::end(seen_), 0) > ScanResult::most_levels;
+    }
   }
   std::optional<ScanResult::Levels> result() const {
     if (many_) return std::nullopt;
