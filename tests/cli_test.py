@@ -146,8 +146,10 @@ def main(tmp):
     code("no such recipe", 2, "quantize", dense, tmp / "s", "--scheme", "nvfp4", "--recipe", "nvfp4_mode")
     code("a recipe of others' numerics", 2, "quantize", dense, tmp / "s", "--scheme", "nvfp4", "--recipe", "nvfp4_mse.modelopt", "--numerics", "llm-compressor")
     code("a recipe of another scheme", 1, "quantize", dense, tmp / "s", "--scheme", "nvfp4_g32", "--recipe", "nvfp4_mse.modelopt")
-    code("already quantized", 1, "quantize", nvfp4, tmp / "s", "--scheme", "nvfp4")
     expect("nothing written on refusal", not (tmp / "s").exists())
+    r = code("requantize", 0, "quantize", nvfp4, tmp / "re", "--scheme", "fp8_channel:fp8_token", "--json")
+    change = as_json("quantize", r, "requantize")["scheme_changes"][0]
+    expect("requantize", change["reason"] == "requantized" and 0 < change["max_relative_error"] < 0.05, str(change)[:200])
     config = {"default": "nvfp4", "overrides": [{"match": "re:.*k_proj", "scheme": "FP8_DYNAMIC"}], "ignore": ["o_proj"]}
     (tmp / "mixed.json").write_text(json.dumps(config))
     for name, words in {"file": ["--config", tmp / "mixed.json"], "text": ["--config", json.dumps(config)],

@@ -123,7 +123,7 @@ Result<void> Bridge::for_each_tensor(const Target& target, const std::function<b
       uint64_t bytes = 0;
       for (const prog::Output& o : p.outputs) bytes += prog::output_bytes(o);
       buffer.resize(bytes);
-      QB_TRY(execute(p, *state_->session.package.source, buffer, context));
+      QB_TRY(execute(p, source_of(state_->session, job), buffer, context));
       uint64_t at = 0;
       for (const prog::Output& o : p.outputs) {
         const uint64_t size = prog::output_bytes(o);

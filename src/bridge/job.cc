@@ -67,6 +67,8 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
     for (const auto& [key, value] : f.metadata) add(fmt::format("{}={}\n", key, value));
     for (const prog::Program& p : f.programs) add(prog::to_text(p));
   }
+  if (job.requantized.source != nullptr)
+    for (const prog::Program& p : job.requantized.source->programs()) add(prog::to_text(p));
   for (const auto& [name, document] : job.plan.documents) add(fmt::format("{}\n{}", name, dump_json(*document)));
   const uint64_t hash = XXH3_64bits_digest(state);
   XXH3_freeState(state);
@@ -100,6 +102,17 @@ void note_folded(const std::vector<pass::Folded>& folded, Job& job) {
     job.plan.scheme_changes.push_back({std::move(modules), from, to_string(to), "pre-scales were folded into the norms and rows that feed these modules"});
   }
   job.repairs.push_back(std::move(all));
+}
+
+// What became of weights that were quantized otherwise.
+void note_requantized(const ir::Checkpoint& checkpoint, Job& job) {
+  std::map<std::pair<std::string, std::string>, std::vector<std::string>> changes;
+  size_t i = 0;  // both in the order of the modules
+  for (const ir::Module& m : checkpoint.modules)
+    if (i < job.requantized.weights.size() && job.requantized.weights[i].path == m.path && m.scheme)
+      changes[{job.requantized.weights[i++].from, to_string(*m.scheme)}].push_back(m.path);
+  for (auto& [schemes, modules] : changes) job.plan.scheme_changes.push_back({std::move(modules), schemes.first, schemes.second, "requantized"});
+  if (job.requantized.lost_inputs) job.plan.lost.push_back({"static scales of activations", "they were measured for weights that are made anew"});
 }
 
 void mark_rank(const JobOptions& options, Export& plan) {
@@ -169,10 +182,13 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   for (pass::Densified& d : pass::leave_out_sparsity(checkpoint))
     if (target->name != "dense")
       job.plan.scheme_changes.push_back({std::move(d.modules), d.from, d.to, "no dialect stores sparse weights any more: the zeros are written out"});
-  if (options.quantize && !pass::quantize(checkpoint, *options.quantize, own)) return fail();
+  if (options.quantize && (!requantize(s, checkpoint, *options.quantize, context, job.requantized, own) || !pass::quantize(checkpoint, *options.quantize, own)))
+    return fail();
+  note_requantized(checkpoint, job);
+  StreamSurveyor whole(source_of(s, job), context);
   const WriteContext write{.package = s.package,
                            .facts = s.facts,
-                           .surveyor = surveyor,
+                           .surveyor = whole,
                            .dense_dtype = options.dense_dtype,
                            .stored = options.stored,
                            .restore_origin = read_origin(s.package).dialect == options.to};
@@ -215,7 +231,7 @@ Result<JobReport> write_job(const Session& s, const Job& job, const std::filesys
   QB_ASSIGN(std::unique_ptr<OutputDirectory> dir, OutputDirectory::create(out, s.path, force, fingerprint(s, job, checksums), job.bytes_out));
   JobReport report;
   report.start = dir->start();
-  QB_ASSIGN(report.run, run_plan(job.files, *s.package.source, *dir, checksums, context));
+  QB_ASSIGN(report.run, run_plan(job.files, source_of(s, job), *dir, checksums, context));
   Diagnostics seen;
   for (const std::string& name : report.run.not_finite) seen.report("output-not-finite", {.tensor = name}, "NaN or infinite numbers", "finite numbers");
   report.problems.assign(seen.all().begin(), seen.all().end());
@@ -226,6 +242,7 @@ Result<JobReport> write_job(const Session& s, const Job& job, const std::filesys
   if (const std::string index = index_document(job.files); !index.empty()) QB_TRY(dir->write_file("model.safetensors.index.json", index));
   for (const auto& [name, document] : job.plan.documents) QB_TRY(dir->write_file(name, dump_json(*document) + "\n"));
   QB_TRY(dir->commit());
+  QB_ASSIGN(report.requantize_errors, requantize_errors(job.requantized, out, context));
   return report;
 }
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 
+#include "bridge/requantize.h"
 #include "bridge/session.h"
 #include "exec/run.h"
 #include "pass/quantize.h"
@@ -27,17 +29,25 @@ struct Job {
   Export plan;  // its programs have moved into files
   std::vector<PlannedFile> files;
   std::vector<pass::Repaired> repairs;
+  Requantized requantized;
   uint64_t bytes_in = 0, bytes_out = 0;
   int64_t tensors = 0;
 };
 
-// False: the checkpoint cannot be written that way; `diag` says why, nothing was written. `context` is used for the surveys that the plan depends on.
+// What the plan's programs read.
+inline Source& source_of(const Session& s, const Job& job) {
+  return job.requantized.source != nullptr ? *job.requantized.source : *s.package.source;
+}
+
+// False: the checkpoint cannot be written that way; `diag` says why, nothing was written. `context` is used for the surveys that the plan depends on;
+// whoever runs the plan takes the same one, since requantizing takes a part of its memory.
 bool plan_job(const Session&, const JobOptions&, Context& context, Job&, Diagnostics& diag);
 
 struct JobReport {
   RunReport run;
   std::vector<Problem> problems;  // output-not-finite: what was seen of the numbers while they passed
   OutputDirectory::Start start = OutputDirectory::Start::fresh;
+  std::map<std::string, double> requantize_errors;  // by module
 };
 Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&);
 

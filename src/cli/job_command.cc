@@ -20,6 +20,14 @@ struct Outcome {
   double seconds = 0;
 };
 
+// Of weights that were quantized otherwise before: the largest of their matrices' relative errors.
+std::optional<double> largest_error(const Export::SchemeChange& change, const JobReport& report) {
+  std::optional<double> largest;
+  for (const std::string& path : change.modules)
+    if (const auto it = report.requantize_errors.find(path); it != report.requantize_errors.end()) largest = std::max(largest.value_or(0), it->second);
+  return largest;
+}
+
 Json to_json(std::string_view command, const JobCommandOptions& o, const Session& s, const Outcome& r, bool ok) {
   Json j = envelope(command, ok, r.problems);
   j["in"] = o.in;
@@ -27,7 +35,10 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
   j["from"] = s.dialect != nullptr ? Json(s.dialect->name) : Json(nullptr);
   j["to"] = o.to;
   j["scheme_changes"] = Json::array();
-  for (const auto& c : r.job.plan.scheme_changes) j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
+  for (const auto& c : r.job.plan.scheme_changes) {
+    j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
+    if (const std::optional<double> error = largest_error(c, r.report)) j["scheme_changes"].back()["max_relative_error"] = *error;
+  }
   j["repairs"] = Json::array();
   for (const pass::Repaired& d : r.job.repairs)
     j["repairs"].push_back({{"code", d.code},
@@ -59,8 +70,11 @@ void print_plan(const Job& job) {
 }
 
 void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& r) {
-  for (const auto& c : r.job.plan.scheme_changes)
-    print_err(fmt::format("note: {} modules become {} instead of {}: {}\n", c.modules.size(), c.to, c.from, c.reason));
+  for (const auto& c : r.job.plan.scheme_changes) {
+    const std::optional<double> error = largest_error(c, r.report);
+    print_err(fmt::format("note: {} modules become {} instead of {}: {}{}\n", c.modules.size(), c.to, c.from, c.reason,
+                          error ? fmt::format("; a matrix differs by up to {:.2g} of its norm from what it was", *error) : ""));
+  }
   for (const pass::Repaired& d : r.job.repairs) {
     const std::string loss = !d.max_relative_error          ? "; what it costs is not known"
                              : *d.max_relative_error == 0.0 ? ""

@@ -118,12 +118,13 @@ std::function<int()> setup(CLI::App& app) {
 
 // clang-format off
 QB_COMMAND(quantize) = {
-    .name = "quantize", .summary = "Make a quantized checkpoint from BF16, F16 or F32 weights",
+    .name = "quantize", .summary = "Make a quantized checkpoint from BF16, F16 or F32 weights, or from quantized ones",
     .examples = "Examples:\n  quantbridge quantize ./Llama-BF16 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-FP8-static --scheme fp8_tensor:fp8_tensor_static --kv fp8 --calibrate samples.txt\n"
                 "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
+                "  quantbridge quantize ./Llama-NVFP4 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize --list",
     .rank = 4, .setup = setup};
 // clang-format on

@@ -68,7 +68,7 @@ class Quantizing {
       return true;
     }
     if (m.kind == arch::Kind::expert) return stack(m, a);
-    if (quantized_) {
+    if (quantized_ && !m.make) {
       diag_.report("already-quantized", {.module = m.path},
                    fmt::format("the checkpoint leaves it plain ({}), the configuration says {}", m.why, to_string(*a.scheme)),
                    "what the checkpoint says: leave the module out with `ignore`, or say activations alone");
