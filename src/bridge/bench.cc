@@ -64,7 +64,7 @@ Geometry geometry_of(const kernel::Kernel& kernel, const kernel::Problem& p) {
   const int64_t groups = type.block.cols == 0 ? 1 : (p.k + type.block.cols - 1) / type.block.cols;
   const int64_t grid_rows = type.block.rows == 0 ? 1 : (p.n + type.block.rows - 1) / type.block.rows;
   Geometry g;
-  g.codes = (rows ? p.n : panels) * ir::panel_bytes(kernel.code_layout, p.k, kernel::row_bits(type));
+  g.codes = (rows ? p.n : panels) * ir::panel_bytes(kernel.code_layout, kernel::panel_columns(kernel.code_layout, type, p.k), kernel::row_bits(type));
   if (type.plain()) {
   } else if (kernel::scales_in_panels(kernel.scale_layout, type)) {
     g.scales = panels * ir::panel_bytes(ir::Layout::panel_scale, groups, bits(kernel::panel_scale_elem(type)));
@@ -166,6 +166,7 @@ Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::Thre
 
 std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
   if (k.code_layout == ir::Layout::panel_bf16) return {"bf16"};
+  if (k.code_layout == ir::Layout::panel_plain) return {"f16", "f32"};
   if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128", "mxfp8"};
   if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4", "mxfp4"};
   if (k.code_layout == ir::Layout::panel_int4) return {"int4_g128", "int4_g128_asym", "int4_g32", "int4_g128:int8_token"};

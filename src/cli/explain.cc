@@ -7,8 +7,8 @@
 #include "cli/command.h"
 #include "cli/report.h"
 #include "cli/runtime_options.h"
+#include "ir/stack.h"
 #include "layer/linear.h"
-#include "oracle/oracle.h"
 
 namespace qb::cli {
 namespace {
@@ -62,29 +62,34 @@ int run(const Options& o) {
   int repeats = 0;
   const oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
   for (const ir::Module& m : s->checkpoint.modules) {
-    if (m.kind != arch::Kind::linear || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
-    const kernel::Problem problem{.m = o.tokens, .n = m.n, .k = m.k, .scheme = layer::kernel_scheme(m)};
-    Result<oracle::Choice> choice = oracle::choose(problem, *cpu, kernel::kernels(), policy);
-    if (!choice) {
+    const bool stack = m.stack.experts > 0;
+    if ((m.kind != arch::Kind::linear && !stack) || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
+    const ir::Module linear = stack ? ir::expert_of(m, 0) : m;
+    const kernel::Problem problem{.m = o.tokens, .n = linear.n, .k = linear.k, .scheme = layer::kernel_scheme(linear)};
+    const Result<oracle::LinearPlan> plan = layer::plan_for(problem, *cpu, policy);
+    if (!plan) {
       code = exit_problems;
-      text += fmt::format("{}: {}\n  {}\n", m.path, to_string(problem), choice.error().what);
+      text += fmt::format("{}: {}\n  {}\n", m.path, to_string(problem), plan.error().what);
       continue;
     }
+    const oracle::Choice& choice = plan->choice_for(o.tokens);
+    const double cost = choice.winner->cost_ns(problem, *cpu);
     Json considered = Json::array();
     std::string why;
-    for (const oracle::Candidate& c : choice->considered) {
-      considered.push_back({{"kernel", c.kernel->name}, {"ok", c.ok}, {"why", c.why}, {"cost", c.ok ? Json(c.cost_ns) : Json(nullptr)}});
-      if (c.kernel != choice->winner) why += fmt::format("    not {:<32} {}\n", c.kernel->name, c.why);
+    for (const oracle::Candidate& c : choice.considered) {
+      considered.push_back({{"kernel", c.kernel->name}, {"ok", c.ok}, {"why", c.why}, {"cost", c.ok ? Json(cost) : Json(nullptr)}});
+      if (c.kernel != choice.winner) why += fmt::format("    not {:<32} {}\n", c.kernel->name, c.why);
     }
     layers.push_back({{"path", m.path},
                       {"problem", to_string(problem)},
                       {"tokens", o.tokens},
-                      {"winner", choice->winner->name},
-                      {"note", choice->considered.front().note},
+                      {"winner", choice.winner->name},
+                      {"note", choice.considered.front().note},
                       {"considered", std::move(considered)}});
-    const std::string& note = choice->considered.front().note;
-    const std::string body = fmt::format("{}\n    runs {:<31} about {:.0f} us{}{}\n{}", to_string(problem), choice->winner->name,
-                                         choice->considered.front().cost_ns / 1e3, note.empty() ? "" : "; ", note, why);
+    const std::string& note = choice.considered.front().note;
+    const std::string body =
+        fmt::format("{}{}\n    runs {:<31} about {:.0f} us{}{}\n{}", to_string(problem), stack ? fmt::format(", each of {} experts", m.stack.experts) : "",
+                    choice.winner->name, cost / 1e3, note.empty() ? "" : "; ", note, why);
     if (body == last) {
       ++repeats;
       continue;

@@ -50,6 +50,9 @@ void pack_nibbles(const std::byte* codes, int64_t rows, int64_t cols, ir::Nibble
 // The same of four-bit floats, whose rows come two to a byte: row pairs.
 void pair_rows(const std::byte* codes, int64_t rows, int64_t cols, std::byte* bytes);
 
+// `rows` rows of codes of 4 or 8 bits with their columns moved: place j gets column columns[j], 0 where that is -1. Every row begins with a whole byte.
+void move_columns(const std::byte* src, int64_t rows, int64_t cols, Elem elem, std::span<const int32_t> columns, std::byte* dst);
+
 // rows x cols codes, every row from a whole byte on, in the layout's order: ceil(rows / 16) panels (or `rows` rows) of ir::panel_bytes.
 void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst);
 

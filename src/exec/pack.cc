@@ -46,11 +46,27 @@ void line_of_int4(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t
 }
 
 // 16 numbers, one of each row.
-void line_of_scales(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, int64_t bytes, std::byte* line) {
+void line_of_numbers(const std::byte* src, int64_t row_bytes, int64_t rows, int64_t first, int64_t bytes, std::byte* line) {
   for (int64_t r = 0; r < rows; ++r) std::memcpy(line + bytes * r, src + r * row_bytes + first, static_cast<size_t>(bytes));
 }
 
 }  // namespace
+
+void move_columns(const std::byte* src, int64_t rows, int64_t cols, Elem elem, std::span<const int32_t> columns, std::byte* dst) {
+  const int64_t from = ir::panel_bytes(ir::Layout::rows, cols, bits(elem)), places = static_cast<int64_t>(columns.size());
+  const int64_t to = ir::panel_bytes(ir::Layout::rows, places, bits(elem));
+  for (int64_t r = 0; r < rows; ++r, src += from, dst += to) {
+    if (bits(elem) == 8) {
+      for (int64_t j = 0; j < places; ++j) dst[j] = columns[static_cast<size_t>(j)] < 0 ? std::byte{0} : src[columns[static_cast<size_t>(j)]];
+      continue;
+    }
+    std::memset(dst, 0, static_cast<size_t>(to));
+    for (int64_t j = 0; j < places; ++j) {
+      const int64_t c = columns[static_cast<size_t>(j)];
+      if (c >= 0) dst[j / 2] |= (src[c / 2] >> (c % 2 * 4) & std::byte{15}) << (j % 2 * 4);
+    }
+  }
+}
 
 void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layout layout, std::byte* dst) {
   const int64_t row_bytes = ir::panel_bytes(ir::Layout::rows, cols, bits(elem));
@@ -63,8 +79,8 @@ void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layou
     const int64_t here = std::min(panel_rows, rows - first);
     std::memset(dst, layout == ir::Layout::panel_int4 ? 0x88 : 0, static_cast<size_t>(panel));
     // A line takes `step` bytes of each row.
-    const bool scales = layout == ir::Layout::panel_scale;
-    const int64_t step = scales ? bits(elem) / 8 : layout == ir::Layout::panel_int4 ? 8 : 4, line = scales ? panel_rows * step : 64;
+    const bool numbers = layout == ir::Layout::panel_scale || layout == ir::Layout::panel_plain;
+    const int64_t step = numbers ? bits(elem) / 8 : layout == ir::Layout::panel_int4 ? 8 : 4, line = numbers ? panel_rows * step : 64;
     for (int64_t at = 0, to = 0; at < row_bytes; at += step, to += line) {
       switch (layout) {
         case ir::Layout::panel_fp8:
@@ -76,8 +92,9 @@ void pack(const std::byte* src, int64_t rows, int64_t cols, Elem elem, ir::Layou
         case ir::Layout::panel_int4:
           line_of_int4(src, row_bytes, here, at, dst + to);
           break;
+        case ir::Layout::panel_plain:
         case ir::Layout::panel_scale:
-          line_of_scales(src, row_bytes, here, at, step, dst + to);
+          line_of_numbers(src, row_bytes, here, at, step, dst + to);
           break;
         default:
           line_of_words(src, row_bytes, here, at, dst + to);

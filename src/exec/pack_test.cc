@@ -16,7 +16,8 @@ struct Case {
 };
 constexpr Case cases[] = {{Layout::panel_bf16, Elem::bf16},  {Layout::panel_fp8, Elem::e4m3}, {Layout::panel_fp4, Elem::e2m1},
                           {Layout::panel_int4, Elem::i8},    {Layout::panel_int8, Elem::i8},  {Layout::panel_scale, Elem::e4m3},
-                          {Layout::panel_scale, Elem::e8m0}, {Layout::panel_scale, Elem::i8}, {Layout::panel_scale, Elem::f32}};
+                          {Layout::panel_scale, Elem::e8m0}, {Layout::panel_scale, Elem::i8}, {Layout::panel_scale, Elem::f32},
+                          {Layout::panel_plain, Elem::f16},  {Layout::panel_plain, Elem::f32}};
 
 unsigned byte_at(const Bytes& b, int64_t i) {
   return std::to_integer<unsigned>(b[static_cast<size_t>(i)]);
@@ -24,7 +25,7 @@ unsigned byte_at(const Bytes& b, int64_t i) {
 
 unsigned code_in_rows(const Bytes& rows, Elem elem, int64_t cols, int64_t i, int64_t j) {
   const int64_t row = i * (cols * bits(elem) / 8);
-  if (elem == Elem::bf16) return byte_at(rows, row + 2 * j) | byte_at(rows, row + 2 * j + 1) << 8;
+  if (elem == Elem::bf16 || elem == Elem::f16) return byte_at(rows, row + 2 * j) | byte_at(rows, row + 2 * j + 1) << 8;
   if (elem == Elem::e2m1) return byte_at(rows, row + j / 2) >> (4 * (j % 2)) & 15U;
   if (elem != Elem::f32) return byte_at(rows, row + j);
   return byte_at(rows, row + 4 * j) | byte_at(rows, row + 4 * j + 1) << 8 | byte_at(rows, row + 4 * j + 2) << 16 | byte_at(rows, row + 4 * j + 3) << 24;
@@ -49,6 +50,7 @@ unsigned code_in_panels(const Bytes& p, Layout layout, Elem elem, int64_t cols, 
       return byte_at(p, panel + j / 4 * 64 + 4 * r + j % 4);
     default: {
       const int64_t at = panel + (16 * j + r) * (bits(elem) / 8);
+      if (elem == Elem::f16) return byte_at(p, at) | byte_at(p, at + 1) << 8;
       if (elem != Elem::f32) return byte_at(p, at);
       return byte_at(p, at) | byte_at(p, at + 1) << 8 | byte_at(p, at + 2) << 16 | byte_at(p, at + 3) << 24;
     }

@@ -12,7 +12,7 @@
 //                            z = round(clamp(-2^(b-1) - min / s)); (clamp(round(x / s + z)) - z) * s
 //
 // e4m3, e2m1 and round() round to nearest even and saturate. NaN makes its whole scale block NaN. These are the formulas by which producers simulate their own
-// schemes. The reference kernel multiplies the scale in; the others keep it apart: codes (nvfp4: e2m1 * b, mx: element * s) are exact in bfloat16, `outer`
+// schemes. The reference kernel multiplies the scale in; others keep it apart: codes (nvfp4: e2m1 * b, mx: element * s) are exact in bfloat16, `outer`
 // scales come last. Everything here is inlined always, so that it may be compiled for a wider instruction set.
 #pragma once
 
@@ -55,7 +55,7 @@ inline std::optional<Quantization> quantization_of(const Problem& p) {
   return t.block.cols == 0 ? Quantization::fp8_token : Quantization::fp8_group;
 }
 
-// Integer activations, which the reference kernel alone knows.
+// Integer activations: by kernels that add up integers, or as numbers (quantized.h).
 struct IntegerInputs {
   int bits = 8;
   bool fixed = false, zeros = false;

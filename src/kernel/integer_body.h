@@ -31,23 +31,25 @@ QB_K void prepare_integers(const RunArgs& a) noexcept {
   const IntegersPrepared<X> to(kind, p, a.workspace);
   const IntegerInputs in = *integer_inputs(p);
   const Groups groups(kind, a);
+  const int64_t group = groups.apart ? group_columns(p.scheme.weight) : p.k;
   const float nan = std::bit_cast<float>(0x7FC00000U);
   inputs::IntegerScale s{a.weight->input_scale, static_cast<float>(a.weight->input_zero)};
   if (!in.fixed && in.columns == 0) s = inputs::integer_scale(in, a.x, p.m * p.k);
   for (int64_t m = 0; m < p.m; ++m) {
-    const float* x = moved_row(a, a.x + m * p.k, to.moved);
-    X* row = to.x + m * to.ld;
+    const float* x = a.x + m * p.k;
+    X* const row = to.x + m * to.ld;
+    X* const in_order = a.weight->columns == nullptr ? row : to.moved;
     if (!in.fixed && in.columns != 0) s = inputs::integer_scale(in, x, p.k);
-    const bool numbers = inputs::integer_codes(in, x, p.k, s, row);
-    for (int64_t j = p.k; j < to.columns; ++j) row[j] = 0;
+    const bool numbers = inputs::integer_codes(in, x, p.k, s, in_order);
+    move_row(*a.weight, in_order, to.places, to.columns, row);
     // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
     const bool sound = numbers && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
     to.scale[m] = sound ? s.scale : nan;
     const int32_t zero = sound ? static_cast<int32_t>(s.zero) : 0;
     to.zero[m] = zero;
     for (int64_t g = 0; g < to.groups; ++g) {
-      const int64_t first = g * groups.columns, end = std::min(p.k, first + groups.columns);
-      int64_t sum = -zero * (end - first);
+      const int64_t first = g * groups.columns, end = std::min(to.places, first + groups.columns);
+      int64_t sum = -zero * (std::min(p.k, (g + 1) * group) - g * group);
       for (int64_t j = first; j < end; ++j) sum += row[j];
       to.sum[m * to.groups + g] = static_cast<int32_t>(sum);
       to.start[m * to.groups + g] = static_cast<int32_t>(-sum * bias_of(kind));
@@ -58,7 +60,7 @@ QB_K void prepare_integers(const RunArgs& a) noexcept {
   if (to.ones == nullptr) return;
   for (int64_t j = 0; j < to.columns; ++j) {
     const int64_t column = V::exchanged && j % 4 == 1 ? j + 1 : V::exchanged && j % 4 == 2 ? j - 1 : j;
-    to.ones[j] = column < p.k ? 1 : 0;
+    to.ones[j] = column < to.places && (a.weight->columns == nullptr || a.weight->columns[column] >= 0) ? 1 : 0;
   }
 }
 
@@ -117,10 +119,10 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
   const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
   const Groups groups(kind, a);
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), lines = panel_bytes / 64, together = groups.columns / form.columns;
+  const int64_t each = panel_bytes(kind, p), lines = each / 64, together = groups.columns / form.columns;
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
     const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
-    const std::byte* w = a.weight->codes + panel * panel_bytes;
+    const std::byte* w = a.weight->codes + panel * each;
     typename V::Float sum[M];
     typename V::Int t[M];
     QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::float_zero(), t[m] = V::zero();
@@ -269,7 +271,7 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
   const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
   constexpr int64_t nr = V::nr, ldc = nr * ir::panel_rows;
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
+  const int64_t each = panel_bytes(kind, p), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
   const Groups groups(kind, a);
   alignas(64) std::byte scratch[nr * row_piece * ir::panel_rows];
   alignas(64) int32_t c[integer_tokens_at_once * ldc], u[nr * ir::panel_rows];
@@ -287,7 +289,7 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
         for (int64_t n = 0; n < panels; ++n) {
           std::byte* const bytes = scratch + n * piece.stride;
           int32_t* const all = u + n * ir::panel_rows;
-          to_bytes<V, kind>(a.weight->codes + (panel + n) * panel_bytes + k0 / form.columns * 64, columns, bytes);
+          to_bytes<V, kind>(a.weight->codes + (panel + n) * each + k0 / form.columns * 64, columns, bytes);
           if (in.ones != nullptr) V::store(all, sum_bytes<V>(bytes, piece.lines, in.ones + k0, V::load(all)));
         }
         for (int64_t m = 0; m < tokens; m += V::mr) {
@@ -321,9 +323,9 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
   const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
   constexpr int64_t nr = V::group_nr, ldc = nr * ir::panel_rows;
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
+  const int64_t each = panel_bytes(kind, p), end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
   const Groups groups(kind, a);
-  constexpr int64_t most_groups = group_piece / form.unit, u_stride = most_groups * ir::panel_rows;
+  constexpr int64_t most_groups = group_piece / ir::unit_of(form.layout), u_stride = most_groups * ir::panel_rows;
   const int64_t groups_at_once = std::max<int64_t>(1, group_piece / groups.columns);
   alignas(64) std::byte scratch[nr * most_group * ir::panel_rows];
   alignas(64) float c[integer_tokens_at_once * ldc];
@@ -338,7 +340,7 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
         const Piece piece{most_group * ir::panel_rows, g0, std::min(g0 + groups_at_once, groups.count), columns / 4, groups.columns / 4};
         for (int64_t n = 0; n < panels; ++n) {
           std::byte* const bytes = scratch + n * piece.stride;
-          to_bytes<V, kind>(a.weight->codes + (panel + n) * panel_bytes + k0 / form.columns * 64, columns, bytes);
+          to_bytes<V, kind>(a.weight->codes + (panel + n) * each + k0 / form.columns * 64, columns, bytes);
           for (int64_t g = g0, l = 0; in.ones != nullptr && g < piece.end_group; ++g, l += piece.group_lines) {
             const int64_t lines = std::min(piece.group_lines, piece.lines - l);
             V::store(u + n * u_stride + (g - g0) * ir::panel_rows, sum_bytes<V>(bytes + 64 * l, lines, in.ones + k0 + 4 * l, V::zero()));

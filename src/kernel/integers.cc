@@ -14,7 +14,7 @@ Verdict integers_accept(Weights kind, const Problem& p) {
     return no("knows scales of activations for a tensor and for a token, these are " + ir::to_string(*p.scheme.input));
   const ir::QuantType& w = p.scheme.weight;
   const int64_t group = group_columns(w), columns = group == 0 ? p.k : group;
-  if (group > most_group) return no(fmt::format("knows groups of up to {} columns, these are {}", most_group, ir::to_string(w)));
+  if (panel_group(form_of(kind).layout, w) > most_group) return no(fmt::format("knows groups of up to {} columns, these are {}", most_group, ir::to_string(w)));
   // The largest magnitudes of a code less its zero point.
   const int weight_bits = bits(w.code) - (w.zero == ir::Zero::none ? 1 : 0), input_bits = in->bits - (in->zeros ? 0 : 1);
   const int64_t most = (int64_t{1} << (31 - weight_bits - input_bits)) - 1;

@@ -24,11 +24,13 @@ constexpr int bias_of(Weights kind) {
 template <class X>
 struct IntegersPrepared {
   IntegersPrepared(Weights kind, const Problem& p) : zeros(integer_inputs(p)->zeros) {
-    const int64_t unit = form_of(kind).unit, group = group_columns(p.scheme.weight);
-    columns = (p.k + unit - 1) / unit * unit;
+    const ir::Layout layout = form_of(kind).layout;
+    const int64_t unit = ir::unit_of(layout), group = group_columns(p.scheme.weight);
+    places = panel_columns(layout, p.scheme.weight, p.k);
+    columns = (places + unit - 1) / unit * unit;
     ld = (columns * static_cast<int64_t>(sizeof(X)) + 63) / 64 * (64 / static_cast<int64_t>(sizeof(X))) + 64 / static_cast<int64_t>(sizeof(X));
     groups = group == 0 ? 1 : (p.k + group - 1) / group;
-    moved_bytes = moved_row_bytes(p);
+    moved_bytes = static_cast<size_t>(moved_columns(kind, p)) * sizeof(X);
   }
   IntegersPrepared(Weights kind, const Problem& p, std::byte* workspace) : IntegersPrepared(kind, p) {
     const auto address = reinterpret_cast<uintptr_t>(workspace);
@@ -38,19 +40,19 @@ struct IntegersPrepared {
     start = sum + p.m * groups;
     x = reinterpret_cast<X*>(scale + words(p.m));
     ones = zeros ? x + p.m * ld : nullptr;
-    moved = reinterpret_cast<float*>(x + (p.m + (zeros ? 1 : 0)) * ld);
+    moved = x + (p.m + (zeros ? 1 : 0)) * ld;
   }
   int64_t words(int64_t m) const { return (m * (2 + 2 * groups) + 15) / 16 * 16; }
   size_t bytes(int64_t m) const {
     return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) + moved_bytes;
   }
 
-  bool zeros;  // of activations
-  int64_t columns = 0, ld = 0, groups = 1;
+  bool zeros;                                           // of activations
+  int64_t places = 0, columns = 0, ld = 0, groups = 1;  // places: of the weight's columns; columns: these in whole lines
   float* scale = nullptr;
   int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;
   X *x = nullptr, *ones = nullptr;
-  float* moved = nullptr;  // one row of activations
+  X* moved = nullptr;  // one row of activations
   size_t moved_bytes = 0;
 };
 

@@ -41,13 +41,35 @@ inline Elem grid_elem(const ir::QuantType& weight) {
   return weight.two_level() ? Elem::e4m3 : Elem::f32;
 }
 
-// What layout `panel_scale` holds: E4M3 and E8M0 scales of groups as they are stored, float32 multipliers otherwise. Only where each row has scales of its own:
-// grids of tiles and of tensors lie as `rows` beside the panels too.
+// FP8 tiles of whole panels and whole lines, whose scales lie as `rows` beside the panels. In all other tiles each row gets scales of its own.
+inline bool whole_tiles(const ir::QuantType& weight) {
+  const ir::Block b = weight.block;
+  return weight.code == Elem::e4m3 && b.rows > 0 && b.rows % ir::panel_rows == 0 && b.cols > 0 && b.cols % ir::unit_of(ir::Layout::panel_fp8) == 0;
+}
+
+// Columns that share a scale of each row's own in panels; 0: none do.
+inline int64_t group_columns(const ir::QuantType& weight) {
+  return weight.plain() || weight.block.rows == 0 || whole_tiles(weight) ? 0 : weight.block.cols;
+}
+
+// The same as they lie in panels of codes, and all columns there: groups begin at whole units of the layout, and are filled up where their size is none.
+inline int64_t panel_group(ir::Layout codes, const ir::QuantType& weight) {
+  const int64_t unit = ir::unit_of(codes);
+  return (group_columns(weight) + unit - 1) / unit * unit;
+}
+inline int64_t panel_columns(ir::Layout codes, const ir::QuantType& weight, int64_t k) {
+  const int64_t group = group_columns(weight), places = panel_group(codes, weight);
+  return group == places ? k : k / group * places + k % group;
+}
+
+// What layout `panel_scale` holds: E4M3 and E8M0 scales of groups as they are stored, float32 multipliers otherwise. Grids of tensors and of whole tiles lie as
+// `rows` beside the panels too.
 inline Elem panel_scale_elem(const ir::QuantType& weight) {
-  return weight.two_level() ? Elem::e4m3 : weight.scale == ir::ScaleValues::e8m0 && weight.block.cols != 0 ? Elem::e8m0 : Elem::f32;
+  if (weight.two_level()) return Elem::e4m3;
+  return weight.scale == ir::ScaleValues::e8m0 && group_columns(weight) != 0 && !is_integer_code(weight.code) ? Elem::e8m0 : Elem::f32;
 }
 inline bool scales_in_panels(ir::Layout scale_layout, const ir::QuantType& weight) {
-  return scale_layout == ir::Layout::panel_scale && weight.block.rows == 1;
+  return scale_layout == ir::Layout::panel_scale && weight.block.rows != 0 && !whole_tiles(weight);
 }
 
 struct Verdict {
@@ -65,7 +87,7 @@ struct Weight {
   float input_scale = 0;              // static activation scale as a multiplier; 0 without one
   const std::byte* zeros = nullptr;   // an int8 for each scale, in the same layout, where the type has zero points
   const int32_t* order = nullptr;     // rows, [k]: the group of each column, all below the number of groups; null: groups follow each other
-  const int32_t* columns = nullptr;   // panels, [k]: the column that lies at each place, where columns lie in the order of their groups; null: as they are
+  const int32_t* columns = nullptr;   // panels, [panel_columns]: the column that lies at each place, -1 where none does; null: as they are
   int input_zero = 0;                 // beside a static activation scale
 };
 

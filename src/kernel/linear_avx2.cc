@@ -23,7 +23,7 @@ struct Float256 {
   static constexpr int few = 4, mr = 4, nr = 1;
   // Zen 4 at 3.66 GHz without AVX-512, one core, 256 x 1024 weights in the second-level cache: 49.4 G products a second for 64 tokens; for one token 25.3 G
   // (bf16), 10.4 G (fp8), 15.4 G (nvfp4), 17.8 G (int4 in groups of 128), 20.8 G (int8).
-  static constexpr Rates rates{13.5, {13, 3.6, 6.1, 7.6, 9.8}, 2.9, few};
+  static constexpr Rates rates{13.5, {13, 3.6, 6.1, 7.6, 9.8, 12, 12}, 2.9, few};
 
   QB_KI static Acc zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   QB_KI static Acc load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -42,6 +42,12 @@ struct Float256 {
             {_mm256_castsi256_ps(_mm256_and_si256(a, upper())), _mm256_castsi256_ps(_mm256_and_si256(b, upper()))}};
   }
   QB_KI static Operand bf16(const std::byte* line) { return widen(half(line), half(line + 32)); }
+  QB_KI static __m256 halves(const std::byte* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  QB_KI static Operand f16(const std::byte* line) { return {{halves(line), halves(line + 16)}, {halves(line + 32), halves(line + 48)}}; }
+  QB_KI static Operand f32(const std::byte* line) {
+    const auto* numbers = reinterpret_cast<const float*>(line);
+    return {load(numbers), load(numbers + 16)};
+  }
   QB_KI static __m256i pairs(__m256 even, __m256 odd) {
     return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16), _mm256_and_si256(_mm256_castps_si256(odd), upper()));
   }
@@ -148,11 +154,13 @@ struct Float256 {
 
 }  // namespace
 
-QB_KERNEL(linear_bf16_bf16_avx2) = panel_kernel<Float256, Weights::bf16>("linear_bf16_bf16_avx2", host::Feature::avx2);
-QB_KERNEL(linear_fp8_bf16_avx2) = panel_kernel<Float256, Weights::fp8>("linear_fp8_bf16_avx2", host::Feature::avx2);
-QB_KERNEL(linear_fp4_bf16_avx2) = panel_kernel<Float256, Weights::fp4>("linear_fp4_bf16_avx2", host::Feature::avx2);
-QB_KERNEL(linear_int4_bf16_avx2) = panel_kernel<Float256, Weights::int4>("linear_int4_bf16_avx2", host::Feature::avx2);
-QB_KERNEL(linear_int8_bf16_avx2) = panel_kernel<Float256, Weights::int8>("linear_int8_bf16_avx2", host::Feature::avx2);
+QB_KERNEL(linear_bf16_f32_avx2) = panel_kernel<Float256, Weights::bf16>("linear_bf16_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_f16_f32_avx2) = panel_kernel<Float256, Weights::f16>("linear_f16_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_f32_f32_avx2) = panel_kernel<Float256, Weights::f32>("linear_f32_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_fp8_f32_avx2) = panel_kernel<Float256, Weights::fp8>("linear_fp8_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_fp4_f32_avx2) = panel_kernel<Float256, Weights::fp4>("linear_fp4_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_int4_f32_avx2) = panel_kernel<Float256, Weights::int4>("linear_int4_f32_avx2", host::Feature::avx2);
+QB_KERNEL(linear_int8_f32_avx2) = panel_kernel<Float256, Weights::int8>("linear_int8_f32_avx2", host::Feature::avx2);
 
 }  // namespace qb::kernel
 #endif

@@ -38,7 +38,7 @@ struct Float512 {
   static constexpr int few = 8, mr = 6, nr = 2;
   // Zen 4 at 3.66 GHz without its BF16 instructions, one core, 256 x 1024 weights in the second-level cache: 52.7 G products a second for 64 tokens; for one
   // token 25 G (bf16), 13.3 G (fp8), 27.3 G (nvfp4), 33.7 G (int4 in groups of 128), 20.9 G (int8).
-  static constexpr Rates rates{14.4, {13, 4.8, 15.6, 25, 9.5}, 3.8, few};
+  static constexpr Rates rates{14.4, {13, 4.8, 15.6, 25, 9.5, 12, 12}, 3.8, few};
 
   QB_KI static Acc zero() { return _mm512_setzero_ps(); }
   QB_KI static Acc load(const float* p) { return _mm512_loadu_ps(p); }
@@ -51,6 +51,9 @@ struct Float512 {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), _mm512_castsi512_ps(_mm512_and_si512(pairs, upper()))};
   }
   QB_KI static Operand bf16(const std::byte* line) { return widen(_mm512_loadu_si512(line)); }
+  QB_KI static Acc halves(const std::byte* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  QB_KI static Operand f16(const std::byte* line) { return {halves(line), halves(line + 32)}; }
+  QB_KI static Operand f32(const std::byte* line) { return {_mm512_loadu_ps(line), _mm512_loadu_ps(line + 64)}; }
   QB_KI static void store_bf16(std::byte* line, Operand o) {
     const __m512i even = _mm512_srli_epi32(_mm512_castps_si512(o.even), 16), odd = _mm512_castps_si512(o.odd);
     _mm512_storeu_si512(line, _mm512_ternarylogic_epi32(even, odd, upper(), 0xF8));  // even | (odd & upper)
@@ -125,11 +128,13 @@ constexpr host::Feature needs = host::Feature::avx2 | host::Feature::avx512;
 
 }  // namespace
 
-QB_KERNEL(linear_bf16_bf16_avx512) = panel_kernel<Float512, Weights::bf16>("linear_bf16_bf16_avx512", needs);
-QB_KERNEL(linear_fp8_bf16_avx512) = panel_kernel<Float512, Weights::fp8>("linear_fp8_bf16_avx512", needs);
-QB_KERNEL(linear_fp4_bf16_avx512) = panel_kernel<Float512, Weights::fp4>("linear_fp4_bf16_avx512", needs);
-QB_KERNEL(linear_int4_bf16_avx512) = panel_kernel<Float512, Weights::int4>("linear_int4_bf16_avx512", needs);
-QB_KERNEL(linear_int8_bf16_avx512) = panel_kernel<Float512, Weights::int8>("linear_int8_bf16_avx512", needs);
+QB_KERNEL(linear_bf16_f32_avx512) = panel_kernel<Float512, Weights::bf16>("linear_bf16_f32_avx512", needs);
+QB_KERNEL(linear_f16_f32_avx512) = panel_kernel<Float512, Weights::f16>("linear_f16_f32_avx512", needs);
+QB_KERNEL(linear_f32_f32_avx512) = panel_kernel<Float512, Weights::f32>("linear_f32_f32_avx512", needs);
+QB_KERNEL(linear_fp8_f32_avx512) = panel_kernel<Float512, Weights::fp8>("linear_fp8_f32_avx512", needs);
+QB_KERNEL(linear_fp4_f32_avx512) = panel_kernel<Float512, Weights::fp4>("linear_fp4_f32_avx512", needs);
+QB_KERNEL(linear_int4_f32_avx512) = panel_kernel<Float512, Weights::int4>("linear_int4_f32_avx512", needs);
+QB_KERNEL(linear_int8_f32_avx512) = panel_kernel<Float512, Weights::int8>("linear_int8_f32_avx512", needs);
 
 }  // namespace qb::kernel
 #endif

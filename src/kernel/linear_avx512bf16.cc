@@ -54,7 +54,7 @@ struct Bf16Dot {
   // Zen 4 at 3.66 GHz, one core, 256 x 1024 weights in the second-level cache, processor time: 112 G products a second for 192 tokens; for one token 45.7 G
   // (bf16, 91 GB/s), 36.3 G (fp8, 36 GB/s), 51.6 G (nvfp4, 29 GB/s), 63.6 G (int4 in groups of 128, 34 GB/s; 49 G with zero points), 27.6 G (int8). Not tried:
   // Intel's parts.
-  static constexpr Rates rates{30.6, {21, 14.6, 26, 40, 10}, 10, few};
+  static constexpr Rates rates{30.6, {21, 14.6, 26, 40, 10, 0, 0}, 10, few};
 
   QB_KI static Acc zero() { return _mm512_setzero_ps(); }
   QB_KI static Acc load(const float* p) { return _mm512_loadu_ps(p); }

@@ -33,7 +33,7 @@ struct Generic {
   static constexpr int few = 2, mr = 2, nr = 1;
   // Zen 4 at 3.66 GHz, SSE2 code of g++ 12, one core, 256 x 1024 weights in the second-level cache: 15 G products a second for 64 tokens; for one token 10 G
   // (bf16), 2 G (fp8), 2.6 G (nvfp4), 3 G (int4 in groups of 128), 1.8 G (int8).
-  static constexpr Rates rates{4.1, {8, 0.63, 0.86, 1, 0.56}, 0.36, few};
+  static constexpr Rates rates{4.1, {8, 0.63, 0.86, 1, 0.56, 3, 8}, 0.36, few};
 
   QB_KI static Acc zero() { return Acc{}; }
   QB_KI static Acc load(const float* p) {
@@ -71,6 +71,27 @@ struct Generic {
       o.even.v[r] = std::bit_cast<float>(pairs[r] << 16);
       o.odd.v[r] = std::bit_cast<float>(pairs[r] & 0xFFFF0000U);
     }
+    return o;
+  }
+  // Magnitudes at the place of float32's exponent and fraction are 2^112 too small, also where they are subnormal; infinity and NaN keep their exponent.
+  QB_KI static void halves(const std::byte* from, Acc& to) {
+    uint16_t half[16];
+    std::memcpy(half, from, sizeof half);
+    for (int r = 0; r < 16; ++r) {
+      const uint32_t magnitude = half[r] & 0x7FFFU, beyond = magnitude < 0x7C00U ? 0U : f32_inf_bits;
+      const uint32_t number = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112F) | beyond;
+      to.v[r] = std::bit_cast<float>(number | (half[r] & 0x8000U) << 16);
+    }
+  }
+  QB_KI static Operand f16(const std::byte* line) {
+    Operand o;
+    halves(line, o.even);
+    halves(line + 32, o.odd);
+    return o;
+  }
+  QB_KI static Operand f32(const std::byte* line) {
+    Operand o;
+    std::memcpy(&o, line, sizeof o);
     return o;
   }
   QB_KI static void store_bf16(std::byte* line, const Operand& o) {
@@ -152,10 +173,12 @@ struct Generic {
 
 }  // namespace
 
-QB_KERNEL(linear_bf16_bf16_generic) = panel_kernel<Generic, Weights::bf16>("linear_bf16_bf16_generic", host::Feature::none);
-QB_KERNEL(linear_fp8_bf16_generic) = panel_kernel<Generic, Weights::fp8>("linear_fp8_bf16_generic", host::Feature::none);
-QB_KERNEL(linear_fp4_bf16_generic) = panel_kernel<Generic, Weights::fp4>("linear_fp4_bf16_generic", host::Feature::none);
-QB_KERNEL(linear_int4_bf16_generic) = panel_kernel<Generic, Weights::int4>("linear_int4_bf16_generic", host::Feature::none);
-QB_KERNEL(linear_int8_bf16_generic) = panel_kernel<Generic, Weights::int8>("linear_int8_bf16_generic", host::Feature::none);
+QB_KERNEL(linear_bf16_f32_generic) = panel_kernel<Generic, Weights::bf16>("linear_bf16_f32_generic", host::Feature::none);
+QB_KERNEL(linear_f16_f32_generic) = panel_kernel<Generic, Weights::f16>("linear_f16_f32_generic", host::Feature::none);
+QB_KERNEL(linear_f32_f32_generic) = panel_kernel<Generic, Weights::f32>("linear_f32_f32_generic", host::Feature::none);
+QB_KERNEL(linear_fp8_f32_generic) = panel_kernel<Generic, Weights::fp8>("linear_fp8_f32_generic", host::Feature::none);
+QB_KERNEL(linear_fp4_f32_generic) = panel_kernel<Generic, Weights::fp4>("linear_fp4_f32_generic", host::Feature::none);
+QB_KERNEL(linear_int4_f32_generic) = panel_kernel<Generic, Weights::int4>("linear_int4_f32_generic", host::Feature::none);
+QB_KERNEL(linear_int8_f32_generic) = panel_kernel<Generic, Weights::int8>("linear_int8_f32_generic", host::Feature::none);
 
 }  // namespace qb::kernel

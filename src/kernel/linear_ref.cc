@@ -5,11 +5,10 @@
 // for eight tokens, so that small models still run. Non-goal: the speed of memory.
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "exec/numbers.h"
 #include "host/host.h"
-#include "kernel/inputs.h"
+#include "kernel/quantized.h"
 
 namespace qb::kernel {
 namespace {
@@ -32,7 +31,7 @@ Verdict accepts(const Problem& p) {
   if (w.plain() ? w.code != Elem::bf16 && w.code != Elem::f16 && w.code != Elem::f32 : !decodable(w.code))
     return no("knows no " + ir::to_string(w) + " weights");
   if (w.code == Elem::e2m1 && p.k % 2 != 0) return no("needs an even number of columns for packed codes");
-  if (!quantization_of(p) && !integer_inputs(p)) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
+  if (!knows_inputs(p)) return no("knows no activations of the kind " + ir::to_string(*p.scheme.input));
   return {true, ""};
 }
 
@@ -52,90 +51,10 @@ float* quantized(const RunArgs& a) {
   return reinterpret_cast<float*>(a.workspace + (64 - address % 64) % 64);
 }
 
-void fp8(const float* x, int64_t count, float scale, float* out) {
-  for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
-}
-
-float rounded(float x, float low, float high) {
-  return std::clamp(std::nearbyint(x), low, high);  // NaN stays
-}
-
-// With a scale and zero point of the checkpoint, or those of these numbers alone.
-void integers(const IntegerInputs& in, const float* x, int64_t count, float scale, float zero, float* out) {
-  const float low = -static_cast<float>(1 << (in.bits - 1)), high = -low - 1;
-  if (!in.fixed && in.zeros) {
-    float least = 0, most = 0;
-    for (int64_t j = 0; j < count; ++j) {
-      least = x[j] >= least || least != least ? least : x[j];  // NaN is taken and stays
-      most = x[j] <= most || most != most ? most : x[j];
-    }
-    scale = (most - least) / (high - low);
-    scale = scale == 0 ? 1.0F : scale;
-    zero = rounded(low - least / scale, low, high);
-  } else if (!in.fixed) {
-    scale = inputs::amax(x, count) / high;
-    scale = scale < 1e-12F ? 1e-12F : scale;
-  }
-  for (int64_t j = 0; j < count; ++j) out[j] = (rounded(x[j] / scale + zero, low, high) - zero) * scale;
-}
-
 void prepare(const RunArgs& a) noexcept {
-  const Problem& p = *a.problem;
+  const QuantizedInputs inputs(a);
   float* out = quantized(a);
-  const int64_t all = p.m * p.k;
-  if (const std::optional<IntegerInputs> in = integer_inputs(p); in) {
-    const int64_t row = in->columns == 0 ? all : p.k, columns = in->columns == 0 ? all : in->columns;
-    for (int64_t i = 0; i < all; i += row) {
-      for (int64_t j = 0; j < row; j += columns)
-        integers(*in, a.x + i + j, std::min(columns, row - j), a.weight->input_scale, static_cast<float>(a.weight->input_zero), out + i + j);
-    }
-    return;
-  }
-  const Quantization q = *quantization_of(p);
-  switch (q) {
-    case Quantization::f32:
-      std::copy_n(a.x, all, out);
-      return;
-    case Quantization::bf16:
-      for (int64_t i = 0; i < all; ++i) out[i] = inputs::to_bf16(a.x[i]);
-      return;
-    case Quantization::fp8_fixed:
-      return fp8(a.x, all, a.weight->input_scale, out);
-    case Quantization::fp8_tensor:
-      return fp8(a.x, all, inputs::fp8_scale(inputs::amax(a.x, all)), out);
-    case Quantization::fp8_token:
-    case Quantization::fp8_group:
-    case Quantization::fp8_group_e8m0: {
-      const int64_t columns = p.scheme.input->type.block.cols, group = columns == 0 ? p.k : columns;
-      for (int64_t row = 0; row < all; row += p.k) {
-        for (int64_t j = 0; j < p.k; j += group) {
-          const int64_t count = std::min(group, p.k - j);
-          fp8(a.x + row + j, count, inputs::group_scale(q, inputs::amax(a.x + row + j, count)), out + row + j);
-        }
-      }
-      return;
-    }
-    case Quantization::mxfp8:
-    case Quantization::mxfp8_up:
-    case Quantization::mxfp4:
-    case Quantization::mxfp4_up: {
-      const bool bytes = p.scheme.input->type.code == Elem::e4m3;
-      for (int64_t row = 0; row < all; row += p.k) {
-        for (int64_t j = 0; j < p.k; j += 32) {
-          const int64_t end = row + std::min(j + 32, p.k);
-          const float s = inputs::mx_scale(q, inputs::amax(a.x + row + j, end - row - j));
-          for (int64_t i = row + j; i < end; ++i) out[i] = (bytes ? inputs::to_e4m3(a.x[i] / s) : inputs::to_e2m1(a.x[i] / s)) * s;
-        }
-      }
-      return;
-    }
-    case Quantization::nvfp4:
-      for (int64_t i = 0; i < all; i += 16) {
-        const float scale = inputs::to_e4m3(inputs::amax(a.x + i, 16) / 6.0F / a.weight->input_scale), d = scale * a.weight->input_scale;
-        for (int64_t j = i; j < i + 16; ++j) out[j] = d == 0 ? 0.0F : inputs::to_e2m1(a.x[j] / d) * d;
-      }
-      return;
-  }
+  for (int64_t m = 0; m < a.problem->m; ++m) inputs.row(m, out + m * a.problem->k);
 }
 
 // A four-bit code times one scale, for each code. At most 2 + 4 + 24 bits: the product is exact in double and rounded once.

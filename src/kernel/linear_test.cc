@@ -236,23 +236,51 @@ Bytes in_layout(const Bytes& rows, int64_t n, int64_t k, Elem elem, ir::Layout l
 
 Ran run(const Kernel& kernel, const Problem& p, const Stored& w, const std::vector<float>& x, float input_scale, const float* bias = nullptr,
         int64_t step = 0) {
-  const Bytes codes = in_layout(w.codes, p.n, p.k, is_integer_code(w.type.code) ? Elem::i8 : w.type.code, kernel.code_layout);
+  const Elem code = is_integer_code(w.type.code) ? Elem::i8 : w.type.code;
+  // Groups begin at whole units in panels.
+  const int64_t places = panel_columns(kernel.code_layout, w.type, p.k);
+  std::vector<int32_t> columns;
+  if (places != p.k) {
+    columns.assign(static_cast<size_t>(places), -1);
+    for (int64_t j = 0; j < p.k; ++j) {
+      const int64_t group = group_columns(w.type), at = j / group * panel_group(kernel.code_layout, w.type) + j % group;
+      columns[static_cast<size_t>(at)] = static_cast<int32_t>(j);
+    }
+  }
+  Bytes moved(static_cast<size_t>(p.n * ir::panel_bytes(ir::Layout::rows, places, bits(code))));
+  if (places != p.k) ops::move_columns(w.codes.data(), p.n, p.k, code, columns, moved.data());
+  const Bytes codes = in_layout(places == p.k ? w.codes : moved, p.n, places, code, kernel.code_layout);
   Bytes scales = w.scales, zeros = w.zeros;
   if (scales_in_panels(kernel.scale_layout, w.type)) {
+    if (w.type.block.rows > 1) {
+      const auto of_rows = [&](const Bytes& tiles) {
+        const size_t row = tiles.size() / static_cast<size_t>(w.rows);
+        Bytes all;
+        for (int64_t i = 0; i < p.n; ++i) {
+          const auto from = tiles.begin() + i / w.type.block.rows * static_cast<int64_t>(row);
+          all.insert(all.end(), from, from + static_cast<int64_t>(row));
+        }
+        return all;
+      };
+      scales = of_rows(scales);
+      if (!zeros.empty()) zeros = of_rows(zeros);
+    }
     const Elem elem = panel_scale_elem(w.type);
     if (elem == Elem::e8m0) {
-      scales.clear();
-      for (size_t i = 0; i < w.scales.size(); i += 4) {
+      Bytes powers;
+      for (size_t i = 0; i < scales.size(); i += 4) {
         float f = 0;
-        std::memcpy(&f, w.scales.data() + i, 4);
-        scales.push_back(static_cast<std::byte>(std::isnan(f) ? 255 : std::ilogb(f) + 127));
+        std::memcpy(&f, scales.data() + i, 4);
+        powers.push_back(static_cast<std::byte>(std::isnan(f) ? 255 : std::ilogb(f) + 127));
       }
+      scales = powers;
     }
     scales = in_layout(scales, p.n, w.columns, elem, kernel.scale_layout);
     if (!zeros.empty()) zeros = in_layout(zeros, p.n, w.columns, Elem::i8, kernel.scale_layout);
   }
   Weight weight{codes.data(), scales.empty() ? nullptr : scales.data(), w.global, bias, input_scale};
   if (!zeros.empty()) weight.zeros = zeros.data();
+  if (!columns.empty()) weight.columns = columns.data();
   if (const auto in = integer_inputs(p); in && in->fixed && in->zeros) weight.input_zero = input_zero;
   Bytes workspace(kernel.workspace_bytes(p) + 2 * guard, std::byte{0xA5});
   std::vector<float> y(static_cast<size_t>(p.m * p.n) + 2 * guard, 12345.0F);
@@ -306,67 +334,20 @@ void check(const Kernel& kernel, const Problem& p, const Stored& w, const std::v
   }
 }
 
-constexpr std::string_view schemes[] = {"bf16",
-                                        "f16",
-                                        "f32",
-                                        "fp8_tensor",
-                                        "fp8_channel",
-                                        "fp8_g128",
-                                        "fp8_128x128",
-                                        "fp8_tensor:fp8_tensor_static",
-                                        "fp8_tensor:fp8_tensor_dyn",
-                                        "fp8_channel:fp8_token",
-                                        "fp8_channel:fp8_tensor_static",
-                                        "fp8_128x128:fp8_g128",
-                                        "fp8_128x128:fp8_g128@e8m0",
-                                        "fp8_128x128:fp8_token",
-                                        "fp8_64x32",
-                                        "fp8_64x32:fp8_token",
-                                        "fp8_48x20:fp8_g20",
-                                        "fp8_g64:fp8_g64",
-                                        "fp8_g12:fp8_g12",
-                                        "fp8_g128:fp8_token",
-                                        "fp8_channel:fp8_g128",
-                                        "nvfp4",
-                                        "nvfp4:nvfp4",
-                                        "nvfp4:fp8_token",
-                                        "nvfp4_g32",
-                                        "mxfp4",
-                                        "mxfp4:fp8_tensor_dyn",
-                                        "fp4_g48",
-                                        "mxfp8",
-                                        "mxfp4:mxfp4",
-                                        "mxfp4:mxfp4_up",
-                                        "mxfp8:mxfp8",
-                                        "mxfp8:mxfp8_up",
-                                        "int4_g128",
-                                        "int4_g32:fp8_token",
-                                        "int4_g16_asym",
-                                        "int4_channel",
-                                        "int4_channel_asym",
-                                        "int3_tensor_asym",
-                                        "int2_g64",
-                                        "int8_channel",
-                                        "int8_channel_asym",
-                                        "int8_tensor:fp8_tensor_static",
-                                        "int8_g128",
-                                        "int8_g36_asym",
-                                        "int6_g64",
-                                        "int8_channel:int8_token",
-                                        "int8_channel:int8_token_asym",
-                                        "int8_tensor:int8_tensor_static",
-                                        "int8_channel:int8_tensor_asym_static",
-                                        "int8_channel_asym:int8_tensor_dyn",
-                                        "int8_channel_asym:int8_token_asym",
-                                        "int8_g128:int8_token",
-                                        "int8_g36_asym:int8_token_asym",
-                                        "int5_g64:int6_token",
-                                        "int4_channel:int8_token",
-                                        "int4_g128:int8_token",
-                                        "int4_g32_asym:int8_tensor_asym_static",
-                                        "int4_g48:int8_token_asym",
-                                        "int3_tensor_asym:int4_token",
-                                        "int8_channel:int8_g128"};
+constexpr std::string_view schemes[] = {
+    "bf16", "f16", "f32", "fp8_tensor", "fp8_channel", "fp8_g128", "fp8_128x128", "fp8_tensor:fp8_tensor_static", "fp8_tensor:fp8_tensor_dyn",
+    "fp8_channel:fp8_token", "fp8_channel:fp8_tensor_static", "fp8_128x128:fp8_g128", "fp8_128x128:fp8_g128@e8m0", "fp8_128x128:fp8_token", "fp8_64x32",
+    "fp8_64x32:fp8_token", "fp8_48x20:fp8_g20", "fp8_g64:fp8_g64", "fp8_g12:fp8_g12", "fp8_g128:fp8_token", "fp8_channel:fp8_g128", "nvfp4", "nvfp4:nvfp4",
+    "nvfp4:fp8_token", "nvfp4_g32", "mxfp4", "mxfp4:fp8_tensor_dyn", "fp4_g48", "mxfp8", "mxfp4:mxfp4", "mxfp4:mxfp4_up", "mxfp8:mxfp8", "mxfp8:mxfp8_up",
+    "int4_g128", "int4_g32:fp8_token", "int4_g16_asym", "int4_channel", "int4_channel_asym", "int3_tensor_asym", "int2_g64", "int8_channel",
+    "int8_channel_asym", "int8_tensor:fp8_tensor_static", "int8_g128", "int8_g36_asym", "int6_g64", "int8_channel:int8_token", "int8_channel:int8_token_asym",
+    "int8_tensor:int8_tensor_static", "int8_channel:int8_tensor_asym_static", "int8_channel_asym:int8_tensor_dyn", "int8_channel_asym:int8_token_asym",
+    "int8_g128:int8_token", "int8_g36_asym:int8_token_asym", "int5_g64:int6_token", "int4_channel:int8_token", "int4_g128:int8_token",
+    "int4_g32_asym:int8_tensor_asym_static", "int4_g48:int8_token_asym", "int3_tensor_asym:int4_token", "int8_channel:int8_g128",
+    // Blocks that are no whole panels or units, scales and activations that few kernels keep apart.
+    "fp8_24x64:fp8_g64", "fp8_20x12@e8m0", "fp8_128x128@e8m0:fp8_g128@e8m0", "fp8_tensor@e8m0", "fp8_channel@e8m0", "fp8_g10:fp8_g10", "fp8_g6", "fp4_g20",
+    "nvfp4_g8", "fp4_5x24@e8m0", "int4_g10_asym", "int4_g20:int8_token_asym", "int8_g10:int8_token", "int8_36x20_asym", "int8_channel:fp8_g48",
+    "int4_g32:mxfp8", "fp8_channel:int8_token_asym", "nvfp4:int8_g48", "f16:fp8_token", "f32:int8_tensor_asym_static"};
 
 class EveryKernel : public testing::TestWithParam<const Kernel*> {
  protected:
@@ -448,8 +429,8 @@ TEST_P(EveryKernel, PassesNaNOn) {
 TEST_P(EveryKernel, KeepsExtremeScales) {
   const Kernel& kernel = *GetParam();
   for (const std::string_view text :
-       {"fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "fp8_g32", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token", "mxfp4", "mxfp8", "int4_g32",
-        "int4_g32_asym", "int8_channel", "int8_g32_asym", "int8_channel:int8_token", "int4_g32:int8_token_asym"}) {
+       {"f16", "f32", "fp8_tensor:fp8_tensor_static", "fp8_channel", "fp8_128x128", "fp8_g32", "nvfp4", "nvfp4:nvfp4", "fp8_channel:fp8_token", "mxfp4",
+        "mxfp8", "int4_g32", "int4_g32_asym", "int8_channel", "int8_g32_asym", "int8_channel:int8_token", "int4_g32:int8_token_asym"}) {
     for (const auto& [scale, size] : {std::pair{1e-30F, 1e20F}, {1e30F, 1e-20F}, {1e-20F, 1e-10F}, {1e-38F, 1e30F}}) {
       for (const int64_t m : {1, 4, 20}) {
         const Problem p{m, 35, 144, scheme(text)};
@@ -479,6 +460,30 @@ TEST_P(EveryKernel, TakesEveryCodeForWhatItIs) {
       for (int64_t n = 0; n < 256; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n;
     }
   }
+  // Every float16 number, and float32 numbers with all of their digits.
+  for (const std::string_view text : {"f16", "f32"}) {
+    p = Problem{1, 256, 256, scheme(text), Inputs::f32};
+    if (!kernel.accepts(p).ok) continue;
+    for (const int64_t m : {1, 20}) {
+      p.m = m;
+      Stored w(p.scheme, p.n, p.k, 1);
+      std::mt19937 random(2);
+      for (int64_t i = 0; i < p.n * p.k; ++i) {
+        auto bits = p.scheme.weight.code == Elem::f16 ? static_cast<uint32_t>(i) : static_cast<uint32_t>(random());
+        const uint32_t beyond = p.scheme.weight.code == Elem::f16 ? 0x7C00U : f32_inf_bits;
+        if ((bits & beyond) == beyond) bits = 0;
+        std::memcpy(w.codes.data() + i * (p.scheme.weight.code == Elem::f16 ? 2 : 4), &bits, p.scheme.weight.code == Elem::f16 ? 2 : 4);
+      }
+      for (int64_t j = 0; j < p.k; ++j) {
+        std::vector<float> x(static_cast<size_t>(m * p.k), 0.0F);
+        x[static_cast<size_t>((m - 1) * p.k + j)] = 1;
+        const std::vector<float> y = run(kernel, p, w, x, 1).y;
+        for (int64_t n = 0; n < p.n; ++n)
+          ASSERT_EQ(static_cast<double>(y[static_cast<size_t>((m - 1) * p.n + n)]), w.at(n, j)) << kernel.name << ' ' << text << ' ' << n << ' ' << j;
+      }
+    }
+  }
+  p = Problem{1, 256, 16, scheme("fp8_tensor")};
   // Integers, less a zero point of each row: every difference that there is.
   for (const std::string_view text : {"int8_tensor", "int4_tensor", "int8_channel_asym", "int4_channel_asym", "int4_g16_asym"}) {
     p.scheme = scheme(text);
@@ -546,11 +551,13 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_ref", "fp6e2m3_g128", Inputs::bf16), "knows no fp6e2m3_g128 weights");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8_static", Inputs::as_scheme), "knows no activations of the kind mxfp8_static");
   EXPECT_EQ(why("linear_ref", "fp8_channel:mxfp8", Inputs::f32), "");
-  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_24x64", Inputs::bf16),
-            "knows scales of a tensor, of a channel, of groups of whole 4 columns and of tiles of whole 16 rows, these are fp8_24x64");
-  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16),
-            "knows scales of a tensor, of a channel, of groups of whole 16 columns, these are int4_g24");
-  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:mxfp8+actorder", Inputs::as_scheme), "knows no blocks of activations whose columns lie apart");
+  EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_24x64", Inputs::bf16), "");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16), "");
+  EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:mxfp8+actorder", Inputs::as_scheme), "");
+  EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_channel@e4m3", Inputs::as_scheme), "knows no scales of this kind, these are fp4_channel@e4m3");
+  EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_32x1@e8m0", Inputs::as_scheme),
+            "fills up groups to 16 columns, which would more than double these of fp4_32x1@e8m0");
+  EXPECT_EQ(why("linear_f16_f32_avx2", "bf16", Inputs::as_scheme), "reads f16 weights, these are bf16");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:int8_token", Inputs::as_scheme), "knows no activations of the kind int8_token");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128", Inputs::as_scheme), "multiplies integers, the activations are floats");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:int8_token", Inputs::bf16), "multiplies integers, the activations are floats");
@@ -559,7 +566,9 @@ TEST(Kernels, RefuseInWords) {
             "knows scales of activations for a tensor and for a token, these are int8_g128");
   EXPECT_EQ(why("linear_int8_bf16_avx512bf16", "int4_g128", Inputs::bf16), "reads integers of five to eight bits, these are int4_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
-            "knows group scales of activations only beside fp8 weights with a scale for the same columns");
+            "multiplies in bfloat16, and knows group scales of activations only beside fp8 weights with a scale for the same columns");
+  EXPECT_EQ(why("linear_fp8_f32_avx512", "fp8_channel:fp8_g128", Inputs::as_scheme), "");
+  EXPECT_EQ(why("linear_bf16_f32_avx512", "bf16", Inputs::f32), "");
   EXPECT_EQ(why("linear_bf16_bf16_avx512bf16", "bf16", Inputs::f32), "multiplies in bfloat16, the activations are to stay float32");
 }
 

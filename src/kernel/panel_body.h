@@ -5,6 +5,7 @@
 //   Acc, Operand            16 sums, one for each row; a pair of columns for 16 rows
 //   zero load store splat add mul_add
 //   bf16(line)              the operand of a panel_bf16 line, and store_bf16(line, operand) back
+//   f16(line), f32(line)    the operand of a panel_plain line: where V multiplies in float32
 //   fp8(line, o[2])         the operands of a panel_fp8 line
 //   fp4(line, o[4])         the operands of a panel_fp4 line, in the order that Prepared says
 //   int4(line[, zero], o)   of a panel_int4 line (4) and of a panel_int8 line (2), less the zero points
@@ -21,8 +22,10 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "kernel/panel_rows.h"
+#include "kernel/quantized.h"
 
 namespace qb::kernel {
 namespace {
@@ -30,8 +33,11 @@ namespace {
 // --- Activations ---------------------------------------------------------------------------------------------------------------------------------------------
 
 template <class X>
-QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float input_scale, float tensor_scale, int64_t m, const Prepared<X>& to) {
-  X* out = to.x + m * to.ld;
+constexpr Products products_of = std::is_same_v<X, float> ? Products::f32 : Products::bf16;
+
+// The codes of a row in the order of its columns, and their scales apart from them.
+template <class X>
+QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float input_scale, float tensor_scale, int64_t m, const Prepared<X>& to, X* out) {
   float scale = 1;
   switch (q) {
     case Quantization::f32:
@@ -68,19 +74,26 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
       break;
   }
   to.scale[m] = scale;
-  for (int64_t j = p.k; j < to.columns; ++j) out[j] = X{};
 }
 
 template <class V, Weights kind>
 QB_K void prepare_panels(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
-  const Prepared<typename V::X> to(kind, p, a.workspace);
-  const Quantization q = *quantization_of(p);
+  using X = typename V::X;
+  const Prepared<X> to(kind, p, a.workspace);
+  const Quantization q = to.apart ? *quantization_of(p) : Quantization::f32;
   const float tensor_scale = q == Quantization::fp8_tensor ? inputs::fp8_scale(inputs::amax(a.x, p.m * p.k)) : 1.0F;
+  std::optional<QuantizedInputs> numbers;
+  if (!to.apart) numbers.emplace(a);
   for (int64_t m = 0; m < p.m; ++m) {
-    quantize_row(q, p, moved_row(a, a.x + m * p.k, to.moved), a.weight->input_scale, tensor_scale, m, to);
+    X* const row = to.x + m * to.ld;
+    X* const in_order = a.weight->columns == nullptr ? row : to.moved;
+    if constexpr (products_of<X> == Products::f32) {
+      if (!to.apart) numbers->row(m, in_order), to.scale[m] = 1;
+    }
+    if (to.apart) quantize_row(q, p, a.x + m * p.k, a.weight->input_scale, tensor_scale, m, to, in_order);
+    move_row(*a.weight, in_order, to.places, to.columns, row);
     if constexpr (form_of(kind).exchanged) {
-      typename V::X* row = to.x + m * to.ld;
       for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);
     }
   }
@@ -91,6 +104,7 @@ QB_K void prepare_panels(const RunArgs& a) noexcept {
 // The zero points of a panel's rows in one group, where there are any.
 template <class V, Weights kind, bool zeros>
 struct Zeros {
+  QB_KI Zeros() = default;
   QB_KI Zeros(const Groups&, int64_t, int64_t) {}
 };
 template <class V>
@@ -111,6 +125,16 @@ template <class V>
 struct Lines<V, Weights::bf16> {
   static constexpr int operands = 1, together = 4;  // of a line; lines that are unrolled
   QB_KI static void load(const std::byte* line, const Zeros<V, Weights::bf16, false>&, typename V::Operand* o) { o[0] = V::bf16(line); }
+};
+template <class V>
+struct Lines<V, Weights::f16> {
+  static constexpr int operands = 1, together = 4;
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::f16, false>&, typename V::Operand* o) { o[0] = V::f16(line); }
+};
+template <class V>
+struct Lines<V, Weights::f32> {
+  static constexpr int operands = 1, together = 4;
+  QB_KI static void load(const std::byte* line, const Zeros<V, Weights::f32, false>&, typename V::Operand* o) { o[0] = V::f32(line); }
 };
 template <class V>
 struct Lines<V, Weights::fp8> {
@@ -150,16 +174,17 @@ QB_KI typename V::Acc group_scales(const Groups& groups, int64_t panel, int64_t 
 template <class V, Weights kind, int M, int chains, bool zeros>
 QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int64_t ld, const Zeros<V, kind, zeros>& zero, typename V::Acc* sum) {
   using L = Lines<V, kind>;
+  constexpr int64_t bytes = form_of(kind).line;
   typename V::Acc t[M][chains];
   QB_UNROLL for (int m = 0; m < M; ++m) {
     QB_UNROLL for (int c = 0; c < chains; ++c) t[m][c] = V::zero();
   }
   int64_t l = 0;
-  for (; l + L::together <= lines; l += L::together, w += 64 * L::together, x += 2 * L::together * L::operands) {
+  for (; l + L::together <= lines; l += L::together, w += bytes * L::together, x += 2 * L::together * L::operands) {
     QB_UNROLL for (int u = 0; u < L::together; ++u) {
-      __builtin_prefetch(w + 64 * u + prefetch_bytes);
+      QB_UNROLL for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(w + bytes * u + b + prefetch_bytes);
       typename V::Operand o[L::operands];
-      L::load(w + 64 * u, zero, o);
+      L::load(w + bytes * u, zero, o);
       QB_UNROLL for (int i = 0; i < L::operands; ++i) {
         QB_UNROLL for (int m = 0; m < M; ++m) {
           constexpr int step = L::operands;
@@ -168,7 +193,7 @@ QB_KI void stream(const std::byte* w, int64_t lines, const typename V::X* x, int
       }
     }
   }
-  for (; l < lines; ++l, w += 64, x += 2 * L::operands) {
+  for (; l < lines; ++l, w += bytes, x += 2 * L::operands) {
     typename V::Operand o[L::operands];
     L::load(w, zero, o);
     QB_UNROLL for (int i = 0; i < L::operands; ++i) {
@@ -210,16 +235,16 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
   const Problem& p = *a.problem;
   const Prepared<typename V::X> in(kind, p, a.workspace);
   const Groups groups(kind, a);
-  const bool tiles = kind == Weights::fp8 && tiled(p);
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0), lines = panel_bytes / 64;
+  const bool tiles = kind == Weights::fp8 && whole_tiles(p.scheme.weight);
+  const int64_t each = panel_bytes(kind, p), lines = each / form.line;
   const ir::Block block = p.scheme.weight.block;
   const int64_t columns = tiles ? block.cols : groups.columns, together = columns / form.columns;
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
     const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
-    const std::byte* w = a.weight->codes + panel * panel_bytes;
+    const std::byte* w = a.weight->codes + panel * each;
     Acc sum[M];
     QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
-    if constexpr (kind == Weights::bf16) {
+    if constexpr (is_plain(kind)) {
       stream<V, kind, M, M == 1 ? 4 : M <= 4 ? 2 : 1, zeros>(w, lines, in.x, in.ld, Zeros<V, kind, zeros>(groups, panel, 0), sum);
     } else if (kind == Weights::fp4 && groups.elem == Elem::e4m3 && columns == 16) {
       if constexpr (kind == Weights::fp4) short_groups<V, kind, M>(w, groups, panel, in, sum);
@@ -273,15 +298,16 @@ struct Scales {
   int64_t token_stride = 0;
 };
 
-template <class V, int R, int N, Scaling scaling>
+template <class V, Weights kind, int R, int N, Scaling scaling>
 QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc, const Scales& s) {
   typename V::Acc t[R][N];
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = scaling != Scaling::none ? V::zero() : V::load(c + m * ldc + n * ir::panel_rows);
   }
-  for (int64_t l = 0; l < lines; ++l, w += 64, x += 2) {
+  const Zeros<V, kind, false> none;
+  for (int64_t l = 0; l < lines; ++l, w += form_of(kind).line, x += 2) {
     typename V::Operand o[N];
-    QB_UNROLL for (int n = 0; n < N; ++n) o[n] = V::bf16(w + n * stride);
+    QB_UNROLL for (int n = 0; n < N; ++n) Lines<V, kind>::load(w + n * stride, none, o + n);
     QB_UNROLL for (int m = 0; m < R; ++m) {
       QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
     }
@@ -303,11 +329,11 @@ QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, 
 }
 
 // `rows` of at most R tokens: the right instance.
-template <class V, int R, int N, Scaling scaling>
+template <class V, Weights kind, int R, int N, Scaling scaling>
 QB_K void multiply_rows(int64_t rows, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc,
                         const Scales& s) {
-  if (rows == R) return multiply<V, R, N, scaling>(w, stride, x, ld, lines, c, ldc, s);
-  if constexpr (R > 1) multiply_rows<V, R - 1, N, scaling>(rows, w, stride, x, ld, lines, c, ldc, s);
+  if (rows == R) return multiply<V, kind, R, N, scaling>(w, stride, x, ld, lines, c, ldc, s);
+  if constexpr (R > 1) multiply_rows<V, kind, R - 1, N, scaling>(rows, w, stride, x, ld, lines, c, ldc, s);
 }
 
 // Columns [k0, k0 + count) of a panel as panel_bf16 lines. Scales that are exact there are multiplied in.
@@ -336,19 +362,19 @@ QB_KI void decode(const std::byte* codes, const Groups& groups, int64_t panel, i
   }
 }
 
-// Adds `lines` lines of `panels` panels, all under one scale each, to the sums of `tokens` tokens.
-template <class V, Scaling scaling>
+// Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens.
+template <class V, Weights kind, Scaling scaling>
 QB_KI void multiply_panels(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
                            Scales s) {
   constexpr int64_t ldc = V::nr * ir::panel_rows;
   for (int64_t m = 0; m < tokens; m += V::mr) {
     const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
     if (panels == V::nr) {
-      multiply_rows<V, V::mr, V::nr, scaling>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, s);
+      multiply_rows<V, kind, V::mr, V::nr, scaling>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, s);
     } else {
       for (int64_t n = 0; n < panels; ++n) {
         const Scales one{s.of + n * s.stride, s.stride, s.token, s.token_stride};
-        multiply_rows<V, V::mr, 1, scaling>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, one);
+        multiply_rows<V, kind, V::mr, 1, scaling>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, one);
       }
     }
     if (s.token != nullptr) s.token += V::mr * s.token_stride;
@@ -362,11 +388,12 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
   const Prepared<typename V::X> in(kind, p, a.workspace);
   const Groups groups(kind, a);
   constexpr int64_t ldc = V::nr * ir::panel_rows;
-  const int64_t panel_bytes = ir::panel_bytes(form.layout, p.k, 0);
-  const bool tiles = kind == Weights::fp8 && tiled(p);
+  constexpr Weights plain = is_plain(kind) ? kind : Weights::bf16;  // as they are multiplied
+  const int64_t each = panel_bytes(kind, p);
+  const bool tiles = kind == Weights::fp8 && whole_tiles(p.scheme.weight);
   const ir::Block block = p.scheme.weight.block;
   const int64_t across = tiles ? (p.k + block.cols - 1) / block.cols : 0;  // tiles
-  alignas(64) std::byte scratch[kind == Weights::bf16 ? 64 : V::nr * piece * 32];
+  alignas(64) std::byte scratch[is_plain(kind) ? 64 : V::nr * piece * 32];
   alignas(64) float c[tokens_at_once * ldc];
   const int64_t end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;
   for (int64_t panel = a.n_begin / ir::panel_rows; panel < end; panel += V::nr) {
@@ -376,11 +403,11 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
       std::memset(c, 0, static_cast<size_t>(tokens * ldc) * sizeof(float));
       for (int64_t k0 = 0; k0 < in.columns; k0 += piece) {
         const int64_t columns = std::min(piece, in.columns - k0);
-        const std::byte* w = a.weight->codes + panel * panel_bytes + k0 * 32;
-        int64_t stride = panel_bytes;
-        if constexpr (kind != Weights::bf16) {
+        const std::byte* w = a.weight->codes + panel * each + k0 / form.columns * form.line;
+        int64_t stride = each;
+        if constexpr (!is_plain(kind)) {
           for (int64_t n = 0; n < panels; ++n)
-            decode<V, kind, zeros>(a.weight->codes + (panel + n) * panel_bytes, groups, panel + n, k0, columns, scratch + n * piece * 32);
+            decode<V, kind, zeros>(a.weight->codes + (panel + n) * each, groups, panel + n, k0, columns, scratch + n * piece * 32);
           w = scratch;
           stride = piece * 32;
         }
@@ -391,20 +418,20 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
             const int64_t g = (k0 + at) / block.cols, here = std::min((g + 1) * block.cols - k0, columns) - at;
             for (int64_t n = 0; n < panels; ++n)
               scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / block.rows * across + g];
-            multiply_panels<V, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                               {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+            multiply_panels<V, plain, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
+                                                      {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
             at += here;
           }
-        } else if (kind != Weights::bf16 && groups.apart && !groups.exact) {
+        } else if (!is_plain(kind) && groups.apart && !groups.exact) {
           for (int64_t at = 0; at < columns;) {
             const int64_t g = (k0 + at) / groups.columns, here = std::min((g + 1) * groups.columns - k0, columns) - at;
-            multiply_panels<V, Scaling::row>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                             {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
-                                              in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+            multiply_panels<V, plain, Scaling::row>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
+                                                    {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
+                                                     in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
             at += here;
           }
         } else {
-          multiply_panels<V, Scaling::none>(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
+          multiply_panels<V, plain, Scaling::none>(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
         }
       }
       for (int64_t n = 0; n < panels; ++n) {
@@ -435,9 +462,9 @@ void run_panels(const RunArgs& a) noexcept {
   run_some<V, kind, false>(a);
 }
 
-template <Weights kind>
+template <class V, Weights kind>
 Verdict accepts(const Problem& p) {
-  return panels_accept(kind, p);
+  return panels_accept(kind, products_of<typename V::X>, p);
 }
 template <class V, Weights kind>
 double cost_ns(const Problem& p, const host::Cpu& cpu) {
@@ -448,8 +475,8 @@ constexpr Kernel panel_kernel(std::string_view name, host::Feature needs) {
   return {name,
           needs,
           form_of(kind).layout,
-          kind == Weights::bf16 ? ir::Layout::rows : ir::Layout::panel_scale,
-          accepts<kind>,
+          is_plain(kind) ? ir::Layout::rows : ir::Layout::panel_scale,
+          accepts<V, kind>,
           cost_ns<V, kind>,
           [](const Problem& p) { return panels_workspace<typename V::X>(kind, p); },
           prepare_panels<V, kind>,

@@ -17,22 +17,22 @@ inline constexpr int64_t prefetch_bytes = 2048;  // ahead of the line that is re
 struct Groups {
   QB_KI Groups(Weights kind, const RunArgs& a) : scales(a.weight->scales), zeros(a.weight->zeros) {
     const ir::QuantType& type = a.problem->scheme.weight;
-    const int64_t unit = form_of(kind).unit, k = (a.problem->k + unit - 1) / unit * unit;
-    columns = group_columns(type);
-    apart = columns != 0;
-    if (!apart) columns = std::max(k, unit);
-    count = (a.problem->k + columns - 1) / columns;
+    const ir::Layout layout = form_of(kind).layout;
+    const int64_t unit = ir::unit_of(layout), group = group_columns(type);
+    apart = group != 0;
+    columns = apart ? panel_group(layout, type) : std::max((a.problem->k + unit - 1) / unit * unit, unit);
+    count = apart ? (a.problem->k + group - 1) / group : 1;
     elem = panel_scale_elem(type);
     exact = apart && elem != Elem::f32;
-    row_zeros = type.block.rows == 1;
+    row_zeros = type.block.rows != 0;
     if (zeros != nullptr && !row_zeros) std::memset(one_zero, std::to_integer<int>(zeros[0]), sizeof one_zero);
   }
   QB_KI const std::byte* scales_of(int64_t panel, int64_t g) const { return scales + (panel * count + g) * (elem == Elem::f32 ? 64 : 16); }
   QB_KI const std::byte* zeros_of(int64_t panel, int64_t g) const { return row_zeros ? zeros + (panel * count + g) * 16 : one_zero; }
 
-  int64_t columns = 0, count = 1;
-  bool apart = false;  // scales that differ along a row
-  bool exact = false;  // which times any code are bfloat16 numbers
+  int64_t columns = 0, count = 1;  // columns: in panels
+  bool apart = false;              // scales that differ along a row
+  bool exact = false;              // which times any code are bfloat16 numbers
   bool row_zeros = false;
   Elem elem = Elem::f32;
   const std::byte *scales, *zeros;

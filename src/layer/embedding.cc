@@ -19,20 +19,22 @@ uint16_t half_at(const std::byte* p) {
   return v;
 }
 
-// Row `n` of panel_bf16: a line of 64 bytes holds two columns of sixteen rows.
-void from_panel(const std::byte* panels, int64_t n, int64_t k, float* out) {
-  const std::byte* panel = panels + n / ir::panel_rows * ir::panel_bytes(ir::Layout::panel_bf16, k, 16);
-  for (int64_t j = 0; j < k; ++j) out[j] = decode_bf16(half_at(panel + j / 2 * 64 + n % ir::panel_rows * 4 + j % 2 * 2));
+float number_at(const std::byte* p, Elem elem) {
+  float f = 0;
+  if (elem == Elem::f32) return std::memcpy(&f, p, sizeof f), f;
+  return elem == Elem::bf16 ? decode_bf16(half_at(p)) : decode_f16(half_at(p));
+}
+
+// Row `n` of panels (ir/layout.h): two columns of a row lie beside each other, or the numbers of sixteen rows do.
+void from_panel(const std::byte* panels, ir::Layout layout, Elem elem, int64_t n, int64_t k, float* out) {
+  const int64_t bytes = bits(elem) / 8, row = n % ir::panel_rows;
+  const std::byte* panel = panels + n / ir::panel_rows * ir::panel_bytes(layout, k, bits(elem));
+  for (int64_t j = 0; j < k; ++j)
+    out[j] = number_at(panel + bytes * (layout == ir::Layout::panel_bf16 ? j / 2 * 32 + row * 2 + j % 2 : j * ir::panel_rows + row), elem);
 }
 
 void from_row(const std::byte* row, Elem elem, int64_t k, float* out) {
-  if (elem == Elem::f32) {
-    std::memcpy(out, row, static_cast<size_t>(k) * 4);
-  } else if (elem == Elem::bf16) {
-    for (int64_t j = 0; j < k; ++j) out[j] = decode_bf16(half_at(row + 2 * j));
-  } else {
-    for (int64_t j = 0; j < k; ++j) out[j] = decode_f16(half_at(row + 2 * j));
-  }
+  for (int64_t j = 0; j < k; ++j) out[j] = number_at(row + j * (bits(elem) / 8), elem);
 }
 
 bool is_row_elem(Elem e) {
@@ -92,7 +94,7 @@ Result<Embedding> Embedding::share(const Linear& head) {
   const kernel::Problem& problem = head.problem();
   e.elem_ = problem.scheme.weight.code;
   e.layout_ = head.plan().code_layout;
-  if (!problem.scheme.weight.plain() || !is_row_elem(e.elem_) || (e.layout_ != ir::Layout::rows && e.layout_ != ir::Layout::panel_bf16)) {
+  if (!problem.scheme.weight.plain() || !is_row_elem(e.elem_)) {
     return Error{Errc::invalid_argument, "the embedding cannot be read back from a quantized head"};
   }
   e.data_ = head.weight().codes;
@@ -129,8 +131,8 @@ void Embedding::gather(std::span<const int32_t> ids, float* out) const {
   for (const int32_t id : ids) {
     if (quantized_) {
       dequantize(id, out);
-    } else if (layout_ == ir::Layout::panel_bf16) {
-      from_panel(data_, id, k_, out);
+    } else if (layout_ != ir::Layout::rows) {
+      from_panel(data_, layout_, elem_, id, k_, out);
     } else {
       from_row(data_ + id * row_bytes, elem_, k_, out);
     }

@@ -13,6 +13,7 @@
 
 #include "exec/execute.h"
 #include "exec/ops.h"
+#include "ir/region.h"
 #include "kernel/inputs.h"
 #include "layer/numbers.h"
 
@@ -106,20 +107,20 @@ Result<const int32_t*> checked_order(const ir::Module& m, std::span<std::byte> b
   return order;
 }
 
-// The column that lies at each place when columns lie in the order of their groups. Nothing where groups are not all of the size that the type says: then they
-// do not lie in panels.
-std::optional<std::vector<int32_t>> columns_by_group(const int32_t* order, int64_t k, int64_t group) {
-  std::vector<int32_t> columns(static_cast<size_t>(k)), next(static_cast<size_t>((k + group - 1) / group));
-  for (size_t g = 0; g < next.size(); ++g) next[g] = static_cast<int32_t>(static_cast<int64_t>(g) * group);
+// The column that lies at each place in panels, -1 where none does, when columns lie in the order of their groups (null: which follow each other). Nothing
+// where groups are not all of the size that the type says: then they do not lie in panels.
+std::optional<std::vector<int32_t>> columns_by_group(const int32_t* order, int64_t k, const ir::QuantType& type, ir::Layout layout) {
+  const int64_t group = kernel::group_columns(type), room = kernel::panel_group(layout, type), places = kernel::panel_columns(layout, type, k);
+  std::vector<int32_t> columns(static_cast<size_t>(places), -1), next(static_cast<size_t>((k + group - 1) / group));
   for (int64_t j = 0; j < k; ++j) {
-    const int64_t g = order[j], at = next[static_cast<size_t>(g)]++;
-    if (at >= std::min(k, (g + 1) * group)) return std::nullopt;
-    columns[static_cast<size_t>(at)] = static_cast<int32_t>(j);
+    const int64_t g = order == nullptr ? j / group : order[j], in_group = next[static_cast<size_t>(g)]++;
+    if (in_group >= std::min(group, k - g * group)) return std::nullopt;
+    columns[static_cast<size_t>(g * room + in_group)] = static_cast<int32_t>(j);
   }
   return columns;
 }
 
-Result<std::optional<std::vector<int32_t>>> load_columns(const ir::Module& m, const ir::Stored& stored, Source& source, Context& context) {
+Result<std::optional<std::vector<int32_t>>> load_columns(const ir::Module& m, const ir::Stored& stored, ir::Layout layout, Source& source, Context& context) {
   std::vector<int32_t> order(static_cast<size_t>(m.k));
   prog::Program p;
   p.rows = stored.view.dims[0];
@@ -131,7 +132,7 @@ Result<std::optional<std::vector<int32_t>>> load_columns(const ir::Module& m, co
     return cannot_load(m, fmt::format("{} is no list of {} groups", stored.tensor, m.k));
   QB_TRY(run_into(p, source, outputs, nullptr, context));
   QB_ASSIGN(const int32_t* checked, checked_order(m, outputs[0]));
-  return columns_by_group(checked, m.k, m.scheme->weight.block.cols);
+  return columns_by_group(checked, m.k, m.scheme->weight, layout);
 }
 
 // Codes in panels with their columns moved, some rows at a time.
@@ -142,19 +143,20 @@ Result<void> pack_moved(const ir::Module& m, const ir::Stored& code, ir::Layout 
   p.row_multiple = ir::panel_rows;
   p.inputs.push_back(prog::input_of(code, 1));
   p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = code.tensor, .dtype = Elem::i8, .shape = {m.n, m.k}, .value = 1});
+  const Elem elem = is_integer_code(code.elem) ? Elem::i8 : code.elem;
+  p.outputs.push_back({.name = code.tensor, .dtype = elem, .shape = {m.n, m.k}, .value = 1});
   QB_TRY(prog::type_check(p));
+  const auto places = static_cast<int64_t>(columns.size());
+  const int64_t stored = ir::panel_bytes(ir::Layout::rows, m.k, bits(elem)), placed = ir::panel_bytes(ir::Layout::rows, places, bits(elem));
   const auto buffer = static_cast<int64_t>(std::min(load_buffer, context.limits.memory_budget / 4));  // two of them, and what execute_rows takes
-  const int64_t height = std::max<int64_t>(buffer / m.k / ir::panel_rows, 1) * ir::panel_rows;
-  std::vector<std::byte> rows(static_cast<size_t>(std::min(height, m.n) * m.k)), moved(rows.size());
+  const int64_t height = std::max<int64_t>(buffer / placed / ir::panel_rows, 1) * ir::panel_rows;
+  std::vector<std::byte> rows(static_cast<size_t>(std::min(height, m.n) * stored)), moved(static_cast<size_t>(std::min(height, m.n) * placed));
   for (int64_t begin = 0; begin < m.n; begin += height) {
     const int64_t end = std::min(m.n, begin + height);
-    const auto bytes = static_cast<size_t>((end - begin) * m.k);
-    const std::span<std::byte> outputs[] = {std::span(rows).first(bytes)};
+    const std::span<std::byte> outputs[] = {std::span(rows).first(static_cast<size_t>((end - begin) * stored))};
     QB_TRY(execute_rows(p, {begin, end}, source, outputs, context));
-    for (size_t row = 0; row < bytes; row += columns.size())
-      for (size_t j = 0; j < columns.size(); ++j) moved[row + j] = rows[row + static_cast<size_t>(columns[j])];
-    ops::pack(moved.data(), end - begin, m.k, Elem::i8, layout, to + begin / ir::panel_rows * ir::panel_bytes(layout, m.k, 8));
+    ops::move_columns(rows.data(), end - begin, m.k, elem, columns, moved.data());
+    ops::pack(moved.data(), end - begin, places, elem, layout, to + begin / ir::panel_rows * ir::panel_bytes(layout, places, bits(elem)));
   }
   return {};
 }
@@ -233,6 +235,10 @@ ir::Scheme kernel_scheme(const ir::Module& m) {
   return s;
 }
 
+Result<oracle::LinearPlan> plan_for(const kernel::Problem& problem, const host::Cpu& cpu, const oracle::Policy& policy) {
+  return oracle::plan_linear(problem, batch_sizes, cpu, kernel::kernels(), policy);
+}
+
 Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& arena, const LinearOptions& options, Context& context) {
   const ir::Stored* code = m.part(Role::code);
   if (code == nullptr) return cannot_load(m, "the checkpoint has no weight for it");
@@ -245,27 +251,34 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (!scheme.weight.plain() && !m.make && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
   const ir::Stored* order = m.part(Role::order);
   l.problem_.scheme.features.actorder = order != nullptr;
-  QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), options.policy));
-  std::optional<std::vector<int32_t>> columns;
-  if (order != nullptr && l.plan_.code_layout != ir::Layout::rows) {
-    QB_ASSIGN(columns, load_columns(m, *order, source, context));
-    if (!columns) {
-      oracle::Policy rows = options.policy;
-      rows.reference = true;
-      QB_ASSIGN(l.plan_, oracle::plan_linear(l.problem_, batch_sizes, options.cpu, kernel::kernels(), rows));
-    }
-  }
-  const ir::Layout scales = l.plan_.scale_layout;
+  QB_ASSIGN(l.plan_, plan_for(l.problem_, options.cpu, options.policy));
+  const ir::Layout codes = l.plan_.code_layout, scales = l.plan_.scale_layout;
   if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
+  const int64_t places = kernel::panel_columns(codes, scheme.weight, m.k);
+  std::optional<std::vector<int32_t>> columns;
+  if (order != nullptr && codes != ir::Layout::rows) {
+    QB_ASSIGN(columns, load_columns(m, *order, codes, source, context));
+  } else if (places != m.k && !m.make) {
+    columns = columns_by_group(nullptr, m.k, scheme.weight, codes);
+  }
+  // Rows of tiles that are no whole panels get scales of their own there.
+  const bool repeats = kernel::scales_in_panels(scales, scheme.weight) && scheme.weight.block.rows > 1;
+  const std::optional<ir::Module> repeated = repeats && !m.make ? ir::region_of(m, ir::all_of(m), {1, scheme.weight.block.cols}) : std::nullopt;
+  const bool moves = codes != ir::Layout::rows && (order != nullptr || places != m.k);
+  if ((moves && !columns) || (repeats && !repeated)) {
+    LinearOptions rows = options;
+    rows.policy.reference = true;
+    return load(m, source, arena, rows, context);
+  }
 
-  QB_ASSIGN(const Packing packed, packing(m, l.plan_, columns.has_value()));
+  QB_ASSIGN(const Packing packed, packing(repeated ? *repeated : m, l.plan_, columns.has_value()));
   const auto room = [&](uint64_t bytes) -> Result<void> {
     QB_ASSIGN(const std::span<std::byte> into, arena.take(bytes));
     l.parts_.push_back(into);
     l.bytes_ += into.size();
     return {};
   };
-  if (columns) QB_TRY(room(static_cast<uint64_t>((m.n + ir::panel_rows - 1) / ir::panel_rows * ir::panel_bytes(l.plan_.code_layout, m.k, 8))));
+  if (columns) QB_TRY(room(static_cast<uint64_t>((m.n + ir::panel_rows - 1) / ir::panel_rows * ir::panel_bytes(codes, places, bits(code->elem)))));
   const size_t first = l.parts_.size();
   std::array<std::byte, sizeof(float)> global{};
   for (int o = 0; o < static_cast<int>(packed.program.outputs.size()); ++o)
@@ -275,7 +288,7 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   QB_TRY(run_into(packed.program, source, outputs, options.pool, context));
   const auto output = [&](int o) { return outputs[static_cast<size_t>(o)]; };
   if (columns) {
-    QB_TRY(pack_moved(m, *code, l.plan_.code_layout, *columns, l.parts_[0].data(), source, context));
+    QB_TRY(pack_moved(m, *code, codes, *columns, l.parts_[0].data(), source, context));
     QB_ASSIGN(const std::span<std::byte> into, arena.take(columns->size() * sizeof(int32_t)));
     std::memcpy(into.data(), columns->data(), into.size());
     l.weight_.columns = reinterpret_cast<const int32_t*>(into.data());

@@ -40,6 +40,9 @@ Result<const float*> load_floats(const ir::Stored& stored, Source& source, host:
 // What a kernel sees of a module with a weight: its scheme without what is done around the kernel, or the plain numbers' own format.
 ir::Scheme kernel_scheme(const ir::Module& module);
 
+// The layout and the kernels that a linear gets when it is loaded. The number of tokens in the problem says nothing: one layout serves all.
+Result<oracle::LinearPlan> plan_for(const kernel::Problem& problem, const host::Cpu& cpu, const oracle::Policy& policy);
+
 class Linear {
  public:
   // Plans and loads: runs a Program that packs the codes, stored or made now, straight into the arena, block by block.

@@ -92,12 +92,16 @@ Result<Choice> choose(const Problem& p, const host::Cpu& cpu, std::span<const Ke
   return choice;
 }
 
-const Kernel* LinearPlan::kernel_for(int64_t m) const {
-  const Kernel* k = by_m.empty() ? nullptr : by_m.front().second.winner;
+const Choice& LinearPlan::choice_for(int64_t m) const {
+  const Choice* nearest = &by_m.front().second;
   for (const auto& [least, choice] : by_m) {
-    if (least <= m) k = choice.winner;
+    if (least <= m) nearest = &choice;
   }
-  return k;
+  return *nearest;
+}
+
+const Kernel* LinearPlan::kernel_for(int64_t m) const {
+  return by_m.empty() ? nullptr : choice_for(m).winner;
 }
 
 // For each pair of layouts, the kernels that read it choose among themselves for each m; of the pairs that serve every m, the one with the least sum of cost

@@ -36,7 +36,8 @@ Result<Choice> choose(const kernel::Problem&, const host::Cpu&, std::span<const 
 struct LinearPlan {
   ir::Layout code_layout = ir::Layout::rows, scale_layout = ir::Layout::rows;
   std::vector<std::pair<int64_t, Choice>> by_m;       // ascending
-  const kernel::Kernel* kernel_for(int64_t m) const;  // the choice of the nearest m from below
+  const Choice& choice_for(int64_t m) const;          // of the nearest m from below, or the least. Precondition: by_m has any
+  const kernel::Kernel* kernel_for(int64_t m) const;  // its winner; null without by_m
 };
 Result<LinearPlan> plan_linear(kernel::Problem, std::span<const int64_t> m_values, const host::Cpu&, std::span<const kernel::Kernel* const>, const Policy&);
 

@@ -40,7 +40,7 @@ std::string describe(const Choice& c) {
 TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
   std::string text;
   for (const host::Cpu& c : host::known_cpus()) {
-    for (const std::string_view s : {"bf16", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128",
+    for (const std::string_view s : {"bf16", "f16", "f32", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128",
                                      "int4_g128:int8_token", "int8_channel:int8_token"}) {
       for (const int64_t m : {1, 512}) {
         const Problem p{m, 4096, 4096, scheme(s)};
@@ -73,6 +73,55 @@ TEST(Oracle, EveryLoserHasAReason) {
   }
 }
 
+// Whatever a scheme's codes, blocks, scales and activations are: no linear runs on the reference, with one token or with many.
+TEST(Oracle, EveryWeightFormatHasAFastKernelOnEveryProcessor) {
+  constexpr int64_t ms[] = {1, 8, 512};
+  for (const host::Cpu& c : host::known_cpus()) {
+    for (const std::string_view weight : {"bf16",
+                                          "f16",
+                                          "f32",
+                                          "fp8_tensor",
+                                          "fp8_channel",
+                                          "fp8_channel@e8m0",
+                                          "fp8_g10",
+                                          "fp8_g64",
+                                          "fp8_128x128",
+                                          "fp8_128x128@e8m0",
+                                          "fp8_64x32",
+                                          "fp8_24x10",
+                                          "mxfp8",
+                                          "mxfp4",
+                                          "nvfp4",
+                                          "nvfp4_g32",
+                                          "fp4_g24",
+                                          "int2_g128",
+                                          "int3_channel",
+                                          "int4_g10",
+                                          "int4_g32",
+                                          "int4_g128_asym",
+                                          "int5_g64",
+                                          "int6_channel",
+                                          "int7_tensor_asym",
+                                          "int8_channel",
+                                          "int8_g36_asym",
+                                          "int8_48x20"}) {
+      for (const std::string_view input : {"", ":fp8_tensor_static", ":fp8_tensor_dyn", ":fp8_token", ":fp8_g64", ":fp8_g128@e8m0", ":nvfp4", ":mxfp4",
+                                           ":mxfp8", ":mxfp8_up", ":int8_token", ":int4_token", ":int8_tensor_asym_static", ":int8_g128"}) {
+        for (const Inputs inputs : {Inputs::as_scheme, Inputs::f32}) {
+          Problem p{1, 4096, 4096, scheme(std::string(weight) + std::string(input)), inputs};
+          for (const bool ordered : {false, true}) {
+            p.scheme.features.actorder = ordered;
+            if (ordered && (!is_integer_code(p.scheme.weight.code) || p.scheme.weight.block.cols == 0 || p.scheme.weight.block.rows != 1)) continue;
+            const auto plan = plan_linear(p, ms, c, kernel::kernels(), {});
+            ASSERT_TRUE(plan.ok()) << plan.error().what;
+            for (const auto& [m, choice] : plan->by_m) EXPECT_NE(choice.winner->name, "linear_ref") << c.name << ": " << kernel::to_string(p) << " for " << m;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Oracle, ANoteSaysWhereCodesGrow) {
   const auto note = [](std::string_view text) {
     auto r = choose(Problem{1, 4096, 4096, scheme(text)}, cpu("zen4"), kernel::kernels(), {});
@@ -81,6 +130,8 @@ TEST(Oracle, ANoteSaysWhereCodesGrow) {
   EXPECT_EQ(note("int3_g64"), "linear_int4_bf16_avx512bf16: codes of 3 bits take 4 bits each in memory");
   EXPECT_EQ(note("int6_channel"), "linear_int8_bf16_avx512bf16: codes of 6 bits take 8 bits each in memory");
   EXPECT_EQ(note("int4_g64"), "linear_int4_bf16_avx512bf16: ");
+  EXPECT_EQ(note("int4_g24"), "linear_int4_bf16_avx512bf16: groups of 24 columns take the room of 32");
+  EXPECT_EQ(note("fp8_24x64"), "linear_fp8_bf16_avx512bf16: each row has its tiles' scales for itself in memory");
 }
 
 TEST(Oracle, APolicyIsFollowedWhereItIsLegal) {
@@ -90,11 +141,11 @@ TEST(Oracle, APolicyIsFollowedWhereItIsLegal) {
     return r.ok() ? std::string(r->winner->name) : r.error().what;
   };
   EXPECT_EQ(winner({}, "zen4"), "linear_bf16_bf16_avx512bf16");
-  EXPECT_EQ(winner({.prefer = {"*_avx2"}, .deny = {}}, "zen4"), "linear_bf16_bf16_avx2");
+  EXPECT_EQ(winner({.prefer = {"*_avx2"}, .deny = {}}, "zen4"), "linear_bf16_f32_avx2");
   EXPECT_EQ(winner({.prefer = {"nothing", "linear_????"}, .deny = {}}, "zen4"), "linear_bf16_bf16_avx512bf16");
   EXPECT_EQ(winner({.prefer = {"linear_???", "*"}, .deny = {}}, "zen4"), "linear_ref");
-  EXPECT_EQ(winner({.prefer = {"*avx512*"}, .deny = {}}, "haswell"), "linear_bf16_bf16_avx2");
-  EXPECT_EQ(winner({.prefer = {}, .deny = {"*avx512bf16"}}, "zen4"), "linear_bf16_bf16_avx512");
+  EXPECT_EQ(winner({.prefer = {"*avx512*"}, .deny = {}}, "haswell"), "linear_bf16_f32_avx2");
+  EXPECT_EQ(winner({.prefer = {}, .deny = {"*avx512bf16"}}, "zen4"), "linear_bf16_f32_avx512");
   EXPECT_EQ(winner({.prefer = {}, .deny = {}, .reference = true}, "zen4"), "linear_ref");
   const std::string why = winner({.prefer = {}, .deny = {"*"}}, "zen4");
   for (const Kernel* k : kernel::kernels()) EXPECT_NE(why.find(fmt::format("{}: denied by '*'", k->name)), std::string::npos) << why;
@@ -104,7 +155,7 @@ TEST(Oracle, RefusesWithEveryReason) {
   auto r = choose(Problem{1, 64, 64, scheme("fp6e2m3_channel")}, cpu("zen4"), kernel::kernels(), {});
   ASSERT_FALSE(r.ok());
   EXPECT_NE(r.error().what.find("linear_ref: knows no fp6e2m3_channel weights"), std::string::npos) << r.error().what;
-  EXPECT_NE(r.error().what.find("linear_fp4_bf16_avx2: reads fp4 weights, these are fp6e2m3_channel"), std::string::npos) << r.error().what;
+  EXPECT_NE(r.error().what.find("linear_fp4_f32_avx2: reads fp4 weights, these are fp6e2m3_channel"), std::string::npos) << r.error().what;
 }
 
 TEST(Plan, OneLayoutServesAllBatchSizes) {

@@ -420,6 +420,8 @@ class Checker {
         return true;
       case ir::Layout::panel_bf16:
         return elem == Elem::bf16;
+      case ir::Layout::panel_plain:
+        return elem == Elem::f16 || elem == Elem::f32;
       case ir::Layout::panel_fp8:
         return elem == Elem::e4m3;
       case ir::Layout::panel_int4:

@@ -1,0 +1,114 @@
+#include "kernel/quantized.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qb::kernel {
+namespace {
+
+void fp8(const float* x, int64_t count, float scale, float* out) {
+  for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
+}
+
+float rounded(float x, float low, float high) {
+  return std::clamp(std::nearbyint(x), low, high);  // NaN stays
+}
+
+void mx(Quantization q, const float* x, int64_t count, float* out) {
+  const bool bytes = q == Quantization::mxfp8 || q == Quantization::mxfp8_up;
+  for (int64_t j = 0; j < count; j += 32) {
+    const int64_t end = std::min(j + 32, count);
+    const float s = inputs::mx_scale(q, inputs::amax(x + j, end - j));
+    for (int64_t i = j; i < end; ++i) out[i] = (bytes ? inputs::to_e4m3(x[i] / s) : inputs::to_e2m1(x[i] / s)) * s;
+  }
+}
+
+void nvfp4(const float* x, int64_t count, float global, float* out) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const float scale = inputs::to_e4m3(inputs::amax(x + i, 16) / 6.0F / global), d = scale * global;
+    for (int64_t j = i; j < i + 16; ++j) out[j] = d == 0 ? 0.0F : inputs::to_e2m1(x[j] / d) * d;
+  }
+}
+
+}  // namespace
+
+QuantizedInputs::QuantizedInputs(const RunArgs& args) : a_(args), integers_(integer_inputs(*args.problem)), tensor_{args.weight->input_scale, 0} {
+  const Problem& p = *a_.problem;
+  const int64_t all = p.m * p.k;
+  if (integers_) {
+    tensor_.zero = static_cast<float>(a_.weight->input_zero);
+    if (!integers_->fixed && integers_->columns == 0) tensor_ = integer_scale(a_.x, all);
+  } else {
+    q_ = *quantization_of(p);
+    if (q_ == Quantization::fp8_tensor) tensor_.scale = inputs::fp8_scale(inputs::amax(a_.x, all));
+  }
+}
+
+// Of these numbers alone.
+QuantizedInputs::Scale QuantizedInputs::integer_scale(const float* x, int64_t count) const {
+  const float low = -static_cast<float>(1 << (integers_->bits - 1)), high = -low - 1;
+  Scale s;
+  if (integers_->zeros) {
+    float least = 0, most = 0;
+    for (int64_t j = 0; j < count; ++j) {
+      least = x[j] >= least || least != least ? least : x[j];  // NaN is taken and stays
+      most = x[j] <= most || most != most ? most : x[j];
+    }
+    s.scale = (most - least) / (high - low);
+    s.scale = s.scale == 0 ? 1.0F : s.scale;
+    s.zero = rounded(low - least / s.scale, low, high);
+  } else {
+    s.scale = inputs::amax(x, count) / high;
+    s.scale = s.scale < 1e-12F ? 1e-12F : s.scale;
+  }
+  return s;
+}
+
+void QuantizedInputs::integers(const float* x, int64_t count, Scale s, float* out) const {
+  const float low = -static_cast<float>(1 << (integers_->bits - 1)), high = -low - 1;
+  for (int64_t j = 0; j < count; ++j) out[j] = (rounded(x[j] / s.scale + s.zero, low, high) - s.zero) * s.scale;
+}
+
+void QuantizedInputs::row(int64_t m, float* out) const {
+  const int64_t k = a_.problem->k;
+  const float* x = a_.x + m * k;
+  if (integers_) {
+    const bool own = !integers_->fixed && integers_->columns != 0;
+    const int64_t columns = own ? integers_->columns : k;
+    for (int64_t j = 0; j < k; j += columns) {
+      const int64_t count = std::min(columns, k - j);
+      integers(x + j, count, own ? integer_scale(x + j, count) : tensor_, out + j);
+    }
+    return;
+  }
+  switch (q_) {
+    case Quantization::f32:
+      std::copy_n(x, k, out);
+      return;
+    case Quantization::bf16:
+      for (int64_t j = 0; j < k; ++j) out[j] = inputs::to_bf16(x[j]);
+      return;
+    case Quantization::fp8_fixed:
+    case Quantization::fp8_tensor:
+      return fp8(x, k, tensor_.scale, out);
+    case Quantization::fp8_token:
+    case Quantization::fp8_group:
+    case Quantization::fp8_group_e8m0: {
+      const int64_t columns = a_.problem->scheme.input->type.block.cols, group = columns == 0 ? k : columns;
+      for (int64_t j = 0; j < k; j += group) {
+        const int64_t count = std::min(group, k - j);
+        fp8(x + j, count, inputs::group_scale(q_, inputs::amax(x + j, count)), out + j);
+      }
+      return;
+    }
+    case Quantization::mxfp8:
+    case Quantization::mxfp8_up:
+    case Quantization::mxfp4:
+    case Quantization::mxfp4_up:
+      return mx(q_, x, k, out);
+    case Quantization::nvfp4:
+      return nvfp4(x, k, tensor_.scale, out);
+  }
+}
+
+}  // namespace qb::kernel
