@@ -46,6 +46,8 @@ def beyond_stock(checkpoint):
     names = checkpoint.entries
     if any("embed_tokens." in n and n.endswith("_scale") for n in names):
         return "has no place for quantized embeddings"
+    if any(n.endswith(("_input.weight", "_output.weight")) for n in names) and "transform_config" in checkpoint.quantization():
+        return "has no place for the matrices of transforms at run time"
     experts = [n for n in names if EXPERT.search(n)]
     for n in experts:
         module = n.rsplit(".", 1)[0]
