@@ -29,9 +29,9 @@ Result<QuantizeOptions> quantize_options(std::string_view scheme, std::string_vi
 
 // Every linear gets what the configuration says of it (assignment.h). Weights that the checkpoint has quantized keep their scheme: activations alone may become
 // others, or none, and stored scales of activations are left out then. Plain ones with a Module::make were others, and may become quantized beside them.
-// Problems: calibration-needed (static activation scales, and nothing measured), those of give_scales, kv-latent, recipe-missing (no recipe makes the type under
-// these numerics, or the one that is named makes another), already-quantized, pattern-invalid, group-does-not-divide, ignore-ghost and quantization-ghost (what
-// names nothing), experts-stay-plain, experts-stacked, kv-disagrees, nothing-to-quantize.
+// Problems: calibration-needed (static activation scales, and nothing measured), those of give_scales, kv-latent, recipe-missing (no recipe makes the type
+// under these numerics, or the one that is named makes another), already-quantized, pattern-invalid, group-does-not-divide, ignore-ghost and quantization-ghost
+// (what names nothing), experts-stay-plain, experts-stacked, kv-disagrees, nothing-to-quantize.
 bool quantize(ir::Checkpoint&, const QuantizeOptions&, Diagnostics&);
 
 }  // namespace qb::pass
