@@ -148,7 +148,7 @@ def main(tmp):
     code("a recipe of another scheme", 1, "quantize", dense, tmp / "s", "--scheme", "nvfp4_g32", "--recipe", "nvfp4_mse.modelopt")
     expect("nothing written on refusal", not (tmp / "s").exists())
     r = code("requantize", 0, "quantize", nvfp4, tmp / "re", "--scheme", "fp8_channel:fp8_token", "--json")
-    change = as_json("quantize", r, "requantize")["scheme_changes"][0]
+    change = as_json("requantize", r, "quantize")["scheme_changes"][0]
     expect("requantize", change["reason"] == "requantized" and 0 < change["max_relative_error"] < 0.05, str(change)[:200])
     config = {"default": "nvfp4", "overrides": [{"match": "re:.*k_proj", "scheme": "FP8_DYNAMIC"}], "ignore": ["o_proj"]}
     (tmp / "mixed.json").write_text(json.dumps(config))
