@@ -97,7 +97,7 @@ class Quantizing {
       return false;
     }
     std::erase_if(m.parts, [](const ir::Stored& s) { return s.role == ir::Role::input_scale || s.role == ir::Role::input_zero; });
-    m.scheme = std::move(kept);
+    m.scheme = kept;
     ++done_;
     return true;
   }
