@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,7 +21,7 @@ namespace qb::pass {
 struct Measured {
   std::string path;
   ir::Role role = ir::Role::input_scale;
-  friend auto operator<=>(const Measured&, const Measured&) = default;
+  friend bool operator<(const Measured& a, const Measured& b) { return std::tie(a.path, a.role) < std::tie(b.path, b.role); }
 };
 
 struct Ranges {
