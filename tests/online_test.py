@@ -48,7 +48,7 @@ def main(tmp):
     small, nvfp4 = DATA / "base/llama_small", DATA / "modelopt/llama-nvfp4-kv_fp8"
     prompt = ["--ids", "5,6,7,8", "-n", "8"]
     same_tokens(tmp, small, prompt, ["nvfp4", "fp8_per_channel", "MXFP8_DEFAULT_CFG", "int4_g128"])
-    if MODEL.exists():
+    if MODEL.exists() and not os.environ.get("QUANTBRIDGE_SANITIZE"):  # sanitizers keep freed memory, and take minutes for the arithmetic
         same_tokens(tmp, MODEL, ["--ids", "504,3575,282,4649,314", "-n", "12", "--threads", "2"], ["nvfp4", "fp8_per_block", "int8_per_channel_weight_only"])
 
     # the budget bounds what is above the result
