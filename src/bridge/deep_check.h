@@ -4,12 +4,10 @@
 #pragma once
 
 #include "bridge/session.h"
-#include "bridge/team.h"
 
 namespace qb {
 
 // Adds to session.diag, in the order of the files; gives the bytes that were read. An Error only for the outside world.
-// Together: a process reads all tensors of some modules.
-Result<uint64_t> deep_check(Session&, Context&, const Together& together);
+Result<uint64_t> deep_check(Session&, Context&);
 
 }  // namespace qb

@@ -7,7 +7,6 @@
 
 #include "bridge/requantize.h"
 #include "bridge/session.h"
-#include "bridge/team.h"
 #include "exec/run.h"
 #include "pass/quantize.h"
 #include "pass/repair.h"
@@ -50,7 +49,6 @@ struct JobReport {
   OutputDirectory::Start start = OutputDirectory::Start::fresh;
   std::map<std::string, double> requantize_errors;  // by module
 };
-// Together: each process writes some of the files, the first one the rest and the whole; the report adds up what all have done. Errors are the same on all.
-Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&, const Together& together = {});
+Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&);
 
 }  // namespace qb

@@ -66,7 +66,7 @@ QB_COMMAND(convert) = {
     .examples = "Examples:\n  quantbridge convert ./Llama-NVFP4 ./Llama-NVFP4-ct --to compressed_tensors\n"
                 "  quantbridge convert ./Llama-FP8 ./Llama-f32 --to dense --dtype f32\n  quantbridge convert ./in ./out --to modelopt --dry-run\n"
                 "  quantbridge convert ./Llama-FP8 ./Llama-FP8-rank1 --to modelopt --tp 4 --rank 1",
-    .rank = 3, .setup = setup, .together = true};
+    .rank = 3, .setup = setup};
 // clang-format on
 
 }  // namespace qb::cli

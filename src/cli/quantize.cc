@@ -126,7 +126,7 @@ QB_COMMAND(quantize) = {
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
                 "  quantbridge quantize ./Llama-NVFP4 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize --list",
-    .rank = 4, .setup = setup, .together = true};
+    .rank = 4, .setup = setup};
 // clang-format on
 
 }  // namespace qb::cli

@@ -70,7 +70,6 @@ Module turned(const Module& stack) {
 
 Module expert_of(const Module& stack, int64_t expert, int64_t first, int64_t step) {
   Module m{.path = stack.path, .kind = arch::Kind::linear};
-  m.topology = stack.topology;
   const int64_t experts = stack.stack.experts, rows = rows_each(stack);
   m.n = (stack.stack.inputs_first ? stack.k : rows) / step;
   m.k = stack.stack.inputs_first ? rows : stack.k;
@@ -84,12 +83,8 @@ Module expert_of(const Module& stack, int64_t expert, int64_t first, int64_t ste
       v = {.dims = {v.dims[1], 1}, .stride = {v.stride[1], v.stride[1]}, .offset = v.offset + expert * v.stride[0]};
       take_rows(v, first, step);
     } else if (is_stacked(stack, s)) {
-      if (v.along == 0 && static_cast<int64_t>(v.parts.size()) == experts) {  // some rows of each
-        v = View(v.parts[static_cast<size_t>(expert)]);
-      } else {
-        v.offset += expert * expert_bits(v, experts);
-        v.dims[0] /= experts;
-      }
+      v.offset += expert * expert_bits(v, experts);
+      v.dims[0] /= experts;
       if (stack.stack.inputs_first) v = swapped(v, v.dims[0]);
       if (s.role == Role::code || outputs_per_scale == 1) take_rows(v, first, step);
     }

@@ -8,8 +8,7 @@
 
 #include "exec/numbers.h"
 #include "host/host.h"
-#include "kernel/input_range.h"
-#include "kernel/reference.h"
+#include "kernel/quantized.h"
 
 namespace qb::kernel {
 namespace {
@@ -52,71 +51,10 @@ float* quantized(const RunArgs& a) {
   return reinterpret_cast<float*>(a.workspace + (64 - address % 64) % 64);
 }
 
-void fp8(const float* x, int64_t count, float scale, float* out) {
-  for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
-}
-
 void prepare(const RunArgs& a) noexcept {
   const QuantizedInputs inputs(a);
   float* out = quantized(a);
-  const int64_t all = p.m * p.k;
-  if (const std::optional<IntegerInputs> in = integer_inputs(p); in) {
-    const int64_t row = in->columns == 0 ? all : p.k, columns = in->columns == 0 ? all : in->columns;
-    for (int64_t i = 0; i < all; i += row) {
-      for (int64_t j = 0; j < row; j += columns) {
-        const int64_t count = std::min(columns, row - j);
-        const IntegerScale s = in->fixed ? IntegerScale{a.weight->input_scale, static_cast<float>(a.weight->input_zero)}
-                                         : integer_scale(*in, integer_range(*in, a.x + i + j, count));
-        round_integers(*in, a.x + i + j, count, s, out + i + j);
-      }
-    }
-    return;
-  }
-  const Quantization q = *quantization_of(p);
-  switch (q) {
-    case Quantization::f32:
-      std::copy_n(a.x, all, out);
-      return;
-    case Quantization::bf16:
-      for (int64_t i = 0; i < all; ++i) out[i] = inputs::to_bf16(a.x[i]);
-      return;
-    case Quantization::fp8_fixed:
-      return fp8(a.x, all, a.weight->input_scale, out);
-    case Quantization::fp8_tensor:
-      return fp8(a.x, all, inputs::fp8_scale(inputs::amax(a.x, all)), out);
-    case Quantization::fp8_token:
-    case Quantization::fp8_group:
-    case Quantization::fp8_group_e8m0: {
-      const int64_t columns = p.scheme.input->type.block.cols, group = columns == 0 ? p.k : columns;
-      for (int64_t row = 0; row < all; row += p.k) {
-        for (int64_t j = 0; j < p.k; j += group) {
-          const int64_t count = std::min(group, p.k - j);
-          fp8(a.x + row + j, count, inputs::group_scale(q, inputs::amax(a.x + row + j, count)), out + row + j);
-        }
-      }
-      return;
-    }
-    case Quantization::mxfp8:
-    case Quantization::mxfp8_up:
-    case Quantization::mxfp4:
-    case Quantization::mxfp4_up: {
-      const bool bytes = p.scheme.input->type.code == Elem::e4m3;
-      for (int64_t row = 0; row < all; row += p.k) {
-        for (int64_t j = 0; j < p.k; j += 32) {
-          const int64_t end = row + std::min(j + 32, p.k);
-          const float s = inputs::mx_scale(q, inputs::amax(a.x + row + j, end - row - j));
-          for (int64_t i = row + j; i < end; ++i) out[i] = (bytes ? inputs::to_e4m3(a.x[i] / s) : inputs::to_e2m1(a.x[i] / s)) * s;
-        }
-      }
-      return;
-    }
-    case Quantization::nvfp4:
-      for (int64_t i = 0; i < all; i += 16) {
-        const float scale = inputs::to_e4m3(inputs::amax(a.x + i, 16) / 6.0F / a.weight->input_scale), d = scale * a.weight->input_scale;
-        for (int64_t j = i; j < i + 16; ++j) out[j] = d == 0 ? 0.0F : inputs::to_e2m1(a.x[j] / d) * d;
-      }
-      return;
-  }
+  for (int64_t m = 0; m < a.problem->m; ++m) inputs.row(m, out + m * a.problem->k);
 }
 
 // A four-bit code times one scale, for each code. At most 2 + 4 + 24 bits: the product is exact in double and rounded once.
@@ -245,9 +183,7 @@ double total(double* s) {
   return s[0];
 }
 
-// put(token, row, sum) for every output of the call.
-template <class F>
-void run_rows(const RunArgs& a, const F& put) noexcept {
+void run(const RunArgs& a) noexcept {
   static const Isa isa = host::detect_isa();
   const Problem& p = *a.problem;
   const float* x = quantized(a);
@@ -268,21 +204,13 @@ void run_rows(const RunArgs& a, const F& put) noexcept {
       }
       for (int64_t m = 0; m < here; ++m) {
         const double bias = a.weight->bias == nullptr ? 0.0 : static_cast<double>(a.weight->bias[n]);
-        put(m0 + m, n, total(sums[m]) + bias);
+        a.y[(m0 + m) * p.n + n] = static_cast<float>(total(sums[m]) + bias);
       }
     }
   }
 }
 
-void run(const RunArgs& a) noexcept {
-  run_rows(a, [&a](int64_t m, int64_t n, double sum) { a.y[m * a.problem->n + n] = static_cast<float>(sum); });
-}
-
 }  // namespace
-
-void run_reference_sums(const RunArgs& a, double* sums) noexcept {
-  run_rows(a, [&a, sums](int64_t m, int64_t n, double sum) { sums[m * a.problem->n + n] = sum; });
-}
 
 QB_KERNEL(linear_ref) = {"linear_ref", host::Feature::none, ir::Layout::rows, ir::Layout::rows, accepts, cost_ns, workspace_bytes, prepare, run};
 

@@ -25,29 +25,12 @@ Result<const ir::Module*> Loader::need(const std::string& path) const {
   return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", path)};
 }
 
-layer::Experts::Place Loader::experts(int64_t all) const {
-  const arch::Topology& t = loading_.checkpoint.topology;
-  if (loading_.team == nullptr || loading_.team->spread == nullptr) return {0, all, all, nullptr};
-  const arch::Range mine = arch::experts_of(all, loading_.team->sharing, t.rank).value_or(arch::Range{});
-  return {mine.begin, mine.size(), all, loading_.team->spread};
-}
-
-// The ranks that have the other columns of its weight.
-host::Communicator* Loader::cut_of(const ir::Module& m) const {
-  const arch::Topology& t = loading_.checkpoint.topology;
-  if (loading_.team == nullptr || m.topology < 0) return nullptr;
-  const arch::Module& module = t.modules[static_cast<size_t>(m.topology)];
-  if (module.parallel != arch::Parallel::rows || arch::cut_of(module, t.ranks, t.rank).ranks == 1) return nullptr;
-  return module.expert >= 0 || module.kind == arch::Kind::expert ? loading_.team->expert : loading_.team->tensor;
-}
-
 Result<layer::Linear> Loader::load(const ir::Module& m, int64_t n, int64_t k, kernel::Inputs inputs) {
   if ((n != 0 && m.n != n) || (k != 0 && m.k != k)) {
     return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", m.path, m.n, m.k, n, k)};
   }
   layer::LinearOptions options = options_;
   options.inputs = inputs;
-  options.cut = cut_of(m);
   // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
   if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || (!m.scheme->input && !m.scheme->features.output)))
     options.inputs = kernel::Inputs::f32;

@@ -5,7 +5,6 @@
 #include <unordered_map>
 
 #include "layer/embedding.h"
-#include "layer/moe.h"
 #include "model/model.h"
 
 namespace qb::model {
@@ -22,9 +21,6 @@ class Loader {
   // The module with that path; null when it has no tensors.
   const ir::Module* find(const std::string& path) const;
   Result<const ir::Module*> need(const std::string& path) const;
-  // Which of so many experts are here.
-  layer::Experts::Place experts(int64_t all) const;
-  const Team* team() const { return loading_.team; }
 
   // n, k: the size that it must have; 0: any.
   Result<layer::Linear> linear(const std::string& path, int64_t n, int64_t k);
@@ -41,7 +37,6 @@ class Loader {
   size_t resident() const { return resident_; }  // of everything loaded so far
 
  private:
-  host::Communicator* cut_of(const ir::Module& module) const;
   Result<layer::Linear> load(const ir::Module& module, int64_t n, int64_t k, kernel::Inputs inputs);
   Result<const float*> floats(const ir::Stored& stored, int64_t n, float plus);
   const Loading& loading_;

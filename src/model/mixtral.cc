@@ -1,6 +1,4 @@
 // mixtral: Mistral's attention, a mixture of experts in every layer. Experts have their own words for gate, down and up, or Llama's in files of other tools.
-#include <fmt/format.h>
-
 #include "base/json.h"
 #include "model/decoder.h"
 
@@ -19,14 +17,13 @@ Result<DecoderBuilder> begin_mixtral(const Loading& loading) {
     QB_ASSIGN(auto attention, load_self_attention(at.loader(), at.path(i, "self_attn"), at.attention(i)));
     const auto has = [&](const char* suffix) { return at.loader().find(at.path(i, suffix)) != nullptr; };
     const char* const block = has("block_sparse_moe.gate") ? "block_sparse_moe" : "mlp";
-    spec.router = b.path(i, block) + ".gate";
-    spec.experts = b.path(i, block) + ".experts";
-    const std::string some = fmt::format("{}.{}", spec.experts, b.loader().experts(spec.routing.experts).first);
-    spec.expert.names = b.loader().find(some + ".w1") != nullptr ? FeedForwardNames{"w1", "w3", "w2"} : FeedForwardNames{};
-    QB_ASSIGN(auto feed_forward, load_mixture(b.loader(), spec));
-    QB_TRY(b.add(i, std::move(attention), std::move(feed_forward)));
-  }
-  return b.finish();
+    spec.router = at.path(i, block) + ".gate";
+    spec.experts = at.path(i, block) + ".experts";
+    spec.expert.names = at.loader().find(spec.experts + ".0.w1") != nullptr ? FeedForwardNames{"w1", "w3", "w2"} : FeedForwardNames{};
+    QB_ASSIGN(auto feed_forward, load_mixture(at.loader(), spec));
+    return at.layer(i, std::move(attention), std::move(feed_forward));
+  };
+  return b;
 }
 
 constexpr std::string_view families[] = {"mixtral"};

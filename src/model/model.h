@@ -7,12 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include "arch/parallel.h"
 #include "base/json_fwd.h"
 #include "base/result.h"
 #include "exec/context.h"
 #include "host/arena.h"
-#include "host/communicator.h"
 #include "host/threads.h"
 #include "io/package.h"
 #include "ir/checkpoint.h"
@@ -83,14 +81,22 @@ class Model {
   virtual std::vector<std::pair<std::string, const layer::Linear*>> linears() const = 0;
 };
 
-// The ranks that run one model; each has its part of the checkpoint (pass/shard.h). They call the model together, with the same batches, and all get the
-// logits.
-struct Team {
-  host::Communicator* tensor = nullptr;  // those that cut the matrices; null: nobody else does
-  host::Communicator* expert = nullptr;  // those that cut an expert's
-  host::Communicator* spread = nullptr;  // those that have a layer's experts together; null: all are here
-  std::vector<arch::Range> words;        // of the vocabulary, for each rank of `tensor`
-  arch::Sharing sharing{arch::Ranks{}};
+// A model gone through layer by layer, with one layer's weights in memory at a time: sequences are embedded, and then all of them go through the first layer,
+// all of them through the second, ... What is between layers is the caller's. Numbers are float32 throughout (but for the weights), keys and values too. Not
+// thread-safe.
+class LayerStream {
+ public:
+  virtual ~LayerStream() = default;
+  virtual int64_t layers() const = 0;
+  virtual int64_t hidden() const = 0;
+  virtual int64_t max_positions() const = 0;
+  virtual Result<void> load_embedding() = 0;
+  // x: [ids.size(), hidden]. Errors: an id outside the vocabulary.
+  virtual Result<void> embed(std::span<const int32_t> ids, float* x) = 0;
+  // Frees what was loaded before.
+  virtual Result<void> load(int64_t layer) = 0;
+  // One whole sequence through the loaded layer. x: [tokens, hidden], overwritten with the next layer's input.
+  virtual Result<void> run(float* x, int64_t tokens) = 0;
 };
 
 struct Loading {
@@ -100,7 +106,6 @@ struct Loading {
   host::ThreadPool& pool;  // used by the model as long as it lives
   Context& context;
   Options options;
-  const Team* team = nullptr;  // outlives the model; null: nobody else
 };
 
 struct Architecture {
