@@ -45,7 +45,7 @@ Path ids_for(const Fixture& base, const Scratch& scratch) {
     id %= vocab;
     std::memcpy(t.bytes.data() + at, &id, 8);
   }
-  const Path file = scratch / "ids.safetensors";
+  Path file = scratch / "ids.safetensors";
   write_weights(file, ids);
   return file;
 }
@@ -183,7 +183,7 @@ TEST(Calibration, ScalesAreNearThoseOfModelsInBfloat16) {
         if (m.scheme && m.scheme->input && m.scheme->input->when == ir::When::fixed && m.scheme->features == ir::Features{} && m.kind == arch::Kind::linear)
           modules[to_string(*m.scheme)].insert(m.path);
       const std::optional<ir::KvCache>& kv = session->checkpoint.kv;
-      const bool fp8_kv = kv && !kv->per_head && !kv->affine && kv->scheme.type.code == Elem::e4m3 && theirs.tensors.size() > 0;
+      const bool fp8_kv = kv && !kv->per_head && !kv->affine && kv->scheme.type.code == Elem::e4m3 && !theirs.tensors.empty();
       for (const auto& [scheme, paths] : modules) {
         SCOPED_TRACE(f.name + " " + scheme);
         const auto got = measured(*base, {scheme, numerics, fp8_kv, {}});

@@ -75,7 +75,7 @@ TEST(Verify, AllOfAKindHaveABiasOrNoneHas) {
 }
 
 // All that a family of one layer has by its own rules: Qwen2 has biases on q, k and v, gpt-oss sinks.
-Checkpoint family(const char* name, Json more = Json::object()) {
+Checkpoint family(const char* name, const Json& more = Json::object()) {
   Checkpoint c;
   Diagnostics diag;
   Json config = {{"model_type", name},     {"hidden_size", 64}, {"intermediate_size", 64},  {"num_hidden_layers", 1}, {"num_attention_heads", 1},

@@ -46,7 +46,7 @@ std::string with_near_names(std::string what, std::string_view name) {
 Result<Says::Weight> weight_of(const std::string& name, std::string_view where, ir::Scheme& scheme) {
   Result<ir::Scheme> parsed = ir::parse_scheme(name);
   if (!parsed) return wrong(where, with_near_names(parsed.error().what, name));
-  scheme = std::move(*parsed);
+  scheme = *parsed;
   if (scheme.weight.plain())
     return wrong(where, fmt::format("{} weights are not quantized; null or \"none\" leaves weights as they are", to_string(scheme.weight)));
   Says::Weight out{.type = scheme.weight, .features = scheme.features, .recipe = {}};
