@@ -110,6 +110,13 @@ def main(tmp):
     for key in ("in", "out", "from", "to", "scheme_changes", "repairs", "lost", "tensors", "bytes_in", "bytes_out", "bytes_copied_unchanged", "peak_anonymous_bytes", "seconds", "dry_run"):
         expect("convert key", key in j, key)
     expect("whole output", (tmp / "ct/model.safetensors").exists() and not list(tmp.glob("ct.partial*")))
+    # the form of what belongs together: in words, in the report, and refused where it cannot be
+    j = as_json("forms", code("forms", 0, "convert", "--json", DATA / "hf_mxfp4/gpt_oss_edges", "--to", "compressed_tensors", "--dry-run"), "convert")
+    expect("stacks are taken apart", len(j["forms"]) == 1 and j["forms"][0]["into"] > len(j["forms"][0]["modules"]) and "compressed_tensors" in j["forms"][0]["how"], str(j["forms"]))
+    code("no form", 2, "convert", nvfp4, tmp / "x", "--to", "modelopt", "--projections", "stacked")
+    r = code("apart", 0, "convert", DATA / "compressed_tensors/phi3_w4a16", tmp / "apart", "--to", "compressed_tensors", "--projections", "separate")
+    expect("apart", "modules are written as" in r.stderr and "k_proj" in code("apart", 0, "inspect", "--layers", tmp / "apart").stdout, r.stderr)
+    code("apart is good", 0, "check", "--deep", tmp / "apart")
     code("OUT exists", 2, "convert", nvfp4, tmp / "ct", "--to", "compressed_tensors")
     code("--force", 0, "convert", nvfp4, tmp / "ct", "--to", "dense", "--force")
     expect("--force replaced it", "quantization_config" not in json.loads((tmp / "ct/config.json").read_text()))

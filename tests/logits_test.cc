@@ -312,7 +312,6 @@ TEST(Logits, StayWhenPreScalesAreFolded) {
     const auto marked = [](const ir::Module& m) { return m.scheme && m.scheme->features.prescale; };
     const auto lowrank = [](const ir::Module& m) { return m.scheme && m.scheme->features.lowrank > 0; };
     if (std::none_of(modules.begin(), modules.end(), marked) || std::any_of(modules.begin(), modules.end(), lowrank)) continue;
-    if (string_at(f.config, "model_type") == "phi3") continue;  // its values are rows of a larger matrix
     for (const bool powers_of_two : {false, true}) expect_folded(f, powers_of_two, run);
   }
   if (run == 0) GTEST_SKIP() << "no fixtures in " << suite::root();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "arch/joined.h"
 #include "arch/parallel.h"
 #include "arch/structure.h"
 #include "base/json.h"
@@ -147,6 +148,7 @@ class Builder {
   void layer(int64_t i, std::span<const ModuleRow> rows, bool optional) {
     const std::string prefix = fmt::format("{}.layers.{}.", out_.body, i);
     const bool is_sparse = sparse(i);
+    const auto first = static_cast<int64_t>(out_.modules.size());
     const auto stands = [&](const ModuleRow& row) {
       if (row.layers != Layers::all && (row.layers == Layers::sparse) != is_sparse) return false;
       return (row.with == Key::none || sizes_.has(row.with)) && (row.without == Key::none || !sizes_.has(row.without));
@@ -163,6 +165,9 @@ class Builder {
         for (size_t of_one = r; of_one < end; ++of_one) add(rows[of_one], prefix, i, e, optional);
       r = end - 1;
     }
+    std::vector<Module> one_by_one(std::make_move_iterator(out_.modules.begin() + first), std::make_move_iterator(out_.modules.end()));
+    out_.modules.resize(static_cast<size_t>(first));
+    for (Module& m : as_stored(std::move(one_by_one), *out_.family, tensors_)) out_.modules.push_back(std::move(m));
   }
 
   // Rows name each other by their usual spelling.
@@ -203,11 +208,10 @@ class Builder {
     const Dim& d = row.parallel == Parallel::rows ? row.k : row.n;
     const int64_t times = sizes_.of(d.times), all = sizes_.of(d);
     Split s;
-    if (row.interleaved || (d.times != Key::one && d.times != Key::head_dim)) {
-      const Key what = row.interleaved ? d.terms[0] : d.times;
-      const int64_t count = what == Key::heads || row.interleaved ? sizes_.of(what) : all;
+    if (d.times != Key::one && d.times != Key::head_dim) {
+      const int64_t count = d.times == Key::heads ? sizes_.of(d.times) : all;
       s.unit = count == 0 ? 1 : all / count;
-      s.parts[0] = {what, count};
+      s.parts[0] = {d.times, count};
       return s;
     }
     s.unit = times;
@@ -225,10 +229,11 @@ class Builder {
     m.kind = row.kind;
     m.n = sizes_.of(row.n);
     m.k = sizes_.of(row.k);
-    if (row.kind == Kind::expert || expert >= 0) m.experts = sizes_.of(Key::experts);
+    if (expert >= 0) m.experts = sizes_.of(Key::experts);
     m.parallel = row.parallel;
     m.split = split_of(row);
     m.fused = full(row.fused);
+    m.stacked = full(row.stacked);
     m.input_norm = full(row.input_norm);
     m.fed_by = full(row.fed_by);
     if (m.path != full(row.suffix)) spelled_[full(row.suffix)] = m.path;

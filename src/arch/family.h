@@ -19,7 +19,7 @@
 namespace qb::arch {
 
 // expert: the weights of all experts of a layer in one tensor, a parameter of the module that holds them: "<path>" is the tensor, "<path>_bias" and the like
-// belong to it.
+// belong to it. No row has this kind: it is what rows for each expert become where they are stacked.
 enum class Kind : uint8_t { linear, expert, embedding, norm, attention, other };
 enum class Parallel : uint8_t { none, columns, rows, vocabulary };  // how engines cut it: columns = along n, rows = along k
 enum class Layers : uint8_t { all, dense, sparse };                 // sparse: those whose feed-forward part is experts
@@ -68,11 +68,12 @@ struct ModuleRow {
   Key with = Key::none, without = Key::none;  // there only if config.json has, or lacks, this number
   std::string_view plain = {};                // a tensor beside weight and bias that is never quantized
   Given plain_given = Given::unsaid, bias = Given::unsaid;
-  bool interleaved = false;                   // the terms of n take turns, row by row, instead of following each other
   std::array<std::string_view, 2> spelled{};  // other suffixes under which producers write it
   // Suffix of the linear whose outputs are its inputs, each multiplied by what others compute: of a gated unit its up projection; through attention, which
   // mixes tokens and repeats heads, that of the values. A row of that linear times x is a column of this one times x.
   std::string_view fed_by = {};
+  // Of a row for each expert: the tensor that holds all experts of a layer, where they are stacked; in an expert's part of it lie all rows with the same word.
+  std::string_view stacked = {};
 };
 
 struct Default {
@@ -80,6 +81,12 @@ struct Default {
   int64_t value;
 };
 
+// What lies in one matrix that is several modules: what reads one input (ModuleRow::fused), all experts of a layer (ModuleRow::stacked).
+struct Joined {
+  bool projections = false, experts = false;
+};
+
+// Rows name the modules one by one; a checkpoint may have them joined (arch/joined.h), as its tensors say.
 struct Family {
   std::string_view name;  // model_type of config.json
   std::span<const std::string_view> architectures;
@@ -89,6 +96,9 @@ struct Family {
   std::span<const Default> defaults = {};     // of the configuration class, which a text_config inside another config leaves out
   bool tied = false;                          // tie_word_embeddings, where config.json does not say
   float norm_plus = 0;                        // what norms add to their stored weights
+  Joined usual = {};                          // as its releases have it
+  // In a stack of experts the rows of an expert's parts take turns instead of following each other; plain numbers lie [experts, inputs, outputs].
+  bool interleaved = false, inputs_first = false;
 };
 
 // The axis that `parallel` names, as ranks share it: parts behind each other (q, k and v in one matrix), each of so many units (heads) whose `unit` elements
@@ -111,6 +121,7 @@ struct Module {
   Parallel parallel = Parallel::none;
   Split split;
   std::string fused;       // model.layers.0.self_attn.qkv_proj, or empty
+  std::string stacked;     // model.layers.0.mlp.experts.gate_up_proj, or empty
   std::string input_norm;  // path, or empty
   std::string fed_by;      // path, or empty
   bool optional = false;
@@ -121,6 +132,10 @@ struct Module {
   int layer = -1;
   int64_t expert = -1;               // whose module it is, where the row is repeated for each
   std::string_view of_experts = {};  // the row's suffix, where the module is one expert's: its siblings in the layer have the same
+  // What it is in place of: modules whose rows lie in it below each other; of Kind::expert, those of each expert in its part, row by row in turns where they
+  // are `interleaved`. `inputs_first`: its parts lie turned, where they are plain numbers.
+  std::vector<Module> parts = {};
+  bool interleaved = false, inputs_first = false;
 };
 
 // Ranks are numbered from 0; there are max(tp, ep) of them, and the larger is a multiple of the smaller (arch/parallel.h).

@@ -214,5 +214,51 @@ TEST(Family, AnUnknownOneIsReadByItsTensors) {
   }
 }
 
+TEST(Family, TheTensorsSayWhatIsJoined) {
+  const auto described = [](const char* family, const std::vector<std::pair<const char*, std::vector<int64_t>>>& named) {
+    Json c = config(family);
+    c["num_hidden_layers"] = 1;
+    c["num_experts"] = 2;
+    c["moe_intermediate_size"] = 64;
+    Topology t;
+    Diagnostics diag;
+    EXPECT_TRUE(describe(c, tensors(named), t, diag));
+    return t;
+  };
+  const std::string layer = "model.layers.0.";
+  // As the family has it, where no tensor says otherwise.
+  EXPECT_NE(find_module(described("phi3", {}), layer + "self_attn.qkv_proj"), nullptr);
+  EXPECT_NE(find_module(described("gpt_oss", {}), layer + "mlp.experts.down_proj"), nullptr);
+  EXPECT_EQ(find_module(described("llama", {}), layer + "self_attn.qkv_proj"), nullptr);
+
+  const Topology apart = described("phi3", {{"model.layers.0.self_attn.k_proj.weight", {192, 576}}});
+  EXPECT_NE(find_module(apart, layer + "self_attn.v_proj"), nullptr);
+  EXPECT_NE(find_module(apart, layer + "mlp.gate_up_proj"), nullptr);  // each group by itself
+
+  const Topology fused = described("llama", {{"model.layers.0.self_attn.qkv_proj.weight", {960, 576}}});
+  const Module* qkv = find_module(fused, layer + "self_attn.qkv_proj");
+  ASSERT_NE(qkv, nullptr);
+  EXPECT_EQ(qkv->n, 576 + 2 * 192);
+  EXPECT_EQ(qkv->split.unit, 64);
+  EXPECT_EQ(qkv->split.parts[0].count, 9);
+  EXPECT_EQ(qkv->split.parts[2].count, 3);
+  ASSERT_EQ(qkv->parts.size(), 3U);
+  EXPECT_EQ(qkv->parts[1].path, layer + "self_attn.k_proj");
+  EXPECT_NE(find_module(fused, layer + "mlp.up_proj"), nullptr);
+
+  const Topology stacks =
+      described("qwen3_moe", {{"model.layers.0.mlp.experts.gate_up_proj", {2, 128, 576}}, {"model.layers.0.mlp.experts.down_proj_bias", {2, 576}}});
+  const Module* both = find_module(stacks, layer + "mlp.experts.gate_up_proj");
+  ASSERT_NE(both, nullptr);
+  EXPECT_TRUE(both->kind == Kind::expert && both->n == 128 && both->experts == 2 && !both->interleaved);
+  ASSERT_EQ(both->parts.size(), 4U);
+  EXPECT_EQ(both->parts[3].path, layer + "mlp.experts.1.up_proj");
+  EXPECT_NE(find_module(stacks, layer + "mlp.experts.down_proj"), nullptr);
+
+  const Topology linears = described("gpt_oss", {{"model.layers.0.mlp.experts.1.up_proj.weight_packed", {1536, 288}}});
+  EXPECT_NE(find_module(linears, layer + "mlp.experts.0.gate_proj"), nullptr);
+  EXPECT_EQ(find_module(linears, layer + "mlp.experts.gate_up_proj"), nullptr);
+}
+
 }  // namespace
 }  // namespace qb::arch

@@ -1,5 +1,5 @@
 // gpt-oss: attention with biases and a learned sink for each head; all experts of a layer stacked in one tensor for gate and up and one for down. Of an
-// expert's outputs of gate_up_proj the even ones are the gate's, the odd ones up's.
+// expert's outputs of gate_up_proj the even ones are the gate's, the odd ones up's. Tools that take linears alone write each expert's for itself.
 #include "arch/experts.h"
 
 namespace qb::arch {
@@ -11,17 +11,12 @@ constexpr ModuleRow attention_with_sinks() {
   row.plain_given = Given::always;
   return row;
 }
-constexpr ModuleRow stack(std::string_view suffix, Dim n, Dim k, Parallel parallel) {
-  return {.suffix = suffix,
-          .kind = Kind::expert,
-          .n = n,
-          .k = k,
-          .parallel = parallel,
-          .layers = Layers::sparse,
-          .bias = Given::always,
-          .interleaved = parallel == Parallel::columns};
+// To up's outputs 1 is added before they are multiplied: nothing is handed through them.
+constexpr ModuleRow expert(ModuleRow row) {
+  (row.parallel == Parallel::columns ? row.n : row.k) = dim_intermediate;
+  row.fed_by = {};
+  return row;
 }
-constexpr Dim dim_gate_up{.terms = {Key::intermediate, Key::intermediate}};
 constexpr std::array layer{
     row_input_norm,
     attention_with_sinks(),
@@ -32,14 +27,16 @@ constexpr std::array layer{
     row_rotary,
     row_post_norm,
     biased(Given::always, router_row("mlp.router")),
-    stack("mlp.experts.gate_up_proj", dim_gate_up, dim_hidden, Parallel::columns),
-    stack("mlp.experts.down_proj", dim_hidden, dim_intermediate, Parallel::rows),
+    biased(Given::always, expert(row_expert_gate)),
+    biased(Given::always, expert(row_expert_up)),
+    biased(Given::always, expert(row_expert_down)),
 };
 }  // namespace
 
 // clang-format off
 QB_FAMILY(gpt_oss) = {
-    .name = "gpt_oss", .architectures = architectures, .layer = layer, .global = decoder_global};
+    .name = "gpt_oss", .architectures = architectures, .layer = layer, .global = decoder_global, .usual = {.experts = true}, .interleaved = true,
+    .inputs_first = true};
 // clang-format on
 
 }  // namespace qb::arch

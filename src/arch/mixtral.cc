@@ -6,8 +6,8 @@ namespace qb::arch {
 namespace {
 constexpr std::string_view architectures[] = {"MixtralForCausalLM"};
 
-constexpr ModuleRow expert(ModuleRow row, std::string_view half_renamed, std::string_view in_memory) {
-  row.layers = Layers::sparse;
+constexpr ModuleRow expert(std::string_view stacked, ModuleRow row, std::string_view half_renamed, std::string_view in_memory) {
+  row = expert_row(stacked, row);
   row.spelled = {half_renamed, in_memory};
   return row;
 }
@@ -28,10 +28,12 @@ constexpr std::array layer{
     row_rotary,
     row_post_norm,
     router(),
-    expert(column_row("block_sparse_moe.experts.{}.w1", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.gate_proj", "mlp.experts.{}.gate_proj"),
-    expert(row_row("block_sparse_moe.experts.{}.w2", dim_intermediate, "block_sparse_moe.experts.{}.w3"), "block_sparse_moe.experts.{}.down_proj",
+    expert(stacked_gate_up, column_row("block_sparse_moe.experts.{}.w1", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.gate_proj",
+           "mlp.experts.{}.gate_proj"),
+    expert(stacked_down, row_row("block_sparse_moe.experts.{}.w2", dim_intermediate, "block_sparse_moe.experts.{}.w3"), "block_sparse_moe.experts.{}.down_proj",
            "mlp.experts.{}.down_proj"),
-    expert(column_row("block_sparse_moe.experts.{}.w3", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.up_proj", "mlp.experts.{}.up_proj"),
+    expert(stacked_gate_up, column_row("block_sparse_moe.experts.{}.w3", dim_intermediate, both, norm), "block_sparse_moe.experts.{}.up_proj",
+           "mlp.experts.{}.up_proj"),
 };
 }  // namespace
 

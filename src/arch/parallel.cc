@@ -81,12 +81,18 @@ std::optional<Share> share_of_heads(const Topology& t, bool kv, Ranks ranks, int
   return share;
 }
 
-bool take_share(Topology& t, Ranks ranks, int64_t rank, Uneven& why) {
+namespace {
+
+// With the sizes of the rank's part, without the experts of others.
+std::optional<std::vector<Module>> shared(std::vector<Module> modules, Ranks ranks, int64_t rank, Uneven& why) {
   std::vector<Module> kept;
-  for (Module& m : t.modules) {
+  for (Module& m : modules) {
     const std::optional<Share> share = share_of(m, ranks, rank, why);
-    if (!share) return false;
+    if (!share) return std::nullopt;
     if (!share->there) continue;
+    std::optional<std::vector<Module>> parts = shared(std::move(m.parts), ranks, rank, why);
+    if (!parts) return std::nullopt;
+    m.parts = std::move(*parts);
     if (!share->ranges.empty()) {
       int64_t& size = m.parallel == Parallel::rows ? m.k : m.n;
       size = 0;
@@ -95,13 +101,21 @@ bool take_share(Topology& t, Ranks ranks, int64_t rank, Uneven& why) {
     if (share->experts.size() > 0) m.experts = share->experts.size();
     kept.push_back(std::move(m));
   }
+  return kept;
+}
+
+}  // namespace
+
+bool take_share(Topology& t, Ranks ranks, int64_t rank, Uneven& why) {
+  std::optional<std::vector<Module>> kept = shared(std::move(t.modules), ranks, rank, why);
+  if (!kept) return false;
   const std::optional<Share> heads = share_of_heads(t, false, ranks, rank, why), kv = share_of_heads(t, true, ranks, rank, why);
   if (!heads || !kv) return false;
   if (!heads->ranges.empty()) {
     t.heads = heads->ranges.front().size();
     t.kv_heads = kv->ranges.front().size();
   }
-  t.modules = std::move(kept);
+  t.modules = std::move(*kept);
   t.ranks = ranks;
   t.rank = rank;
   return true;

@@ -255,9 +255,19 @@ constexpr ProblemKind kinds[] = {
      "Some stop with a message about sizes; some round the cut of the scales and use another block's scale.",
      "Use a number of ranks that is named, or write smaller blocks where that is exact (convert --tp)."},
 
+    {"names-original", suspicious, none,
+     "The checkpoint is a release under its producer's own names, with its own words in config.json. What it says is read as transformers says it; what it "
+     "does not "
+     "say is taken from the producer's code.",
+     "Most load the Hugging Face form alone.", "Write that form: convert --to hf_mxfp4 (or another dialect)."},
+
     // pass, dialect: requests
     {"scheme-inexpressible", unsupported, none, "The target dialect has no way to say what these modules are.", "-",
      "Choose another dialect; the problem names those that can hold it."},
+    {"form-inexpressible", unsupported, none,
+     "Matrices cannot be taken apart, or put together, as was asked: a cut would go through a block, or the parts differ in something that one matrix has "
+     "once.",
+     "-", "Leave the form as it is (--projections as-is, --experts as-is)."},
     {"prescale-inexpressible", unsupported, lossy,
      "The target dialect has no word for factors of a linear's inputs (pre_quant_scale). They can be folded into the norm or the linear that feeds it where "
      "nothing else reads that; powers of two always, others where `--repair lossy` allows the rounding.",
@@ -277,9 +287,9 @@ constexpr ProblemKind kinds[] = {
     {"already-quantized", unsupported, none, "The checkpoint is quantized already.", "-", "Take the original model, or convert --to dense first."},
     {"group-does-not-divide", unsupported, none, "A linear's inputs are no whole number of groups.", "They refuse.", "Leave it out with --ignore."},
     {"experts-stay-plain", suspicious, none, "Stacked experts, most of the weights, are no linears, and quantize leaves them as they are.",
-     "They run them unquantized.", "Take a release whose experts are quantized."},
-    {"experts-stacked", unsupported, none, "The configuration names a scheme for experts that lie in one tensor, which no recipe cuts yet.", "-",
-     "Say null for moe, which leaves them as they are, or take a release whose experts are quantized."},
+     "They run them unquantized.", "Quantize with --experts separate, which makes linears of them, or take a release whose experts are quantized."},
+    {"experts-stacked", unsupported, none, "The configuration names a scheme for experts that lie in one tensor, which no recipe cuts.", "-",
+     "Write --experts separate, which makes linears of them, or say null for moe, which leaves them as they are."},
     {"quantization-ghost", suspicious, none, "A kind or an override of the configuration names no module of this checkpoint.", "They ignore it.",
      "Correct the name, or leave the entry out."},
     {"kv-disagrees", inconsistent, none, "The configuration asks for another KV cache than the checkpoint has scales for.", "The command line counts.",

@@ -130,10 +130,39 @@ bool takes_transforms(const Dialect& target, const ir::Checkpoint& checkpoint, D
   return diag.ok();
 }
 
-// The target's documents and programs. What it has no word for is folded away where that can be done; otherwise problems name the dialects that have one.
+void note_smaller(std::vector<pass::SmallerBlocks> smaller, const char* who, Job& job) {
+  for (pass::SmallerBlocks& b : smaller)
+    job.plan.scheme_changes.push_back({std::move(b.modules), to_string(b.from), to_string(b.to),
+                                       fmt::format("{} cut through blocks: the scales of a block that is cut are repeated, and no value changes", who)});
+}
+constexpr const char* parts_cut = "parts of a matrix";
+
+// Quantized stacks, where most dialects have places for linears alone.
+bool has_quantized_stacks(const ir::Checkpoint& checkpoint) {
+  return std::any_of(checkpoint.modules.begin(), checkpoint.modules.end(), [](const ir::Module& m) { return m.kind == arch::Kind::expert && m.scheme; });
+}
+
+// The target's documents and programs. What it has no word for is folded away, and stacks that it has no place for are taken apart, where that can be done;
+// otherwise problems name the dialects that have one.
 bool write_plan(const Dialect& target, ir::Checkpoint checkpoint, const WriteContext& write, const JobOptions& options, Job& job, Diagnostics& diag) {
   const Export begun = job.plan;
   bool written = takes_transforms(target, checkpoint, diag) && target.write(checkpoint, write, job.plan, diag);
+  if (!written && diag.has("scheme-inexpressible") && options.forms.experts == pass::Form::as_is && has_quantized_stacks(checkpoint)) {
+    ir::Checkpoint apart = checkpoint;
+    std::vector<pass::Reformed> reformed;
+    std::vector<pass::SmallerBlocks> smaller;
+    Diagnostics again;
+    job.plan = begun;
+    if (pass::separate(apart, {.experts = true}, reformed, smaller, again) && target.write(apart, write, job.plan, again)) {
+      written = true;
+      diag = std::move(again);
+      note_smaller(std::move(smaller), parts_cut, job);
+      for (pass::Reformed& r : reformed) {
+        r.how += fmt::format(": {} has no place for stacks", target.name);
+        job.reformed.push_back(std::move(r));
+      }
+    }
+  }
   if (!written && diag.has("scheme-inexpressible") && pass::has_prescales(checkpoint) && writes_without_prescales(target, checkpoint, write)) {
     std::vector<pass::Folded> folded;
     Diagnostics kept;
@@ -182,6 +211,11 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   for (pass::Densified& d : pass::leave_out_sparsity(checkpoint))
     if (target->name != "dense")
       job.plan.scheme_changes.push_back({std::move(d.modules), d.from, d.to, "no dialect stores sparse weights any more: the zeros are written out"});
+  pass::Forms forms = options.forms;
+  if (s.dialect->config != nullptr && forms.projections == pass::Form::as_is) forms.projections = pass::Form::separate;
+  std::vector<pass::SmallerBlocks> parted;
+  if (!pass::separate(checkpoint, {forms.projections == pass::Form::separate, forms.experts == pass::Form::separate}, job.reformed, parted, own)) return fail();
+  note_smaller(std::move(parted), parts_cut, job);
   if (options.quantize && (!requantize(s, checkpoint, *options.quantize, context, job.requantized, own) || !pass::quantize(checkpoint, *options.quantize, own)))
     return fail();
   note_requantized(checkpoint, job);
@@ -195,9 +229,10 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   job.plan.origin.dialect = s.checkpoint.dialect;
   std::vector<pass::SmallerBlocks> smaller;
   if (!pass::shard(checkpoint, options.ranks, options.rank, smaller, diag)) return false;
-  for (pass::SmallerBlocks& b : smaller)
-    job.plan.scheme_changes.push_back({std::move(b.modules), to_string(b.from), to_string(b.to),
-                                       "ranks cut through blocks: the scales of a block that is cut are repeated, and no value changes"});
+  note_smaller(std::move(smaller), "ranks", job);
+  const Result<bool> joined = pass::join(checkpoint, {forms.projections == pass::Form::joined, forms.experts == pass::Form::joined}, whole, job.reformed, own);
+  if (!joined) diag.report("shard-unreadable", {}, joined.error().what, "tensors that can be read");
+  if (!joined || !*joined) return fail();
   std::vector<std::string> made = made_text(checkpoint);
   if (!write_plan(*target, std::move(checkpoint), write, options, job, own)) return fail();
   if (options.ranks.count() > 1) mark_rank(options, job.plan);

@@ -8,6 +8,7 @@
 #include "bridge/requantize.h"
 #include "bridge/session.h"
 #include "exec/run.h"
+#include "pass/forms.h"
 #include "pass/quantize.h"
 #include "pass/repair.h"
 
@@ -19,6 +20,7 @@ struct JobOptions {
   bool stored = false;  // dense: the bare dequantized matrices
   std::optional<pass::QuantizeOptions> quantize;
   Repair repair = Repair::exact;
+  pass::Forms forms;  // as_is: or taken apart, where the target has a place for nothing else
   uint64_t max_shard = 5'000'000'000;
   bool checksums = true;
   arch::Ranks ranks;  // more than one: the part of `rank` alone
@@ -30,6 +32,7 @@ struct Job {
   std::vector<PlannedFile> files;
   std::vector<pass::Repaired> repairs;
   Requantized requantized;
+  std::vector<pass::Reformed> reformed;
   uint64_t bytes_in = 0, bytes_out = 0;
   int64_t tensors = 0;
 };

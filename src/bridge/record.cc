@@ -41,6 +41,7 @@ HistoryStep step_of(const Session& s, const JobOptions& options, const Job& job,
                   .changes = std::move(made)};
   for (const Export::SchemeChange& c : job.plan.scheme_changes)
     out.changes.push_back(fmt::format("{} from {} to {}: {}", count(c.modules.size(), "module"), c.from, c.to, c.reason));
+  for (const pass::Reformed& f : job.reformed) out.changes.push_back(fmt::format("{} as {}: {}", count(f.modules.size(), "module"), f.into, f.how));
   if (options.to == "dense" && options.stored) out.changes.emplace_back("the bare dequantized matrices, without what pre-scales and low-rank parts add");
   if (options.ranks.count() > 1) out.changes.push_back(fmt::format("the part of rank {} (tp {}, ep {})", options.rank, options.ranks.tp, options.ranks.ep));
   for (const pass::Repaired& r : job.repairs) out.repairs.push_back(repair_text(r));

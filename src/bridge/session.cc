@@ -107,6 +107,7 @@ Result<Session> open_session(const std::filesystem::path& path) {
   if (!s.diag.ok() && !(s.package.document("config.json") != nullptr && s.diag.all().size() == 1 && s.diag.has("tensor-duplicate"))) return s;
   s.dialect = detect(s.package, s.diag);
   if (s.dialect == nullptr) return s;
+  if (s.dialect->config != nullptr) s.package.set_document("config.json", s.dialect->config(s.package));
   QB_ASSIGN(s.facts, fetch_facts(s.package));
   const Diagnostics before = s.diag;
   s.readable = s.dialect->read({s.package, s.facts, host::compile_regex}, s.checkpoint, s.diag);

@@ -65,7 +65,9 @@ QB_COMMAND(convert) = {
     .name = "convert", .summary = "Write a checkpoint in another dialect; weights keep their codes",
     .examples = "Examples:\n  quantbridge convert ./Llama-NVFP4 ./Llama-NVFP4-ct --to compressed_tensors\n"
                 "  quantbridge convert ./Llama-FP8 ./Llama-f32 --to dense --dtype f32\n  quantbridge convert ./in ./out --to modelopt --dry-run\n"
-                "  quantbridge convert ./Llama-FP8 ./Llama-FP8-rank1 --to modelopt --tp 4 --rank 1",
+                "  quantbridge convert ./Llama-FP8 ./Llama-FP8-rank1 --to modelopt --tp 4 --rank 1\n"
+                "  quantbridge convert ./gpt-oss-20b ./gpt-oss-20b-ct --to compressed_tensors --experts separate\n"
+                "  quantbridge convert ./gpt-oss-20b/original ./gpt-oss-20b-hf --to hf_mxfp4",
     .rank = 3, .setup = setup};
 // clang-format on
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <map>
 
 #include "base/json.h"
 #include "cli/command.h"
@@ -39,6 +40,8 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
     j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
     if (const std::optional<double> error = largest_error(c, r.report)) j["scheme_changes"].back()["max_relative_error"] = *error;
   }
+  j["forms"] = Json::array();
+  for (const pass::Reformed& f : r.job.reformed) j["forms"].push_back({{"modules", f.modules}, {"into", f.into}, {"how", f.how}});
   j["repairs"] = Json::array();
   for (const pass::Repaired& d : r.job.repairs)
     j["repairs"].push_back({{"code", d.code},
@@ -75,6 +78,7 @@ void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& 
     print_err(fmt::format("note: {} modules become {} instead of {}: {}{}\n", c.modules.size(), c.to, c.from, c.reason,
                           error ? fmt::format("; a matrix differs by up to {:.2g} of its norm from what it was", *error) : ""));
   }
+  for (const pass::Reformed& f : r.job.reformed) print_err(fmt::format("note: {} modules are written as {}: {}\n", f.modules.size(), f.into, f.how));
   for (const pass::Repaired& d : r.job.repairs) {
     const std::string loss = !d.max_relative_error          ? "; what it costs is not known"
                              : *d.max_relative_error == 0.0 ? ""
@@ -98,6 +102,14 @@ void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& 
 void add_job_options(CLI::App& app, JobCommandOptions& o) {
   app.add_option("IN", o.in, "checkpoint directory");
   app.add_option("OUT", o.out, "directory to write; must not exist without --force");
+  const auto forms = [&app](const char* option, pass::Form& form, const char* joined, const char* what) {
+    const std::map<std::string, pass::Form> words{{"as-is", pass::Form::as_is}, {"separate", pass::Form::separate}, {joined, pass::Form::joined}};
+    app.add_option(option, form, what)->transform(CLI::CheckedTransformer(words))->type_name(fmt::format("as-is|separate|{}", joined));
+  };
+  forms("--projections", o.forms.projections, "fused", "q, k, v and gate, up: as the checkpoint has them, each by itself, or as one matrix");
+  forms("--experts", o.forms.experts, "stacked",
+        "the experts of a layer: as the checkpoint has them (or by themselves, where DIALECT takes nothing else), each by "
+        "itself, or in one tensor");
   app.add_flag("--dry-run", o.dry_run, "print the plan, write nothing");
   app.add_option("--memory-budget", o.budget, "bytes for buffers")->capture_default_str()->type_name("SIZE");
   app.add_option("--threads", o.threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
@@ -124,6 +136,7 @@ bool parse_job_options(std::string_view command, const JobCommandOptions& o, Job
     return usage(fmt::format("unknown dialect '{}'; known: {}", o.to, ir::near_names(o.to, names)));
   }
   job.to = o.to;
+  job.forms = o.forms;
   job.checksums = !o.no_checksums;
   limits.threads = o.threads > 0 ? o.threads : host::processors();
   return true;

@@ -13,6 +13,7 @@ struct JobCommandOptions {
   std::string in, out, to, budget = "512MiB", max_shard = "5GB";
   int threads = 0;
   bool dry_run = false, force = false, no_checksums = false;
+  pass::Forms forms;
   CommonOptions common;
 };
 

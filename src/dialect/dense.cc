@@ -143,10 +143,15 @@ ir::View one_row(const ir::View& v) {
   return out;
 }
 
-// transformers multiplies stacked experts from the right. Their own orientation, where that is the other, is kept with `stored`.
-void write_dequantized(const ir::Module& module, Elem to, bool stored, Export& out) {
+// Stacked experts that do not lie as transformers has those of the family.
+bool lies_turned(const ir::Checkpoint& c, const ir::Module& m) {
+  return m.stack.experts > 0 && m.topology >= 0 && m.stack.inputs_first != c.topology.modules[static_cast<size_t>(m.topology)].inputs_first;
+}
+
+// Stacks are turned as transformers has them. Their own orientation, where that is another one, is kept with `stored`.
+void write_dequantized(const ir::Module& module, Elem to, bool turn, bool stored, Export& out) {
   const int64_t experts = module.stack.experts;
-  const ir::Module m = experts > 0 && !module.stack.inputs_first && !stored ? ir::turned(module) : module;
+  const ir::Module m = turn && !stored ? ir::turned(module) : module;
   const ir::Stored& code = *m.part(Role::code);
   const ir::Stored& scale = *m.part(Role::scale);
   const ir::Stored* global = m.part(Role::global);
@@ -198,8 +203,8 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
       return false;
     }
     if (m.scheme) {
-      write_dequantized(m, to, context.stored, out);
-      turned |= context.stored && m.stack.experts > 0 && !m.stack.inputs_first;
+      write_dequantized(m, to, lies_turned(c, m), context.stored, out);
+      turned |= context.stored && lies_turned(c, m);
       inputs |= m.part(Role::input_scale) != nullptr || m.part(Role::output_scale) != nullptr;
     }
     around |= context.stored && (!fold_inputs(m).empty() || !m.transforms.empty());

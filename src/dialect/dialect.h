@@ -78,6 +78,9 @@ struct Dialect {
   bool (*read)(const ReadContext&, ir::Checkpoint&, Diagnostics&);
   bool (*write)(const ir::Checkpoint&, const WriteContext&, Export&, Diagnostics&);  // null: import only
   bool transforms = false;                                                           // write takes modules with Module::transforms
+  // Where a producer has its own words for what config.json says and its own names for modules: config.json as transformers has it, which stands for the
+  // file's from then on. The modules that are read have transformers' names, and other forms than a target would expect (pass/forms.h).
+  std::shared_ptr<const Json> (*config)(const Package&) = nullptr;
 };
 
 std::span<const Dialect* const> dialects();  // the generated manifest

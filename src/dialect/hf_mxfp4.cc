@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "dialect/documents.h"
+#include "dialect/mxfp4_stacks.h"
 #include "dialect/register.h"
 #include "dialect/row.h"
 
@@ -18,16 +19,6 @@ namespace {
 using ir::Role;
 
 constexpr const char* file = "config.json";
-
-const ir::Scheme mxfp4{.weight = {.code = Elem::e2m1, .scale = ir::ScaleValues::e8m0, .block = {1, 32}}};
-bool is_mxfp4(const ir::Scheme& s) noexcept {
-  return s == mxfp4;
-}
-constexpr PartRow parts[] = {
-    {.role = Role::code, .suffix = "blocks", .container = Elem::u8, .rank = Rank::mx_bytes},
-    {.role = Role::scale, .suffix = "scales", .container = Elem::u8, .rank = Rank::grid, .form = ir::ScaleForm::exponent},
-};
-constexpr Row row{"mxfp4", is_mxfp4, parts};
 
 Match match(const Package& p) {
   return match_quant_method(p, "mxfp4");
@@ -45,23 +36,13 @@ bool read_excludes(const Json& q, RegexCompiler regex, std::vector<NameRule>& ou
   return true;
 }
 
-bool read_stack(Reading& r, ir::Module& m) {
-  if (r.find(m, "blocks") == nullptr && r.find(m, "scales") == nullptr) return false;
-  m.scheme = mxfp4;
-  m.why = r.why_quantized(m, r.excluded_by(m), fmt::format("{}: quant_method mxfp4", file));
-  if (!read_row(r, row, m))
-    for (const TensorInfo* t : r.tensors_of(m)) r.claim(*t);
-  r.read_bias(m);
-  return true;
-}
-
 bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
   Reading r(context, out, diag);
   std::vector<NameRule> excludes;
   const bool config_ok = read_excludes(*quantization_config(context.package), context.regex, excludes, diag);
   if (!config_ok || !r.begin()) return false;
   out.dialect = "hf_mxfp4";
-  out.quant_algo = row.label;
+  out.quant_algo = mxfp4_stack_row().label;
   r.set_rules(std::move(excludes), file);
   r.read_modules(
       [&](ir::Module& m) {
@@ -70,7 +51,7 @@ bool read(const ReadContext& context, ir::Checkpoint& out, Diagnostics& diag) {
         m.why = rule != nullptr ? fmt::format("{}: '{}'", file, rule->text()) : "quant_method mxfp4 means stacked experts alone";
         r.read_bias(m);
       },
-      [&](ir::Module& m) { return read_stack(r, m); });
+      [&](ir::Module& m) { return read_mxfp4_stack(r, m, fmt::format("{}: quant_method mxfp4", file)); });
   return true;
 }
 
@@ -91,17 +72,17 @@ bool write(const ir::Checkpoint& c, const WriteContext& context, Export& out, Di
   for (const ir::Module& m : c.modules) {
     if (!m.scheme) continue;
     quantized = true;
-    if (m.kind != arch::Kind::expert || m.stack.inputs_first || !is_mxfp4(*m.scheme))
+    if (m.kind != arch::Kind::expert || m.stack.inputs_first || !mxfp4_stack_row().holds(*m.scheme))
       diag.report("scheme-inexpressible", {.module = m.path},
                   fmt::format("{}{}", to_string(*m.scheme), m.kind == arch::Kind::expert ? " on stacked experts" : " on a module of its own"),
-                  "mxfp4 with blocks along the inputs of stacked experts, and nothing else quantized");
+                  "mxfp4 with blocks along the inputs of stacked experts (--experts stacked), and nothing else quantized");
   }
   if (c.kv) diag.report("scheme-inexpressible", {}, "kv:" + to_string(c.kv->scheme), "no KV-cache scales: this format has no place for them");
   if (!diag.ok()) return false;
   note_producer(c, out);
   for (const ir::Module& m : c.modules) {
     if (m.scheme) {
-      write_row(row, m, context, out);
+      write_row(mxfp4_stack_row(), m, context, out);
     } else {
       for (const ir::Stored& s : m.parts) write_plain(s, out);
     }

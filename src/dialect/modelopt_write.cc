@@ -8,6 +8,7 @@
 #include "dialect/modelopt_config.h"
 #include "dialect/modelopt_rows.h"
 #include "dialect/modelopt_stacks.h"
+#include "ir/stack.h"
 
 namespace qb::modelopt {
 namespace {
@@ -129,6 +130,7 @@ class Writer {
   // Brings the module's scheme into words that the dialect has; a report where it has none.
   void say(ir::Module& m) {
     if (m.kind == arch::Kind::expert) {
+      if (!m.stack.inputs_first) m = ir::turned(m);
       if (stack_kind(m) == nullptr)
         diag_.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} on stacked experts", to_string(*m.scheme)),
                      "stacks with the inputs first, and the blocks that ModelOpt gives them");

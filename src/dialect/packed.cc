@@ -83,6 +83,21 @@ Packing32 packing_of(const ir::View& as, Elem elem, prog::ValueId src) {
           .op = {.src = src, .bits = bits(elem), .down = down, .lanes = as.lanes[along], .planes = as.planes, .less = as.less}};
 }
 
+// The input with its axes swapped. What rows were multiplied by are numbers of columns now; of columns, those of rows.
+prog::Input swapped(prog::Input in) {
+  if (in.joined.empty())
+    in.view = ir::transposed(std::move(in.view));
+  else
+    std::swap(in.view.dims[0], in.view.dims[1]);
+  in.join.along = in.joined.empty() ? in.join.along : static_cast<uint8_t>(1 - in.join.along);
+  for (prog::Input& part : in.joined) part = swapped(std::move(part));
+  for (prog::Input& by : in.by) {
+    by.rows_per = 1 - by.rows_per;
+    if (by.rows_per == 1) by.view = ir::transposed(std::move(by.view));
+  }
+  return in;
+}
+
 }  // namespace
 
 void write_packed(const ir::Stored& s, Elem code, std::string name, std::vector<int64_t> shape, const ir::View& as, Export& out) {
@@ -96,7 +111,7 @@ void write_packed(const ir::Stored& s, Elem code, std::string name, std::vector<
     p.ops.emplace_back(prog::Copy{0});
   } else {
     const Packing32 packing = packing_of(as, code, 0);
-    if (packing.transposed) p.inputs[0].view = ir::transposed(std::move(p.inputs[0].view));
+    if (packing.transposed) p.inputs[0] = swapped(std::move(p.inputs[0]));
     if (packing.op.down) p.row_multiple = 32;
     p.ops.emplace_back(packing.op);
     if (!packing.op.down && shape.back() > ir::dense_words(p.inputs[0].view.dims[1], bits(code))) p.ops.emplace_back(prog::Pad{1, shape.back()});
@@ -115,7 +130,7 @@ void write_made_packed(const ir::Module& m, PackedPart codes, PackedPart zeros, 
   const ir::Stored& source = *m.part(ir::Role::code);
   prog::Program p;
   p.inputs.push_back(prog::input_of(source, 1));
-  p.inputs[0].view = ir::transposed(std::move(p.inputs[0].view));
+  p.inputs[0] = swapped(std::move(p.inputs[0]));
   p.rows = m.k;
   // Blocks of whole groups, and of whole streams.
   p.row_multiple = type.block.cols == 0 ? m.k : std::lcm(int64_t{type.block.cols}, int64_t{32});
@@ -152,19 +167,19 @@ void write_middle(Elem code, std::string name, std::vector<int64_t> shape, const
 
 namespace {
 
-// One program for a matrix of scales: as its input lies, in the dtype that it had here before.
-void write_scales(const ir::Stored& s, const ir::View& view, std::string name, int64_t columns, const WriteContext& context, Export& out) {
+// One program for a matrix of scales, as `in` has them: in the dtype that they had here before.
+void write_scales(const ir::Stored& s, prog::Input in, std::string name, int64_t columns, const WriteContext& context, Export& out) {
   if (!s.deviation.empty()) out.origin.tensors[name] = s.deviation;
   prog::Program p;
-  p.inputs.push_back(prog::input_of(s, 1));
-  p.inputs[0].view = view;
-  p.rows = view.dims[0];
+  p.rows = in.view.dims[0];
+  const int64_t stored = in.view.dims[1];
+  p.inputs.push_back(std::move(in));
   const Elem dtype = noted_dtype(s, context);
   if (dtype == s.container)
     p.ops.emplace_back(prog::Copy{0});
   else
     p.ops.emplace_back(prog::Recode{0, dtype});
-  if (columns > view.dims[1]) p.ops.emplace_back(prog::Pad{1, columns});
+  if (columns > stored) p.ops.emplace_back(prog::Pad{1, columns});
   p.outputs.push_back({.name = std::move(name), .dtype = dtype, .shape = {p.rows, columns}, .value = static_cast<prog::ValueId>(p.ops.size())});
   out.programs.push_back(std::move(p));
 }
@@ -172,17 +187,11 @@ void write_scales(const ir::Stored& s, const ir::View& view, std::string name, i
 }  // namespace
 
 void write_transposed(const ir::Stored& s, std::string name, const WriteContext& context, Export& out) {
-  const ir::View view = ir::transposed(s.view);
-  write_scales(s, view, std::move(name), view.dims[1], context, out);
-  for (prog::Input& by : out.programs.back().inputs[0].by) {
-    // What rows were multiplied by are numbers of columns now; of columns, those of rows.
-    by.rows_per = 1 - by.rows_per;
-    if (by.rows_per == 1) by.view = ir::transposed(std::move(by.view));
-  }
+  write_scales(s, swapped(prog::input_of(s, 1)), std::move(name), s.view.dims[0], context, out);
 }
 
 void write_padded(const ir::Stored& s, std::string name, int64_t columns, const WriteContext& context, Export& out) {
-  write_scales(s, s.view, std::move(name), columns, context, out);
+  write_scales(s, prog::input_of(s, 1), std::move(name), columns, context, out);
 }
 
 void write_groups(std::string name, int64_t columns, int32_t group, Export& out) {

@@ -34,10 +34,16 @@ std::vector<int64_t> size_by(const arch::Module& config, const ir::Stack& stack)
 
 }  // namespace
 
-bool Reading::begin() {
+bool Reading::begin(const std::function<std::string(std::string_view)>& as) {
   const Json* config = context.package.document("config.json");
   if (config == nullptr) return false;  // the container has said so
-  if (!arch::describe(*config, context.package.tensors, out.topology, diag)) return false;
+  std::vector<TensorInfo> renamed;
+  if (as) {
+    renamed = context.package.tensors;
+    for (TensorInfo& t : renamed) names_.push_back(t.name = as(t.name));
+    std::sort(renamed.begin(), renamed.end(), [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  }
+  if (!arch::describe(*config, as ? renamed : context.package.tensors, out.topology, diag)) return false;
   origin = read_origin(context.package);
   out.modules.reserve(out.topology.modules.size());
   for (size_t i = 0; i < out.topology.modules.size(); ++i) {
@@ -48,14 +54,15 @@ bool Reading::begin() {
   owned_.resize(out.modules.size());
   claimed_.assign(context.package.tensors.size(), false);
   for (const TensorInfo& t : context.package.tensors) {
-    if (own_as_parameter(t)) continue;
-    std::string_view path = t.name;
+    const std::string_view name = as ? names_[static_cast<size_t>(&t - context.package.tensors.data())] : t.name;
+    if (own_as_parameter(t, name)) continue;
+    std::string_view path = name;
     while (true) {
       const size_t dot = path.rfind('.');
       if (dot == path.npos) break;
       path = path.substr(0, dot);
       if (auto it = module_index_.find(path); it != module_index_.end()) {
-        owned_[it->second].push_back({&t, std::string_view(t.name).substr(path.size() + 1)});
+        owned_[it->second].push_back({&t, name.substr(path.size() + 1)});
         break;
       }
     }
@@ -63,8 +70,7 @@ bool Reading::begin() {
   return true;
 }
 
-bool Reading::own_as_parameter(const TensorInfo& t) {
-  const std::string_view name = t.name;
+bool Reading::own_as_parameter(const TensorInfo& t, std::string_view name) {
   for (std::string_view path = name; !path.empty(); path = path.substr(0, path.find_last_of("._"))) {
     if (auto it = module_index_.find(path); it != module_index_.end() && out.modules[it->second].kind == arch::Kind::expert) {
       owned_[it->second].push_back({&t, path == name ? "weight" : name.substr(path.size() + 1)});
@@ -110,6 +116,7 @@ ir::Stored Reading::stored(const TensorInfo& t, ir::Role role, Elem elem, int64_
                .elem = elem,
                .shape = t.shape,
                .view = ir::row_major(rows, cols, bits(elem))};
+  if (!names_.empty()) s.as = names_[static_cast<size_t>(&t - context.package.tensors.data())];
   if (const Facts::Scalar* fact = context.facts.find(t.name)) s.value = fact->value;
   if (auto it = origin.tensors.find(t.name); it != origin.tensors.end()) s.origin = it->second;
   return s;
@@ -122,12 +129,12 @@ bool Reading::read_plain(ir::Module& m) {
   const bool stack = m.kind == arch::Kind::expert;
   if (t->shape.size() != (stack ? 3 : 2) || (stack && t->elements() == 0)) {
     diag.report("weight-shape", {.file = context.package.file_name(t->file), .tensor = t->name, .module = m.path}, shape_text(t->shape),
-                stack ? "three dimensions [experts, inputs, outputs]" : "two dimensions [n, k]");
+                stack ? "three dimensions, the first of them the experts" : "two dimensions [n, k]");
     return true;
   }
   m.k = t->shape.back();
   m.n = stack ? t->shape[0] * t->shape[1] : t->shape[0];
-  if (stack) m.stack = {.experts = t->shape[0], .inputs_first = true};
+  if (stack) m.stack = {.experts = t->shape[0], .inputs_first = out.topology.modules[static_cast<size_t>(m.topology)].inputs_first};
   m.parts.push_back(stored(*t, ir::Role::code, t->dtype, m.n, m.k));
   return true;
 }
@@ -171,7 +178,7 @@ void Reading::read_modules(const std::function<void(ir::Module&)>& read_weight, 
     if (m.kind != arch::Kind::expert) {
       read_weight(m);
     } else if (!read_stack || !read_stack(m)) {
-      if (!read_plain(m)) diag.report("weight-missing", {.tensor = m.path, .module = m.path}, "no floats", "floats [experts, inputs, outputs]");
+      if (!read_plain(m)) diag.report("weight-missing", {.tensor = m.path, .module = m.path}, "no floats", "floats for all experts");
       const NameRule* rule = excluded_by(m);
       m.why =
           rule != nullptr ? fmt::format("{}: '{}'", rules_from_, rule->text()) : "plain numbers: stacked experts are no linears, and no list has to name them";

@@ -17,9 +17,9 @@ class Reading {
  public:
   Reading(const ReadContext& read_context, ir::Checkpoint& checkpoint, Diagnostics& diagnostics) : context(read_context), out(checkpoint), diag(diagnostics) {}
 
-  // Reads config.json into the topology and gives every tensor to the module with the longest matching path. False: no config, or one without the sizes of its
-  // family.
-  bool begin();
+  // Reads config.json into the topology and gives every tensor to the module with the longest matching path. `as`, where there is one, says what a tensor is
+  // called elsewhere: by that name it is given to a module, and written. False: no config, or one without the sizes of its family.
+  bool begin(const std::function<std::string(std::string_view)>& as = {});
 
   // A tensor of the module by the word behind "<path>."; null when absent. Of stacked experts "<path>" is the "weight", and words follow "<path>_". Claiming
   // marks it as explained.
@@ -78,7 +78,8 @@ class Reading {
     std::string_view word;  // as find() takes it
   };
   // The stacked experts that a tensor belongs to, by its name; false when it is no parameter of any.
-  bool own_as_parameter(const TensorInfo& tensor);
+  bool own_as_parameter(const TensorInfo& tensor, std::string_view name);
+  std::vector<std::string> names_;  // of the package's tensors elsewhere; empty: they have those names
   std::unordered_map<std::string_view, size_t> module_index_;
   std::vector<std::vector<Owned>> owned_;  // by module
   std::vector<bool> claimed_;              // by position in Package::tensors

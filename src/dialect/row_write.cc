@@ -165,18 +165,26 @@ bool is_integer_part(ir::Role role) {
   return role == ir::Role::order || role == ir::Role::input_zero || role == ir::Role::output_zero;
 }
 
+// Whether the codes are packed as the row packs them, wherever they begin; of what consists of others, all of them.
+bool is_packed_as(const PartRow& part, const ir::Module& m, const ir::Stored& s) {
+  if (!s.joined.empty()) return std::all_of(s.joined.begin(), s.joined.end(), [&](const ir::Stored& one) { return is_packed_as(part, m, one); });
+  const Target target = target_of(part, m, s.container);
+  if (s.container != target.dtype || !s.mask.tensor.empty()) return false;
+  const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
+  ir::View view = s.view;
+  view.offset = 0;
+  if (part.packing == Packing::none) return view == ir::row_major(rows, cols, bits(s.elem));
+  if (part.packing == Packing::row_pairs) return view == ir::nibbles(rows, cols, ir::Nibbles::row_pairs);
+  if (part.packing == Packing::high_first) return view == ir::nibbles(rows, cols, ir::Nibbles::high_first);
+  const int axis = part.packing == Packing::words_along_rows ? 0 : 1;
+  const std::optional<ir::View> usual = ir::packed_words(rows, cols, bits(s.elem), axis, target.shape[static_cast<size_t>(axis)]);
+  return usual && view == *usual;
+}
+
 // Whether a stored part lies as the row would write it: then its bytes can be copied. Shapes alone do not say it, since a square matrix packed along the other
 // axis has the same one.
 bool lies_as_written(const PartRow& part, const ir::Module& m, const ir::Stored& s) {
-  const Target target = target_of(part, m, s.container);
-  if (s.container != target.dtype || s.shape != target.shape || !s.mask.tensor.empty()) return false;
-  const int64_t rows = s.view.dims[0], cols = s.view.dims[1];
-  if (part.packing == Packing::none) return s.view == ir::row_major(rows, cols, bits(s.elem));
-  if (part.packing == Packing::row_pairs) return s.view == ir::nibbles(rows, cols, ir::Nibbles::row_pairs);
-  if (part.packing == Packing::high_first) return s.view == ir::nibbles(rows, cols, ir::Nibbles::high_first);
-  const int axis = part.packing == Packing::words_along_rows ? 0 : 1;
-  const std::optional<ir::View> usual = ir::packed_words(rows, cols, bits(s.elem), axis, target.shape[static_cast<size_t>(axis)]);
-  return usual && s.view == *usual;
+  return s.joined.empty() && s.view.offset == 0 && s.shape == target_of(part, m, s.container).shape && is_packed_as(part, m, s);
 }
 
 // Integer codes, repacked where the row stores them otherwise.
@@ -226,7 +234,7 @@ bool keeps_bytes(const Row& row, const ir::Module& m) {
   for (const PartRow& part : row.parts) {
     const ir::Stored* s = m.part(part.role);
     if (s == nullptr || (part.role != ir::Role::code && part.role != ir::Role::zero)) continue;
-    if (!lies_as_written(part, m, *s)) return false;
+    if (!is_packed_as(part, m, *s)) return false;
   }
   return true;
 }

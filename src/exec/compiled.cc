@@ -61,7 +61,8 @@ Result<Compiled> compile(const prog::Program& p) {
   for (size_t o = 0; o < p.outputs.size(); ++o) {
     const auto v = static_cast<size_t>(c.source_of(p.outputs[o]));
     if (c.taker[v] < 0) c.taker[v] = static_cast<int>(o);
-    const bool moved = v < p.inputs.size() && p.inputs[v].mask.tensor.empty() && prog::is_dense(p.inputs[v].view, p.inputs[v].elem) && !p.inputs[v].changed();
+    const bool moved = v < p.inputs.size() && p.inputs[v].mask.tensor.empty() && p.inputs[v].joined.empty() &&
+                       prog::is_dense(p.inputs[v].view, p.inputs[v].elem) && !p.inputs[v].changed();
     c.moves_bytes = c.moves_bytes && moved;
   }
   return c;

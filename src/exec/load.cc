@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <numeric>
 
+#include "exec/buffer.h"
 #include "prog/typing.h"
 
 namespace qb {
@@ -27,6 +30,23 @@ void put_bits(std::byte* p, int64_t bit, int64_t width, uint64_t value) {
     p[at / 8] = static_cast<std::byte>((std::to_integer<uint64_t>(p[at / 8]) & ~mask) | (((value >> done) << shift) & mask));
     done += take;
   }
+}
+
+// What lies in the file, before it is changed.
+prog::Input stored_only(prog::Input input) {
+  input.times = 1;
+  input.by.clear();
+  return input;
+}
+
+std::vector<prog::Input> parts_of(const prog::Input& input) {
+  prog::Input part = stored_only(input);
+  std::vector<prog::Input> out;
+  for (const ir::View& view : input.view.parts) {
+    part.view = view;
+    out.push_back(part);
+  }
+  return out;
 }
 
 }  // namespace
@@ -61,7 +81,7 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
       rows_(end - begin),
       cols_(input.view.dims[1]),
       row_bytes_(static_cast<uint64_t>(cols_) * static_cast<uint64_t>(is_integer_code(input.elem) ? 8 : width_) / 8),
-      dense_(prog::is_dense(input.view, input.elem)),
+      dense_(input.joined.empty() && prog::is_dense(input.view, input.elem)),
       dense_rows_((cols_ <= 1 || view_.stride[1] == width_) && view_.offset % 8 == 0 && view_.stride[0] % 8 == 0),
       elem_(input.elem),
       times_(input.times),
@@ -70,14 +90,18 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
     const bool of_rows = by.rows_per == 1;
     by_.push_back({Load(by, of_rows ? begin : 0, of_rows ? end : by.view.dims[0]), by.elem, of_rows});
   }
-  packed_ = prog::is_packed(view_, input.elem);
+  packed_ = input.joined.empty() && prog::is_packed(view_, input.elem);
   integers_ = is_integer_code(input.elem);
   if (rows_ == 0 || cols_ == 0) {
     packed_ = false;
   } else if (!input.mask.tensor.empty()) {
     plan_masked(input, end);
+  } else if (!input.joined.empty()) {
+    join_ = input.join;
+    join(input.joined, end);
   } else if (!view_.parts.empty()) {
-    join(input, end);
+    join_ = ir::Join{view_.along, false};
+    join(parts_of(input), end);
   } else if (prog::is_repeated(view_)) {
     thin(input, end);
   } else if (packed_) {
@@ -88,15 +112,6 @@ Load::Load(const prog::Input& input, int64_t begin, int64_t end)
     cut(input, end);
   }
 }
-
-namespace {
-// What lies in the file, before it is changed.
-prog::Input stored_only(prog::Input input) {
-  input.times = 1;
-  input.by.clear();
-  return input;
-}
-}  // namespace
 
 // One load for each piece. A block of as many rows may begin anywhere in a piece, so that its staging area is counted for the worst beginning.
 void Load::cut(const prog::Input& input, int64_t end) {
@@ -112,40 +127,69 @@ void Load::cut(const prog::Input& input, int64_t end) {
   }
 }
 
-// One load for each part. Of parts below each other a block has some; what it needs is counted for all. Parts beside each other are read into the staging area
-// and put together from there.
-void Load::join(const prog::Input& input, int64_t end) {
+// One load for each part. Of parts below each other a block has some: what most need at once is counted. Parts beside each other, or in turns, are read into
+// the staging area and put together from there.
+void Load::join(const std::vector<prog::Input>& parts, int64_t end) {
   dense_ = dense_rows_ = false;
-  prog::Input part = stored_only(input);
-  uint64_t most = 0, now = 0;
-  int64_t above = 0;
-  for (const ir::View& view : view_.parts) {
-    part.view = view;
-    if (view_.along == 1) {
-      pieces_.emplace_back(part, begin_, end);
-      now += pieces_.back().bytes() + pieces_.back().staging();
+  const auto count = static_cast<int64_t>(parts.size());
+  std::vector<uint64_t> most;
+  uint64_t now = 0;
+  int64_t above = 0, least = rows_;
+  for (int64_t p = 0; p < count; ++p) {
+    const prog::Input& part = parts[static_cast<size_t>(p)];
+    const int64_t rows = part.view.dims[0];
+    if (staged()) {
+      // In turns, row i is row i / count of part i % count.
+      const auto first = [&](int64_t row) { return row <= p ? 0 : (row - p + count - 1) / count; };
+      const bool down = join_->along == 0;
+      pieces_.emplace_back(part, down ? first(begin_) : begin_, down ? first(end) : end);
+      const Load& widest = down ? Load(part, 0, std::min(rows, rows_ / count + 1)) : pieces_.back();
+      now += aligned(pieces_.back().bytes()) + aligned(pieces_.back().staging());
+      most.push_back(aligned(widest.bytes()) + aligned(widest.staging()));
       continue;
     }
-    const int64_t rows = view.dims[0];
-    most += Load(part, 0, std::min(rows, rows_)).staging();
+    least = std::min(least, std::max<int64_t>(rows, 1));
+    most.push_back(aligned(Load(part, 0, std::min(rows, rows_)).staging()));
     if (begin_ < above + rows && end > above) {
       pieces_.emplace_back(part, std::max(begin_ - above, int64_t{0}), std::min(end - above, rows));
-      now += pieces_.back().staging();
+      now += aligned(pieces_.back().staging());
     }
     above += rows;
   }
-  slack_ = static_cast<int64_t>(std::max(most, now));
+  if (!staged()) {
+    std::sort(most.begin(), most.end(), std::greater<>());
+    most.resize(std::min(most.size(), static_cast<size_t>(rows_ / least + 2)));
+  }
+  slack_ = static_cast<int64_t>(std::max(now, std::accumulate(most.begin(), most.end(), uint64_t{0})));
 }
 
-Result<void> Load::join_rows(std::byte* rows, std::byte* staging) const {
-  uint64_t column = 0;
-  for (const Load& piece : pieces_) {
+Result<void> Load::put_together(std::byte* rows, std::byte* staging) const {
+  const auto count = static_cast<int64_t>(pieces_.size());
+  int64_t column = 0;
+  for (int64_t p = 0; p < count; ++p) {
+    const Load& piece = pieces_[static_cast<size_t>(p)];
     std::byte* const own = staging;
-    staging += piece.bytes() + piece.staging();
-    QB_TRY(piece.gather(own, own + piece.bytes()));
-    for (int64_t i = 0; i < rows_; ++i)
-      std::memcpy(rows + static_cast<uint64_t>(i) * row_bytes_ + column, own + static_cast<uint64_t>(i) * piece.row_bytes_, piece.row_bytes_);
-    column += piece.row_bytes_;
+    staging += aligned(piece.bytes());
+    QB_TRY(piece.gather(own, staging));
+    staging += aligned(piece.staging());
+    const auto row_of = [&](int64_t i) { return own + static_cast<uint64_t>(i) * piece.row_bytes_; };
+    if (join_->along == 0) {
+      for (int64_t i = 0; i < piece.rows_; ++i)
+        std::memcpy(rows + static_cast<uint64_t>((piece.begin_ + i) * count + p - begin_) * row_bytes_, row_of(i), row_bytes_);
+      continue;
+    }
+    const int64_t width = integers_ ? 8 : width_;
+    for (int64_t i = 0; i < rows_; ++i) {
+      std::byte* const to = rows + static_cast<uint64_t>(i) * row_bytes_;
+      if (!join_->turns) {
+        std::memcpy(to + column * width / 8, row_of(i), piece.row_bytes_);
+      } else if (width % 8 == 0) {
+        for (int64_t j = 0; j < piece.cols_; ++j) std::memcpy(to + (j * count + p) * width / 8, row_of(i) + j * width / 8, static_cast<size_t>(width / 8));
+      } else {
+        for (int64_t j = 0; j < piece.cols_; ++j) put_bits(to, (j * count + p) * width, width, bits_at(row_of(i), j * width, width));
+      }
+    }
+    column += piece.cols_;
   }
   return {};
 }
@@ -186,11 +230,13 @@ Result<void> Load::request_stored(std::byte* rows, std::byte* staging, Requests&
   if (masked_) return request_masked(staging, requests);
   if (repeated_) return pieces_.front().request(staging, staging + pieces_.front().bytes(), requests);
   for (const Load& piece : pieces_) {
-    std::byte*& place = beside() ? staging : rows;
-    std::byte* const own = place;
-    place += piece.bytes();
+    std::byte* const own = staged() ? staging : rows;
+    if (staged())
+      staging += aligned(piece.bytes());
+    else
+      rows += piece.bytes();
     QB_TRY(piece.request(own, staging, requests));
-    staging += piece.staging();
+    staging += join_ ? aligned(piece.staging()) : piece.staging();
   }
   if (!pieces_.empty()) return {};
   if (packed_) return request_codes(staging, requests);
@@ -216,13 +262,13 @@ Result<void> Load::gather_stored(std::byte* rows, std::byte* staging) const {
     repeat(rows, staging);
     return {};
   }
-  if (beside()) return join_rows(rows, staging);
+  if (staged()) return put_together(rows, staging);
   if (lines_ == 0 && pieces_.empty()) return {};
   if (masked_) return gather_masked(rows, staging);
   for (const Load& piece : pieces_) {
-    QB_TRY(piece.gather_stored(rows, staging));
+    QB_TRY(piece.gather(rows, staging));
     rows += piece.bytes();
-    staging += piece.staging();
+    staging += join_ ? aligned(piece.staging()) : piece.staging();
   }
   if (!pieces_.empty()) return {};
   if (packed_) {

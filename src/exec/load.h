@@ -2,8 +2,8 @@
 //
 // A dense view is one read into its place. Rows that are dense each are one read per row. Anything else is read line by line into a staging area (a line runs
 // along the axis with the smaller stride, so that a transposed matrix costs what it holds, not its whole extent for each row) and gathered from there. Packed
-// integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces, and parts, are read one by one; numbers
-// that stand for several are read once and repeated. Of masked
+// integer codes (load_codes.cc) become one byte each, four-bit floats two to a byte along their rows. Rows in pieces, and parts, are read one by one, and so
+// are inputs that consist of others; numbers that stand for several are read once and repeated. Of masked
 // matrices (load_masked.cc) a row is what its bits say, and an error where the bits do not name as many numbers as it has. Inputs that are changed while they
 // are read (load_changed.cc) bring their factors into the staging area.
 #pragma once
@@ -53,9 +53,10 @@ class Load {
   Result<void> change(std::byte* rows, std::byte* staging) const;
   void plan_lines();
   void cut(const prog::Input& input, int64_t end);
-  void join(const prog::Input& input, int64_t end);
-  Result<void> join_rows(std::byte* rows, std::byte* staging) const;
-  bool beside() const { return !view_.parts.empty() && view_.along == 1; }
+  void join(const std::vector<prog::Input>& parts, int64_t end);
+  Result<void> put_together(std::byte* rows, std::byte* staging) const;
+  // Parts that are read into the staging area and put together from there.
+  bool staged() const { return join_ && (join_->along == 1 || join_->turns); }
   void thin(const prog::Input& input, int64_t end);
   void repeat(std::byte* rows, const std::byte* few) const;
   // Packed codes. A line is one unit of the slow axis (a row or column, the lanes of one, or a 32-bit word of a stream), as far as the fast axis reaches.
@@ -94,8 +95,9 @@ class Load {
     std::vector<int64_t> starts;
   };
   std::optional<Masked> masked_;
-  bool repeated_ = false;     // then pieces_ has what is stored, read into the staging area
-  std::vector<Load> pieces_;  // where rows lie in several; each has its part of the rows and of the staging area
+  std::optional<ir::Join> join_;  // how pieces_ lie, where they are parts
+  bool repeated_ = false;         // then pieces_ has what is stored, read into the staging area
+  std::vector<Load> pieces_;      // where rows lie in several; each has its part of the rows and of the staging area
   bool packed_ = false, integers_ = false;
   int64_t first_unit_ = 0, first_bit_ = 0, line_bits_ = 0;  // of packed codes: the first line, where lines begin along the fast axis, how long they are
 

@@ -21,6 +21,8 @@ void add_key(const prog::Input& in, std::string& key) {
   fmt::format_to(std::back_inserter(key), "{}:{}:{}:{},{}:{},{}:{},{},{}:{},{}(", in.file, in.offset, static_cast<int>(in.elem), v.dims[0], v.dims[1],
                  v.stride[0], v.stride[1], v.offset, v.piece, v.next_piece, in.times, in.plus);
   for (const prog::Input& by : in.by) add_key(by, key);
+  if (!in.joined.empty()) fmt::format_to(std::back_inserter(key), "{}{}:", in.join.along, in.join.turns ? "t" : "");
+  for (const prog::Input& part : in.joined) add_key(part, key);
   key += ");";
 }
 

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include "arch/joined.h"
 #include "exec/test_support.h"
+#include "ir/parts.h"
+#include "pass/forms.h"
 
 namespace qb {
 namespace {
@@ -178,6 +181,103 @@ TEST(Region, WhatIsOneNumberIsNotTakenApart) {
   ordered.module.scheme->features.actorder = true;
   EXPECT_EQ(ir::grain_of(ordered.module, 1).exact, 0);
   EXPECT_EQ(ir::grain_of(ordered.module, 0).exact, 1);
+}
+
+// A matrix that holds three modules, which lie below each other: taken apart each has its rows, put together they are the matrix again.
+TEST(Parts, TakenApartAndPutTogetherAgain) {
+  std::mt19937 random(12);
+  int smaller_blocks = 0;
+  for (const Kind& kind : kinds)
+    for (int round = 0; round < 12; ++round) {
+      Made probe;
+      make(kind, 96, 96, 1, probe);
+      const int64_t step = ir::grain_of(probe.module, 0).exact, k = 96;
+      std::vector<arch::Module> members;
+      int64_t n = 0;
+      for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+        const int64_t rows = step * (1 + static_cast<int64_t>(random() % static_cast<uint64_t>(std::max<int64_t>(48 / step, 1))));
+        members.push_back({.path = name, .kind = arch::Kind::linear, .n = rows, .k = k, .fused = "qkv_proj"});
+        n += rows;
+      }
+      Made made;
+      make(kind, n, k, static_cast<uint32_t>(random()), made);
+      ir::Checkpoint c;
+      c.topology.family = arch::find_family("llama");
+      c.topology.modules = {arch::fused(members)};
+      made.module.path = c.topology.modules[0].path;
+      made.module.topology = 0;
+      c.modules = {made.module};
+      SCOPED_TRACE(fmt::format("{} {} + {} + {} rows", kind.scheme, members[0].n, members[1].n, members[2].n));
+      const std::vector<uint32_t> all = values(made, made.module, 8);
+      std::vector<pass::Reformed> done;
+      std::vector<pass::SmallerBlocks> smaller;
+      Diagnostics diag;
+      for (int twice = 0; twice < 2; ++twice) {
+        ASSERT_TRUE(pass::separate(c, {.projections = true}, done, smaller, diag)) << diag.all().front().found;
+        ASSERT_EQ(done.size(), 1U);
+        ASSERT_EQ(c.modules.size(), 3U);
+        std::vector<uint32_t> parts;
+        for (size_t i = 0; i < 3; ++i) {
+          EXPECT_EQ(c.modules[i].path, members[i].path);
+          EXPECT_EQ(c.modules[i].n, members[i].n);
+          EXPECT_EQ(c.modules[i].topology, static_cast<int>(i));
+          const std::vector<uint32_t> part = values(made, c.modules[i], 5);
+          parts.insert(parts.end(), part.begin(), part.end());
+        }
+        EXPECT_EQ(parts, all);
+      }
+      smaller_blocks += smaller.empty() ? 0 : 1;
+      Context context;
+      StreamSurveyor surveyor(made.source, context);
+      done.clear();
+      for (int twice = 0; twice < 2; ++twice) {
+        const Result<bool> joined = pass::join(c, {.projections = true}, surveyor, done, diag);
+        ASSERT_TRUE(joined.ok() && *joined) << diag.all().front().found;
+        ASSERT_EQ(done.size(), 1U);
+        ASSERT_EQ(c.modules.size(), 1U);
+        EXPECT_EQ(c.modules[0].path, "qkv_proj");
+        EXPECT_EQ(c.topology.modules[0].parts.size(), 3U);
+        for (const int64_t height : {3, 16, 1000}) EXPECT_EQ(values(made, c.modules[0], height), all) << "height " << height;
+      }
+    }
+  EXPECT_GT(smaller_blocks, 4);
+}
+
+TEST(Parts, WhatDiffersIsNotPutTogether) {
+  const auto joined = [](const char* first, const char* second, float scale, std::string& why) {
+    Made made;
+    ir::Checkpoint c;
+    c.topology.family = arch::find_family("llama");
+    for (const char* scheme : {first, second}) {
+      const Kind* kind = std::find_if(std::begin(kinds), std::end(kinds), [scheme](const Kind& x) { return std::string_view(x.scheme) == scheme; });
+      make(*kind, 16, 96, 3, made);
+      made.module.path = c.modules.empty() ? "gate_proj" : "up_proj";
+      made.module.topology = static_cast<int>(c.modules.size());
+      for (ir::Stored& s : made.module.parts)
+        if (s.view.dims == std::array<int64_t, 2>{1, 1}) s.value = c.modules.empty() ? 1.0 : static_cast<double>(scale);
+      c.topology.modules.push_back({.path = made.module.path, .kind = arch::Kind::linear, .n = 16, .k = 96, .fused = "gate_up_proj"});
+      c.modules.push_back(made.module);
+    }
+    Context context;
+    StreamSurveyor surveyor(made.source, context);
+    std::vector<pass::Reformed> done;
+    Diagnostics diag;
+    const Result<bool> ok = pass::join(c, {.projections = true}, surveyor, done, diag);
+    if (ok.ok() && *ok) return true;
+    EXPECT_TRUE(diag.has("form-inexpressible"));
+    EXPECT_EQ(c.modules.size(), 2U);
+    why = diag.all().front().found;
+    return false;
+  };
+  std::string why;
+  EXPECT_TRUE(joined("nvfp4", "nvfp4", 1, why));
+  EXPECT_TRUE(joined("fp8_tensor", "fp8_tensor", 1, why));
+  EXPECT_FALSE(joined("nvfp4", "nvfp4", 2, why));
+  EXPECT_NE(why.find("one global for the whole matrix"), std::string::npos) << why;
+  EXPECT_FALSE(joined("fp8_tensor", "fp8_tensor", 2, why));
+  EXPECT_NE(why.find("one scale for the whole matrix"), std::string::npos) << why;
+  EXPECT_FALSE(joined("fp8_channel", "bf16", 1, why));
+  EXPECT_NE(why.find("gate_proj is fp8_channel, up_proj is plain numbers"), std::string::npos) << why;
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include "arch/joined.h"
 #include "exec/test_support.h"
+#include "ir/parts.h"
+#include "pass/forms.h"
 
 namespace qb {
 namespace {
@@ -180,6 +183,72 @@ TEST(Stack, PiecesThatReachBeyondTheTensorAreRefused) {
     p.inputs[0].view.next_piece = next;
     EXPECT_FALSE(prog::type_check(p).ok()) << next;
   }
+}
+
+// Stacks taken apart, and put together again: gate and up of each expert are the halves of its outputs, or take turns.
+TEST(Stack, TakenApartAndPutTogetherAgain) {
+  for (const char* family : {"gpt_oss", "qwen3_moe"})
+    for (const Kind& kind : kinds) {
+      SCOPED_TRACE(fmt::format("{} {}", family, kind.name));
+      Made made;
+      make(kind, made);
+      ir::Checkpoint c;
+      c.topology.family = arch::find_family(family);
+      const bool turns = c.topology.family->interleaved;
+      std::vector<arch::Module> members;
+      for (int64_t e = 0; e < experts; ++e)
+        for (const char* name : {"gate_proj", "up_proj"})
+          members.push_back({.path = fmt::format("experts.{}.{}", e, name),
+                             .kind = arch::Kind::linear,
+                             .n = outputs / 2,
+                             .k = inputs,
+                             .experts = experts,
+                             .stacked = "experts.gate_up_proj",
+                             .expert = e,
+                             .of_experts = "x"});
+      c.topology.modules = {arch::stacked(members, *c.topology.family)};
+      made.module.topology = 0;
+      c.modules = {made.module};
+      std::vector<pass::Reformed> done;
+      std::vector<pass::SmallerBlocks> smaller;
+      Diagnostics diag;
+      ASSERT_TRUE(pass::separate(c, {.experts = true}, done, smaller, diag));
+      ASSERT_EQ(c.modules.size(), static_cast<size_t>(2 * experts));
+      for (int64_t i = 0; i < 2 * experts; ++i) {
+        const ir::Module& m = c.modules[static_cast<size_t>(i)];
+        ASSERT_EQ(m.path, members[static_cast<size_t>(i)].path);
+        std::vector<unsigned> codes, scales;
+        for (int64_t o = 0; o < outputs / 2; ++o) {
+          const int64_t output = turns ? 2 * o + i % 2 : o + i % 2 * (outputs / 2);
+          for (int64_t k = 0; k < inputs; ++k) codes.push_back(code_at(made, i / 2, output, k));
+          for (int64_t g = 0; g < inputs / 32; ++g) scales.push_back(scale_at(made, i / 2, output, g));
+        }
+        EXPECT_EQ(read(made, *m.part(Role::code), 5), codes) << m.path;
+        EXPECT_EQ(m.scheme ? read(made, *m.part(Role::scale), 5) : scales, scales) << m.path;
+      }
+      Context context;
+      StreamSurveyor surveyor(made.source, context);
+      const Result<bool> joined = pass::join(c, {.experts = true}, surveyor, done, diag);
+      ASSERT_TRUE(joined.ok() && *joined) << diag.all().front().found;
+      ASSERT_EQ(c.modules.size(), 1U);
+      EXPECT_EQ(c.modules[0].path, "experts.gate_up_proj");
+      EXPECT_EQ(c.modules[0].stack.inputs_first, !c.modules[0].scheme && turns);
+      for (const bool inputs_first : {false, true}) {
+        const ir::Module stack = c.modules[0].stack.inputs_first == inputs_first ? c.modules[0] : ir::turned(c.modules[0]);
+        std::vector<unsigned> codes;
+        for (int64_t e = 0; e < experts; ++e)
+          for (int64_t a = 0; a < (inputs_first ? inputs : outputs); ++a)
+            for (int64_t b = 0; b < (inputs_first ? outputs : inputs); ++b) codes.push_back(inputs_first ? code_at(made, e, b, a) : code_at(made, e, a, b));
+        for (const int64_t height : {1, 5, 17, 1000})
+          EXPECT_EQ(read(made, *stack.part(Role::code), height), codes) << inputs_first << " in blocks of " << height;
+      }
+      for (int64_t e = 0; e < experts; ++e) {  // and an expert of it
+        std::vector<unsigned> codes;
+        for (int64_t o = 0; o < outputs; ++o)
+          for (int64_t k = 0; k < inputs; ++k) codes.push_back(code_at(made, e, o, k));
+        EXPECT_EQ(read(made, *ir::expert_of(c.modules[0], e).part(Role::code), 4), codes);
+      }
+    }
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ uint64_t needed(const prog::Input& input, int64_t rows) {
 Stream::Stream(const prog::Input& input, uint64_t bytes) : input_(input) {
   ir::View& v = input_.view;
   const int64_t width = bits(input.elem);
-  if (input.mask.tensor.empty() && prog::is_dense(v, input.elem) && width % 8 == 0 && input.by.empty())
+  if (input.mask.tensor.empty() && input.joined.empty() && prog::is_dense(v, input.elem) && width % 8 == 0 && input.by.empty())
     v = ir::View{{v.dims[0] * v.dims[1], 1}, {width, width}, v.offset};
   const int64_t rows = v.dims[0];
   if (rows == 0 || v.dims[1] == 0) return;

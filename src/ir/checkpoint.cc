@@ -72,7 +72,7 @@ std::string_view to_string(Role r) {
 }
 
 std::string whole_name(const Stored& s) {
-  return s.mask.tensor.empty() ? s.tensor : s.mask.whole;
+  return !s.as.empty() ? s.as : s.mask.tensor.empty() ? s.tensor : s.mask.whole;
 }
 
 std::vector<int64_t> whole_shape(const Stored& s) {

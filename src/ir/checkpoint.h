@@ -121,9 +121,17 @@ struct Mask {
   friend bool operator==(const Mask&, const Mask&) = default;
 };
 
+// How several stored matrices are one: below each other (along 0) or beside each other (1); in turns: one row, or column, of each after the other.
+struct Join {
+  uint8_t along = 0;
+  bool turns = false;
+  friend bool operator==(Join, Join) = default;
+};
+
 struct Stored {
   Role role = Role::plain;
   std::string tensor;  // its name in the source
+  std::string as;      // the name that it is written under, where that is another one
   FileId file = 0;
   uint64_t offset = 0, bytes = 0;
   Elem container = Elem::u8;   // dtype of the tensor
@@ -139,6 +147,10 @@ struct Stored {
   // column ([1,cols]) - plus, rounded once to its own format. `by` holds floats that lie elsewhere in the checkpoint and are not changed themselves.
   double times = 1, plus = 0;
   std::vector<Stored> by = {};
+  // Not empty: it consists of these, which may lie in several tensors and be changed each by itself. Its own view says nothing but dims then, and the place is
+  // that of the first.
+  std::vector<Stored> joined = {};
+  Join join = {};
   bool changed() const { return times != 1 || !by.empty(); }
 };
 

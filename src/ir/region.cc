@@ -270,6 +270,14 @@ std::optional<Module> region_of(const Module& m, const Region& region, Block blo
   return Cutter(m, region, block).run();
 }
 
+std::optional<Stored> rows_of(const Stored& s, Range rows) {
+  std::optional<View> v = s.joined.empty() && s.mask.tensor.empty() && s.by.empty() ? some(s.view, 0, rows) : std::nullopt;
+  if (!v) return std::nullopt;
+  Stored out = s;
+  out.view = std::move(*v);
+  return out;
+}
+
 Block common_block(const Module& m, const std::vector<Region>& regions) {
   if (!m.scheme) return {1, 1};
   Block b = stored_type(m).block;

@@ -38,6 +38,9 @@ Grain grain_of(const Module&, int axis);
 // every bound of the region. Nothing where it may not be cut so: grain_of() says why. Numbers for the whole matrix (second-level and input scales) stay.
 std::optional<Module> region_of(const Module&, const Region&, Block block);
 
+// Some rows of a stored matrix, as a matrix of their own; nothing where that would part a unit.
+std::optional<Stored> rows_of(const Stored&, Range rows);
+
 // The largest blocks that divide the module's own and all bounds of these regions: the blocks of a matrix that is cut into them.
 Block common_block(const Module&, const std::vector<Region>&);
 

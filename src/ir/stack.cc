@@ -41,6 +41,17 @@ void take_rows(View& v, int64_t first, int64_t step) {
 
 }  // namespace
 
+Stored swapped(Stored s) {
+  if (s.joined.empty()) {
+    s.view = transposed(std::move(s.view));
+    return s;
+  }
+  std::swap(s.view.dims[0], s.view.dims[1]);
+  s.join.along = static_cast<uint8_t>(1 - s.join.along);
+  for (Stored& part : s.joined) part = swapped(std::move(part));
+  return s;
+}
+
 QuantType stored_type(const Module& m) {
   QuantType t = m.scheme->weight;
   if (m.stack.experts == 0) return t;
@@ -59,6 +70,11 @@ Module turned(const Module& stack) {
   m.n = experts * stack.k;
   for (Stored& s : m.parts) {
     if (!is_stacked(stack, s)) continue;
+    if (!s.joined.empty()) {  // of the experts
+      for (Stored& part : s.joined) part = swapped(std::move(part));
+      s.view.dims = {s.view.dims[1] * experts, s.view.dims[0] / experts};
+      continue;
+    }
     const View v = s.view;
     s.view = swapped(v, v.dims[0] / experts);
     s.view.piece = s.view.dims[0];
@@ -79,10 +95,16 @@ Module expert_of(const Module& stack, int64_t expert, int64_t first, int64_t ste
   if (outputs_per_scale > 1) m.scheme->weight.block.rows = static_cast<int32_t>(outputs_per_scale / step);
   for (Stored s : stack.parts) {
     View& v = s.view;
-    if (s.role == Role::bias) {  // [experts, outputs]: a column of them
+    const bool own = s.role == Role::bias || is_stacked(stack, s);
+    if (own && s.joined.size() == static_cast<size_t>(experts)) {
+      s = Stored(std::move(s.joined[static_cast<size_t>(expert)]));
+      if (s.role == Role::bias || stack.stack.inputs_first) s = swapped(std::move(s));
+      if (!s.joined.empty() && s.join == Join{0, true} && s.joined.size() == static_cast<size_t>(step))
+        s = Stored(std::move(s.joined[static_cast<size_t>(first)]));
+    } else if (s.role == Role::bias) {  // [experts, outputs]: a column of them
       v = {.dims = {v.dims[1], 1}, .stride = {v.stride[1], v.stride[1]}, .offset = v.offset + expert * v.stride[0]};
       take_rows(v, first, step);
-    } else if (is_stacked(stack, s)) {
+    } else if (own) {
       v.offset += expert * expert_bits(v, experts);
       v.dims[0] /= experts;
       if (stack.stack.inputs_first) v = swapped(v, v.dims[0]);

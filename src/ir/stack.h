@@ -12,6 +12,9 @@ namespace qb::ir {
 // the scheme's own. Precondition: the module has a scheme and its size.
 QuantType stored_type(const Module& module);
 
+// The matrix with its axes swapped, also where it consists of others.
+Stored swapped(Stored);
+
 // The stack with each expert's part turned, [inputs, outputs] to [outputs, inputs] or back: other views of the same bytes.
 Module turned(const Module& stack);
 

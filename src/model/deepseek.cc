@@ -81,7 +81,7 @@ Result<DecoderBuilder> begin_deepseek(const Loading& loading) {
       spec.router = mlp + ".gate";
       spec.bias = third ? "e_score_correction_bias" : "";
       spec.experts = mlp + ".experts";
-      spec.shared = at.loader().find(mlp + ".shared_experts.down_proj") != nullptr ? mlp + ".shared_experts" : "";
+      spec.shared = at.loader().has(mlp + ".shared_experts.down_proj") ? mlp + ".shared_experts" : "";
       QB_ASSIGN(feed_forward, load_mixture(at.loader(), spec));
     } else {
       QB_ASSIGN(feed_forward, load_feed_forward(at.loader(), mlp, at.feed_forward()));

@@ -1,4 +1,4 @@
-// gpt_oss: attention with a learned sink for each head and a window in every other layer, a mixture of stacked experts with a clamped activation in every
+// gpt_oss: attention with a learned sink for each head and a window in every other layer, a mixture of experts with a clamped activation in every
 // layer. The softmax over the chosen experts' scores alone is that over all, normalized.
 #include "base/json.h"
 #include "model/decoder.h"
@@ -10,7 +10,6 @@ Result<DecoderBuilder> begin_gpt_oss(const Loading& loading) {
   QB_ASSIGN(const Json* const config, model_config(loading));
   QB_ASSIGN(DecoderBuilder b, DecoderBuilder::begin(loading, *config, {.windows = DecoderRules::Windows::by_layer, .usual_window = 128, .full_every = 2}));
   MixtureSpec spec;
-  spec.stacked = true;
   spec.expert = b.feed_forward();
   spec.expert.activation = layer::Gate::clamped;
   QB_ASSIGN(const double limit, number_at(*config, "swiglu_limit", 7));

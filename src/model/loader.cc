@@ -2,14 +2,19 @@
 
 #include <fmt/format.h>
 
-#include "ir/stack.h"
+#include "ir/parts.h"
 
 namespace qb::model {
 
 using ir::Role;
 
 Loader::Loader(const Loading& loading) : loading_(loading), options_(loading.options.linear) {
-  for (const ir::Module& m : loading.checkpoint.modules) modules_.emplace(m.path, &m);
+  for (const ir::Module& m : loading.checkpoint.modules) {
+    modules_.emplace(m.path, &m);
+    if (m.topology < 0 || m.parts.empty()) continue;
+    const arch::Module& t = loading.checkpoint.topology.modules[static_cast<size_t>(m.topology)];
+    for (size_t i = 0; i < t.parts.size(); ++i) parts_.emplace(t.parts[i].path, Part{&m, &t, i});
+  }
   options_.pool = &loading.pool;
   options_.rotations = &rotations_;
   options_.policy.reference |= loading.options.reference;
@@ -40,19 +45,14 @@ Result<layer::Linear> Loader::load(const ir::Module& m, int64_t n, int64_t k, ke
 }
 
 Result<layer::Linear> Loader::linear(const std::string& path, int64_t n, int64_t k) {
+  if (const auto at = parts_.find(path); at != parts_.end() && find(path) == nullptr) {
+    const Part& p = at->second;
+    const std::optional<ir::Module> part = ir::part_of(*p.whole, *p.topology, p.number);
+    if (part) return load(*part, n, k, options_.inputs);
+    return Error{Errc::invalid_argument, fmt::format("{}: it cannot be taken out of {}: {}", path, p.whole->path, ir::inseparable_by(*p.whole, *p.topology))};
+  }
   QB_ASSIGN(const ir::Module* const m, need(path));
   return load(*m, n, k, options_.inputs);
-}
-
-Result<layer::Linear> Loader::linear_of(const std::string& stack, const Part& part, int64_t n, int64_t k) {
-  QB_ASSIGN(const ir::Module* const m, need(stack));
-  const int64_t experts = m->stack.experts, outputs = experts == 0 ? 0 : m->stack.inputs_first ? m->k : m->n / experts;
-  const int32_t share = m->scheme ? m->scheme->weight.block.rows : 1;  // outputs with one scale
-  if (part.expert >= experts || outputs % part.step != 0 || (share > 1 && share % part.step != 0)) {
-    return Error{Errc::invalid_argument, fmt::format("{}: {} experts of {} outputs{} have no part {} of {} of expert {}", stack, experts, outputs,
-                                                     share > 1 ? fmt::format(" that share scales by {}", share) : "", part.first, part.step, part.expert)};
-  }
-  return load(ir::expert_of(*m, part.expert, part.first, part.step), n, k, options_.inputs);
 }
 
 Result<layer::Linear> Loader::exact_linear(const std::string& path, int64_t n, int64_t k) {
@@ -78,7 +78,7 @@ Result<const float*> Loader::plain(const std::string& path, std::string_view suf
   const std::string name = fmt::format("{}.{}", path, suffix);
   if (const ir::Module* m = find(path); m != nullptr)
     for (const ir::Stored& s : m->parts)
-      if (s.role == Role::plain && s.tensor == name) return floats(s, n, 0);
+      if (s.role == Role::plain && ir::whole_name(s) == name) return floats(s, n, 0);
   return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint does not have it", name)};
 }
 

@@ -13,16 +13,13 @@ class Loader {
  public:
   explicit Loader(const Loading& loading);
 
-  // One expert of stacked ones: of its outputs every step-th from `first` on, n of them.
-  struct Part {
-    int64_t expert = 0, first = 0, step = 1;
-  };
-  Result<layer::Linear> linear_of(const std::string& stack, const Part& part, int64_t n, int64_t k);
-  // The module with that path; null when it has no tensors.
+  // The module with that path; null when it has no tensors of its own.
   const ir::Module* find(const std::string& path) const;
   Result<const ir::Module*> need(const std::string& path) const;
+  // Whether there is a weight for it: its own, or rows of a matrix that it shares with others.
+  bool has(const std::string& path) const { return find(path) != nullptr || parts_.contains(path); }
 
-  // n, k: the size that it must have; 0: any.
+  // n, k: the size that it must have; 0: any. Also of a module that lies in one matrix with others.
   Result<layer::Linear> linear(const std::string& path, int64_t n, int64_t k);
   // Its inputs stay float32, whatever the kernels: what a router decides must not hang on a rounding.
   Result<layer::Linear> exact_linear(const std::string& path, int64_t n, int64_t k);
@@ -43,6 +40,12 @@ class Loader {
   layer::Rotations rotations_;
   layer::LinearOptions options_;
   std::unordered_map<std::string_view, const ir::Module*> modules_;
+  struct Part {
+    const ir::Module* whole;
+    const arch::Module* topology;
+    size_t number;
+  };
+  std::unordered_map<std::string_view, Part> parts_;
   size_t resident_ = 0;
 };
 

@@ -1,4 +1,6 @@
 // mixtral: Mistral's attention, a mixture of experts in every layer. Experts have their own words for gate, down and up, or Llama's in files of other tools.
+#include <fmt/format.h>
+
 #include "base/json.h"
 #include "model/decoder.h"
 
@@ -19,7 +21,9 @@ Result<DecoderBuilder> begin_mixtral(const Loading& loading) {
     const char* const block = has("block_sparse_moe.gate") ? "block_sparse_moe" : "mlp";
     spec.router = at.path(i, block) + ".gate";
     spec.experts = at.path(i, block) + ".experts";
-    spec.expert.names = at.loader().find(spec.experts + ".0.w1") != nullptr ? FeedForwardNames{"w1", "w3", "w2"} : FeedForwardNames{};
+    // Each by itself: in one matrix with another, a linear has its usual name.
+    const auto named = [&](const char* own, const char* usual) { return at.loader().has(fmt::format("{}.0.{}", spec.experts, own)) ? own : usual; };
+    spec.expert.names = {named("w1", "gate_proj"), named("w3", "up_proj"), named("w2", "down_proj")};
     QB_ASSIGN(auto feed_forward, load_mixture(at.loader(), spec));
     return at.layer(i, std::move(attention), std::move(feed_forward));
   };

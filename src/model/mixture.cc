@@ -32,15 +32,6 @@ class Dense final : public Sublayer {
   FeedForward parts_;
 };
 
-Result<FeedForward> load_stacked(Loader& l, const std::string& experts, int64_t expert, const FeedForwardSpec& spec) {
-  FeedForward f{.activation = spec.activation};
-  const std::string both = experts + ".gate_up_proj";
-  QB_ASSIGN(f.gate, l.linear_of(both, {.expert = expert, .first = 0, .step = 2}, spec.width, spec.hidden));
-  QB_ASSIGN(f.up, l.linear_of(both, {.expert = expert, .first = 1, .step = 2}, f.gate.n(), spec.hidden));
-  QB_ASSIGN(f.down, l.linear_of(experts + ".down_proj", {.expert = expert}, spec.hidden, f.gate.n()));
-  return f;
-}
-
 class Mixture final : public Sublayer {
  public:
   explicit Mixture(MixtureSpec spec) : s_(std::move(spec)) {}
@@ -59,7 +50,7 @@ class Mixture final : public Sublayer {
     }
     std::vector<FeedForward> experts;
     for (int64_t e = 0; e < r.experts; ++e) {
-      QB_ASSIGN(FeedForward one, s_.stacked ? load_stacked(l, s_.experts, e, s_.expert) : load_parts(l, fmt::format("{}.{}", s_.experts, e), s_.expert));
+      QB_ASSIGN(FeedForward one, load_parts(l, fmt::format("{}.{}", s_.experts, e), s_.expert));
       experts.push_back(std::move(one));
       host::sample_memory();
     }
@@ -125,7 +116,7 @@ class Mixture final : public Sublayer {
 
 Result<FeedForward> load_parts(Loader& l, const std::string& path, const FeedForwardSpec& spec) {
   FeedForward f;
-  f.fused = spec.fused;
+  f.fused = l.find(path + ".gate_up_proj") != nullptr;
   f.activation = spec.activation;
   const FeedForwardNames& names = spec.names;
   int64_t width = spec.width;

@@ -16,8 +16,7 @@ struct FeedForwardNames {
 
 struct FeedForwardSpec {
   int64_t hidden = 0;
-  int64_t width = 0;   // 0: as the weights have it
-  bool fused = false;  // gate_up_proj
+  int64_t width = 0;  // 0: as the weights have it
   layer::Gate activation = layer::Gate::silu;
   FeedForwardNames names = {};
 };
@@ -29,7 +28,6 @@ struct MixtureSpec {
   FeedForwardSpec expert;
   layer::Routing routing;
   std::string router, experts;   // paths; the number of an expert follows behind a dot
-  bool stacked = false;          // the experts lie in <experts>.gate_up_proj, the gate's outputs the even ones, and <experts>.down_proj
   std::string bias = {};         // of the router: a tensor beside its weight that is added for the choice
   std::string shared = {};       // path of the part that every token sees; empty: there is none
   std::string shared_gate = {};  // path of a linear whose sigmoid it is multiplied with; empty: 1

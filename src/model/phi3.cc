@@ -7,13 +7,9 @@ namespace {
 Result<DecoderBuilder> begin_phi3(const Loading& loading) {
   QB_ASSIGN(const Json* const config, model_config(loading));
   QB_ASSIGN(DecoderBuilder b, DecoderBuilder::begin(loading, *config, {.windows = DecoderRules::Windows::every_layer}));
-  FeedForwardSpec gated = b.feed_forward();
-  gated.fused = true;
-  b.make_layer = [gated](DecoderBuilder& at, int64_t i) -> Result<DecoderLayer> {
-    AttentionSpec spec = at.attention(i);
-    spec.fused = true;
-    QB_ASSIGN(auto attention, load_self_attention(at.loader(), at.path(i, "self_attn"), spec));
-    QB_ASSIGN(auto feed_forward, load_feed_forward(at.loader(), at.path(i, "mlp"), gated));
+  b.make_layer = [](DecoderBuilder& at, int64_t i) -> Result<DecoderLayer> {
+    QB_ASSIGN(auto attention, load_self_attention(at.loader(), at.path(i, "self_attn"), at.attention(i)));
+    QB_ASSIGN(auto feed_forward, load_feed_forward(at.loader(), at.path(i, "mlp"), at.feed_forward()));
     return at.layer(i, std::move(attention), std::move(feed_forward));
   };
   return b;

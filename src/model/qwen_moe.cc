@@ -30,7 +30,7 @@ Result<DecoderBuilder> begin_qwen_moe(const Loading& loading) {
     if (at.loader().find(mlp + ".gate") != nullptr) {
       spec.router = mlp + ".gate";
       spec.experts = mlp + ".experts";
-      const bool shared = at.loader().find(mlp + ".shared_expert.down_proj") != nullptr;
+      const bool shared = at.loader().has(mlp + ".shared_expert.down_proj");
       spec.shared = shared ? mlp + ".shared_expert" : "";
       spec.shared_gate = shared ? mlp + ".shared_expert_gate" : "";
       QB_ASSIGN(feed_forward, load_mixture(at.loader(), spec));

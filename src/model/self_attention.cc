@@ -15,7 +15,8 @@ class SelfAttention final : public Sublayer {
 
   Result<void> load(Loader& l) {
     const int64_t q = s_.heads * s_.head_dim, kv = s_.kv_heads * s_.head_dim;
-    if (s_.fused) {
+    fused_ = l.find(path_ + ".qkv_proj") != nullptr;
+    if (fused_) {
       QB_ASSIGN(q_, l.linear(path_ + ".qkv_proj", q + 2 * kv, s_.hidden));
     } else {
       QB_ASSIGN(q_, l.linear(path_ + ".q_proj", q, s_.hidden));
@@ -37,10 +38,10 @@ class SelfAttention final : public Sublayer {
     return {};
   }
 
-  int64_t scratch_per_row() const override { return (s_.fused ? 2 : 1) * (s_.heads + 2 * s_.kv_heads) * s_.head_dim; }
+  int64_t scratch_per_row() const override { return (fused_ ? 2 : 1) * (s_.heads + 2 * s_.kv_heads) * s_.head_dim; }
 
   void add_linears(NamedLinears& out) const override {
-    if (s_.fused) {
+    if (fused_) {
       out.emplace_back(path_ + ".qkv_proj", &q_);
     } else {
       out.emplace_back(path_ + ".q_proj", &q_);
@@ -56,7 +57,7 @@ class SelfAttention final : public Sublayer {
     float* const q = scratch;
     float* const k = q + rows * q_width;
     float* const v = k + rows * kv_width;
-    if (s_.fused) {
+    if (fused_) {
       float* const all = v + rows * kv_width;
       q_.run(x, rows, all, t.workspace, t.pool);
       for (int64_t row = 0; row < rows; ++row) {
@@ -89,7 +90,8 @@ class SelfAttention final : public Sublayer {
  private:
   std::string path_;
   AttentionSpec s_;
-  Linear q_, k_, v_, o_;  // fused: all three in q_
+  Linear q_, k_, v_, o_;
+  bool fused_ = false;  // all three are in q_
   const float *q_norm_ = nullptr, *k_norm_ = nullptr, *sinks_ = nullptr;
   layer::KvScales k_scales_, v_scales_;
 };

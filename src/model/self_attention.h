@@ -1,4 +1,5 @@
-// Grouped-query attention as a half of a layer: projections (three matrices, or one), norms over heads where there are any, rope, attention, output projection.
+// Grouped-query attention as a half of a layer: projections (three matrices, or one, as the checkpoint has them), norms over heads where there are any, rope,
+// attention, output projection.
 #pragma once
 
 #include <memory>
@@ -10,7 +11,6 @@ namespace qb::model {
 
 struct AttentionSpec {
   int64_t hidden = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  bool fused = false;   // qkv_proj
   int64_t window = 0;   // 0: all
   size_t rope = 0;      // which of the model's
   float scale = 0;      // of scores; 0: one over the root of head_dim

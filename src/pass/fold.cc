@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+
+#include "ir/parts.h"
+#include "ir/region.h"
 
 namespace qb::pass {
 namespace {
@@ -60,6 +64,27 @@ class Folder {
     return static_cast<size_t>(std::find_if(c_.modules.begin(), c_.modules.end(), [&](const ir::Module& m) { return m.path == path; }) - c_.modules.begin());
   }
 
+  // The linear with that path: a module of its own, or rows of one that it shares with others.
+  struct Feeder {
+    size_t module;
+    arch::Range rows;
+  };
+  std::optional<Feeder> feeder_of(const std::string& path) const {
+    if (path.empty()) return std::nullopt;
+    for (size_t i = 0; i < c_.modules.size(); ++i) {
+      if (c_.modules[i].part(Role::code) == nullptr) continue;
+      if (c_.modules[i].path == path) return Feeder{i, {0, c_.modules[i].n}};
+      const arch::Module* t = topology(i);
+      if (t == nullptr || t->kind == arch::Kind::expert) continue;
+      int64_t at = 0;
+      for (const arch::Module& part : t->parts) {
+        if (part.path == path) return Feeder{i, {at, at + part.n}};
+        at += part.n;
+      }
+    }
+    return std::nullopt;
+  }
+
   // Nothing is handed through a transform, nor to outputs that are quantized.
   static bool turned(Plan& plan, const ir::Module& m) {
     if (m.transforms.empty() && !(m.scheme && m.scheme->features.output)) return false;
@@ -82,14 +107,31 @@ class Folder {
     return r.inexact == 0;
   }
 
-  Result<void> change(Plan& plan, size_t module, size_t part, const ir::Stored& factors, double plus) const {
-    ir::Stored s = c_.modules[module].parts[part];
-    s.by.push_back(factors);
-    s.plus = plus;
-    QB_ASSIGN(const prog::SurveyResult r, context_.surveyor.ask({.kind = prog::SurveyKind::rounding, .input = prog::input_of(s, 1)}));
-    if (r.error > out_of_range) plan.why_not = fmt::format("{} would leave the range of {}", s.tensor, info(s.elem).name);
+  // Some of its rows are multiplied, or all.
+  Result<void> change(Plan& plan, size_t module, size_t part, arch::Range rows, const ir::Stored& factors, double plus) const {
+    const ir::Stored& whole = c_.modules[module].parts[part];
+    const int64_t count = whole.view.dims[0];
+    const bool all = rows == arch::Range{0, count};
+    std::optional<ir::Stored> s = all ? whole : ir::rows_of(whole, rows);
+    const std::optional<ir::Stored> above = all ? whole : ir::rows_of(whole, {0, rows.begin}), below = all ? whole : ir::rows_of(whole, {rows.end, count});
+    if (!s || !above || !below) {
+      plan.why_not = fmt::format("rows {} to {} of {} cannot be taken by themselves", rows.begin, rows.end, whole.tensor);
+      return {};
+    }
+    s->by.push_back(factors);
+    s->plus = plus;
+    QB_ASSIGN(const prog::SurveyResult r, context_.surveyor.ask({.kind = prog::SurveyKind::rounding, .input = prog::input_of(*s, 1)}));
+    if (r.error > out_of_range) plan.why_not = fmt::format("{} would leave the range of {}", s->tensor, info(s->elem).name);
     plan.error = std::max(plan.error, r.error);
-    plan.changes.push_back({module, part, std::move(s)});
+    if (!all) {
+      std::vector<ir::Stored> parts;
+      if (rows.begin > 0) parts.push_back(*above);
+      parts.push_back(std::move(*s));
+      if (rows.end < count) parts.push_back(*below);
+      s = ir::joined(std::move(parts), {});
+      s->shape = whole.shape;
+    }
+    plan.changes.push_back({module, part, std::move(*s)});
     return {};
   }
 
@@ -114,7 +156,7 @@ class Folder {
       return {};
     }
     plan.into = norm;
-    return change(plan, at, 0, column(factors), c_.topology.family->norm_plus);
+    return change(plan, at, 0, {0, c_.modules[at].parts[0].view.dims[0]}, column(factors), c_.topology.family->norm_plus);
   }
 
   // The values of an attention are shared by several heads of queries, whose factors then have to be equal.
@@ -133,7 +175,8 @@ class Folder {
       other.view.offset += head * size * width;
       QB_ASSIGN(const bool same, equal(factors, other));
       if (same) continue;
-      plan.why_not = fmt::format("{} heads of queries share a head of values and are scaled differently", sharing);
+      plan.why_not = fmt::format(
+          "heads of queries that share a head of values ({} of {} each) are scaled differently, and its rows can take up one factor alone", sharing, heads);
       return {};
     }
     return {};
@@ -142,16 +185,16 @@ class Folder {
   Result<void> into_rows(Plan& plan) const {
     const size_t own = plan.modules.front();
     const std::string& path = topology(own)->fed_by;
-    const size_t at = path.empty() ? c_.modules.size() : find(path);
-    if (at == c_.modules.size() || c_.modules[at].part(Role::code) == nullptr) {
-      plan.why_not = path.empty() ? "what it reads is not known to be one linear's outputs" : fmt::format("{} is not there by itself", path);
+    const std::optional<Feeder> from = feeder_of(path);
+    if (!from) {
+      plan.why_not = path.empty() ? "what it reads is not known to be one linear's outputs" : fmt::format("{} is not there", path);
       return {};
     }
-    const ir::Module& feeder = c_.modules[at];
+    const ir::Module& feeder = c_.modules[from->module];
     if (turned(plan, feeder) || turned(plan, c_.modules[own])) return {};
     const ir::Stored& prescale = *c_.modules[own].part(Role::prescale);
     ir::Stored factors = column(prescale);
-    if (feeder.n != prescale.view.dims[1]) QB_TRY(of_values(prescale, feeder.n, factors, plan));
+    if (from->rows.size() != prescale.view.dims[1]) QB_TRY(of_values(prescale, from->rows.size(), factors, plan));
     if (!plan.why_not.empty()) return {};
     // Scales of a cache were measured on values as they are.
     const std::string attention = path.substr(0, path.rfind('.'));
@@ -169,7 +212,7 @@ class Folder {
     plan.into = path;
     for (size_t p = 0; p < feeder.parts.size(); ++p) {
       const Role role = feeder.parts[p].role;
-      if (&feeder.parts[p] == &taking || role == Role::bias || role == Role::lowrank_b) QB_TRY(change(plan, at, p, factors, 0));
+      if (&feeder.parts[p] == &taking || role == Role::bias || role == Role::lowrank_b) QB_TRY(change(plan, from->module, p, from->rows, factors, 0));
     }
     return {};
   }
@@ -195,7 +238,9 @@ Result<void> fold(ir::Checkpoint& c, const RepairContext& context, Diagnostics& 
             diag.report("prescale-inexpressible", {.tensor = c.modules[i].part(Role::prescale)->tensor, .module = c.modules[i].path},
                         !p.why_not.empty() ? p.why_not : fmt::format("folding it into {} changes its numbers by up to {:.2g} of them", p.into, p.error),
                         p.why_not.empty() ? fmt::format("--repair {}", p.error == 0 ? "exact" : "lossy")
-                                          : "factors that what feeds the module can take up, or --to modelopt");
+                                          : "factors that what feeds the module can take up, whatever --repair allows; --to modelopt keeps them, --to dense "
+                                            "multiplies the weights");
+        if (!p.why_not.empty()) problem.action = "Choose modelopt as the target, or dense, which multiplies the weights.";
         problem.repair = !p.why_not.empty() ? Repair::none : p.error == 0 ? Repair::exact : Repair::lossy;
       }
       continue;

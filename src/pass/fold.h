@@ -2,8 +2,9 @@
 //
 // A linear whose inputs are a norm's outputs hands its factors to the norm's weight, if everything else that reads the norm has the same factors. One whose
 // inputs are another linear's outputs with nothing but factors between them (arch::ModuleRow::fed_by) hands them to that linear's rows: to its scales, or to a
-// plain weight. What is computed stays the same but for the rounding of the numbers that take the factors up.
-// Non-goal: a linear's own codes, which would have to be made anew.
+// plain weight; also where those rows lie in one matrix with others (q, k and v). What is computed stays the same but for the rounding of the numbers that take
+// the factors up. Heads of queries that share a head of values (grouped-query attention) have to have the same factors: the row of values is one for all of
+// them. Non-goal: a linear's own codes, which would have to be made anew.
 #pragma once
 
 #include <string>

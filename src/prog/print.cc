@@ -23,7 +23,14 @@ void print(std::string& s, const Input& in) {
   auto out = std::back_inserter(s);
   fmt::format_to(out, "{}: file {} at {}, {} bytes, {} {} x {}", escape(in.tensor), in.file, in.offset, in.bytes, info(in.elem).name, in.view.dims[0],
                  in.view.dims[1]);
-  if (!in.view.parts.empty()) {
+  if (!in.joined.empty()) {
+    fmt::format_to(out, ", {} inputs {} each other{}:", in.joined.size(), in.join.along == 0 ? "below" : "beside", in.join.turns ? ", in turns" : "");
+    for (const Input& part : in.joined) {
+      s += " (";
+      print(s, part);
+      s += ')';
+    }
+  } else if (!in.view.parts.empty()) {
     fmt::format_to(out, " in {} parts {} each other", in.view.parts.size(), in.view.along == 0 ? "below" : "beside");
     for (const ir::View& part : in.view.parts)
       fmt::format_to(out, "{} {} x {} from bit {}", &part == in.view.parts.data() ? ":" : ",", part.dims[0], part.dims[1], part.offset);

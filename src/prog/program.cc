@@ -17,6 +17,8 @@ Input input_of(const ir::Stored& stored, int64_t rows_per) {
   in.times = stored.times;
   in.plus = stored.plus;
   for (const ir::Stored& by : stored.by) in.by.push_back(input_of(by, by.view.dims == std::array<int64_t, 2>{stored.view.dims[0], 1} ? 1 : 0));
+  for (const ir::Stored& part : stored.joined) in.joined.push_back(input_of(part, rows_per));
+  in.join = stored.join;
   return in;
 }
 

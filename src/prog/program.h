@@ -30,6 +30,8 @@ struct Input {
   // As in ir::Stored: the numbers are changed while they are read, so that whoever uses them need not know.
   double times = 1, plus = 0;
   std::vector<Input> by = {};
+  std::vector<Input> joined = {};
+  ir::Join join = {};
   bool changed() const { return times != 1 || !by.empty(); }
   friend bool operator==(const Input&, const Input&) = default;
 };

@@ -105,8 +105,14 @@ bool sound_repeat(const ir::View& v, Elem elem) {
   return v.piece == 0 && (is_integer_code(elem) || (!is_packed(v, elem) && bits(elem) % 8 == 0));
 }
 
-Result<void> check_input(const Input& in) {
+Result<void> check_change(const Input& in);
+
+// Inputs that are one: of one element, as many across, whole rows each; in turns all of the same size.
+Result<void> check_joined(const Input& in, int depth);
+
+Result<void> check_input(const Input& in, int depth = 0) {
   const ir::View& v = in.view;
+  if (!in.joined.empty()) return check_joined(in, depth);
   if (!v.parts.empty()) {
     const size_t along = v.along, across = 1 - along;
     int64_t sum = 0;
@@ -139,6 +145,23 @@ Result<void> check_input(const Input& in) {
     return malformed(fmt::format("the view of input '{}' reaches beyond the tensor's {} bytes", name, in.bytes));
   }
   if (in.offset > static_cast<uint64_t>(largest_bits)) return malformed(fmt::format("input '{}' has an impossible offset", name));
+  return {};
+}
+
+Result<void> check_joined(const Input& in, int depth) {
+  const auto wrong = [&in] { return malformed(fmt::format("input '{}' consists of others that do not fit together", escape(in.tensor))); };
+  const ir::View& v = in.view;
+  if (in.join.along > 1 || v != ir::View{.dims = v.dims} || !in.mask.tensor.empty() || depth > 1 || in.rows_per < 0) return wrong();
+  const size_t along = in.join.along, across = 1 - along;
+  int64_t sum = 0;
+  for (const Input& part : in.joined) {
+    QB_TRY(check_input(part, depth + 1));
+    QB_TRY(check_change(part));
+    const bool fits = part.elem == in.elem && part.rows_per == in.rows_per && part.view.dims[across] == v.dims[across] &&
+                      (!in.join.turns || part.view.dims[along] == in.joined.front().view.dims[along]);
+    if (!fits || __builtin_add_overflow(sum, part.view.dims[along], &sum)) return wrong();
+  }
+  if (sum != v.dims[along] || !countable(v.dims[0], v.dims[1], bits(in.elem))) return wrong();
   return {};
 }
 
