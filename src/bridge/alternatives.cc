@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <map>
+#include <vector>
+
+#include "pass/forms.h"
 
 namespace qb {
 namespace {
@@ -68,11 +71,23 @@ class Alternatives {
     for (const Dialect* d : dialects()) {
       if (d == &target_ || d->write == nullptr || d->name == "dense") continue;
       if (!d->transforms && std::any_of(one_.modules.begin(), one_.modules.end(), [](const ir::Module& m) { return !m.transforms.empty(); })) continue;
-      Export plan;
-      Diagnostics diag;
-      if (d->write(one_, context_, plan, diag)) out += fmt::format("{}{}", out.empty() ? "" : ", ", d->name);
+      if (holds(*d)) out += fmt::format("{}{}", out.empty() ? "" : ", ", d->name);
     }
     return out;
+  }
+
+  // As it is, or as a conversion would write it: stacks that the dialect has no place for are taken apart.
+  bool holds(const Dialect& d) const {
+    Export plan;
+    Diagnostics diag;
+    if (d.write(one_, context_, plan, diag)) return true;
+    if (std::none_of(one_.modules.begin(), one_.modules.end(), [](const ir::Module& m) { return m.kind == arch::Kind::expert && m.scheme; })) return false;
+    ir::Checkpoint apart = one_;
+    std::vector<pass::Reformed> reformed;
+    std::vector<pass::SmallerBlocks> smaller;
+    Export again;
+    Diagnostics of_parts;
+    return pass::separate(apart, {.experts = true}, reformed, smaller, of_parts) && d.write(apart, context_, again, of_parts);
   }
 
   const ir::Checkpoint& c_;
