@@ -54,6 +54,7 @@ struct Case {
   std::string scheme, numerics;
   bool kv = false;
   std::vector<std::string> ignore;
+  pass::Forms forms = {};
 };
 
 // The float scalars of what `quantize --calibrate` writes, by tensor; nothing, and a failure, where it writes nothing.
@@ -69,6 +70,7 @@ std::map<std::string, double> measured(const Fixture& base, const Case& c, uint6
   job.quantize = std::move(*options);
   job.quantize->regex = host::compile_regex;
   job.quantize->config.ignore = c.ignore;
+  job.forms = c.forms;
   if (c.kv) job.quantize->config.kv_cache = pass::Says::Input{.type = *ir::parse_activation("fp8_tensor_static")};
   Context context;
   context.limits = {.memory_budget = budget, .threads = threads};
@@ -211,6 +213,27 @@ TEST(Calibration, ScalesDependOnNeitherBudgetNorThreads) {
   for (const char* numerics : {"modelopt", "llm-compressor"}) {
     const Case c{"fp8_tensor:fp8_tensor_static", numerics, true, {}};
     EXPECT_EQ(measured(base, c), measured(base, c, 64 << 10, 1));
+  }
+}
+
+// What is taken apart on the way sees what the whole would have seen.
+TEST(Calibration, PartsOfAMatrixHaveTheScaleOfTheWhole) {
+  const std::optional<Path> path = base_at("phi3_long_tiny");
+  ASSERT_TRUE(path);
+  const Fixture base = fixture_at(*path);
+  Case c{"fp8_tensor:fp8_tensor_static", "modelopt"};
+  const std::map<std::string, double> whole = measured(base, c);
+  c.forms.projections = pass::Form::separate;
+  const std::map<std::string, double> parts = measured(base, c);
+  ASSERT_TRUE(whole.contains("model.layers.1.mlp.gate_up_proj.input_scale"));
+  for (const auto& [name, scale] : whole) {
+    const std::map<std::string, std::vector<const char*>> own{{"qkv_proj", {"q_proj", "k_proj", "v_proj"}}, {"gate_up_proj", {"gate_proj", "up_proj"}}};
+    const std::string module = name.substr(0, name.rfind('.')), last = module.substr(module.rfind('.') + 1);
+    if (!own.contains(last)) {
+      EXPECT_EQ(parts.at(name), scale) << name;
+      continue;
+    }
+    for (const char* part : own.at(last)) EXPECT_EQ(parts.at(module.substr(0, module.rfind('.') + 1) + part + ".input_scale"), scale) << part << " of " << name;
   }
 }
 

@@ -10,13 +10,17 @@
 namespace qb {
 namespace {
 
-// Everything that the job asks for; the checkpoint is settled on the way. Whatever it takes a stand-in for is what has to be measured.
-Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Session& s, const pass::QuantizeOptions& options, Context& context) {
+// Everything that the job asks for; the checkpoint is settled on the way, and taken apart as the job takes it. Whatever it takes a stand-in for is what has to
+// be measured.
+Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Session& s, const JobOptions& job, Context& context) {
   StreamSurveyor surveyor(*s.package.source, context);
   Diagnostics diag;
   QB_TRY(pass::settle(settled, surveyor, diag));
+  std::vector<pass::Reformed> reformed;
+  std::vector<pass::SmallerBlocks> smaller;
+  pass::separate(settled, taken_apart(s, job.forms), reformed, smaller, diag);
   ir::Checkpoint planned = settled;
-  pass::quantize(planned, options, diag);
+  pass::quantize(planned, *job.quantize, diag);
   std::vector<pass::Measured> out;
   for (const ir::Module& m : planned.modules)
     for (const ir::Stored& part : m.parts)
@@ -31,7 +35,7 @@ Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how
   Job rehearsal;
   if (!plan_job(s, job, context, rehearsal, diag)) return false;
   ir::Checkpoint checkpoint = s.checkpoint;
-  QB_ASSIGN(const std::vector<pass::Measured> places, wanted(checkpoint, s, *job.quantize, context));
+  QB_ASSIGN(const std::vector<pass::Measured> places, wanted(checkpoint, s, job, context));
   job.quantize->ranges = pass::Ranges{};
   if (places.empty()) return true;
   QB_ASSIGN(const std::vector<std::vector<int32_t>> samples, read_samples(s, how.file, how.limits));

@@ -184,6 +184,11 @@ bool write_plan(const Dialect& target, ir::Checkpoint checkpoint, const WriteCon
 
 }  // namespace
 
+arch::Joined taken_apart(const Session& s, const pass::Forms& forms) {
+  const bool other_names = s.dialect->config != nullptr && forms.projections == pass::Form::as_is;
+  return {.projections = other_names || forms.projections == pass::Form::separate, .experts = forms.experts == pass::Form::separate};
+}
+
 bool plan_job(const Session& s, const JobOptions& options, Context& context, Job& job, Diagnostics& diag) {
   for (const Problem& p : s.diag.all()) diag.add(p);
   const Dialect* target = find_dialect(options.to);
@@ -211,10 +216,8 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   for (pass::Densified& d : pass::leave_out_sparsity(checkpoint))
     if (target->name != "dense")
       job.plan.scheme_changes.push_back({std::move(d.modules), d.from, d.to, "no dialect stores sparse weights any more: the zeros are written out"});
-  pass::Forms forms = options.forms;
-  if (s.dialect->config != nullptr && forms.projections == pass::Form::as_is) forms.projections = pass::Form::separate;
   std::vector<pass::SmallerBlocks> parted;
-  if (!pass::separate(checkpoint, {forms.projections == pass::Form::separate, forms.experts == pass::Form::separate}, job.reformed, parted, own)) return fail();
+  if (!pass::separate(checkpoint, taken_apart(s, options.forms), job.reformed, parted, own)) return fail();
   note_smaller(std::move(parted), parts_cut, job);
   if (options.quantize && (!requantize(s, checkpoint, *options.quantize, context, job.requantized, own) || !pass::quantize(checkpoint, *options.quantize, own)))
     return fail();
@@ -230,7 +233,8 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   std::vector<pass::SmallerBlocks> smaller;
   if (!pass::shard(checkpoint, options.ranks, options.rank, smaller, diag)) return false;
   note_smaller(std::move(smaller), "ranks", job);
-  const Result<bool> joined = pass::join(checkpoint, {forms.projections == pass::Form::joined, forms.experts == pass::Form::joined}, whole, job.reformed, own);
+  const Result<bool> joined =
+      pass::join(checkpoint, {options.forms.projections == pass::Form::joined, options.forms.experts == pass::Form::joined}, whole, job.reformed, own);
   if (!joined) diag.report("shard-unreadable", {}, joined.error().what, "tensors that can be read");
   if (!joined || !*joined) return fail();
   std::vector<std::string> made = made_text(checkpoint);

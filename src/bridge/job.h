@@ -27,6 +27,9 @@ struct JobOptions {
   int64_t rank = 0;
 };
 
+// What the job takes apart before anything is quantized: what is asked for, and projections where the dialect of the source has names of its own for them.
+arch::Joined taken_apart(const Session&, const pass::Forms&);
+
 struct Job {
   Export plan;  // its programs have moved into files
   std::vector<PlannedFile> files;
