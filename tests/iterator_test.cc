@@ -136,5 +136,23 @@ TEST(Iterator, RefusesWhatWriteRefuses) {
   }
 }
 
+TEST(Iterator, GivesMatricesTheFormThatIsAsked) {
+  for (const Fixture& f : fixtures("base")) {
+    if (f.name.find("phi3") == f.name.npos) continue;
+    Result<Bridge> bridge = Bridge::open(f.path.string());
+    ASSERT_TRUE(bridge.ok()) << bridge.error().what;
+    Target target{.dialect = "dense", .projections = "separate"};
+    std::set<std::string> names;
+    const auto take = [&](const qb::Tensor& t) { return names.insert(t.name), true; };
+    ASSERT_TRUE(bridge->for_each_tensor(target, take).ok());
+    EXPECT_TRUE(names.contains("model.layers.0.self_attn.q_proj.weight"));
+    EXPECT_FALSE(names.contains("model.layers.0.self_attn.qkv_proj.weight"));
+    target.projections = "apart";
+    const Result<void> refused = bridge->for_each_tensor(target, take);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().what, "projections 'apart' is not as-is, separate or fused");
+  }
+}
+
 }  // namespace
 }  // namespace qb::suite

@@ -37,6 +37,8 @@ struct Target {
   std::string numerics;                        // modelopt or llm-compressor; empty: the one of `dialect`
   std::string recipe;                          // by name, where a producer has several for the scheme (quantize --list); empty: the usual one
   std::vector<std::string> ignore;             // linears that are left alone, besides lm_head
+  std::string projections = "as-is";           // q, k, v and gate, up: or "separate", "fused"
+  std::string experts = "as-is";               // or "separate", "stacked"; as-is: separate, where the dialect has no place for quantized stacks
   Repair repair = Repair::exact;               // exact: repairs that change no dequantized value; lossy: those that round, too; none: problems refuse
 };
 

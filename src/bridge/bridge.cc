@@ -33,6 +33,13 @@ void set_up(Context& context, const Budget& budget) {
   context.isa = host::detect_isa();
 }
 
+Result<pass::Form> form_of(const char* option, const std::string& word, const char* joined) {
+  const std::map<std::string, pass::Form> words = pass::form_words(joined);
+  const auto it = words.find(word);
+  if (it == words.end()) return Error{Errc::invalid_argument, fmt::format("{} '{}' is not as-is, separate or {}", option, word, joined)};
+  return it->second;
+}
+
 Result<JobOptions> job_options(const Target& t) {
   JobOptions job;
   const Dialect* dialect = find_dialect(t.dialect);
@@ -40,6 +47,8 @@ Result<JobOptions> job_options(const Target& t) {
   job.to = t.dialect;
   job.repair = t.repair;
   job.stored = t.stored;
+  QB_ASSIGN(job.forms.projections, form_of("projections", t.projections, "fused"));
+  QB_ASSIGN(job.forms.experts, form_of("experts", t.experts, "stacked"));
   if (!t.dense_dtype.empty()) {
     job.dense_dtype = elem_from_name(t.dense_dtype);
     if (job.dense_dtype != Elem::bf16 && job.dense_dtype != Elem::f16 && job.dense_dtype != Elem::f32)

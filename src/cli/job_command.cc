@@ -103,8 +103,9 @@ void add_job_options(CLI::App& app, JobCommandOptions& o) {
   app.add_option("IN", o.in, "checkpoint directory");
   app.add_option("OUT", o.out, "directory to write; must not exist without --force");
   const auto forms = [&app](const char* option, pass::Form& form, const char* joined, const char* what) {
-    const std::map<std::string, pass::Form> words{{"as-is", pass::Form::as_is}, {"separate", pass::Form::separate}, {joined, pass::Form::joined}};
-    app.add_option(option, form, what)->transform(CLI::CheckedTransformer(words).description(""))->type_name(fmt::format("as-is|separate|{}", joined));
+    app.add_option(option, form, what)
+        ->transform(CLI::CheckedTransformer(pass::form_words(joined)).description(""))
+        ->type_name(fmt::format("as-is|separate|{}", joined));
   };
   forms("--projections", o.forms.projections, "fused", "q, k, v and gate, up: as the checkpoint has them, each by itself, or as one matrix");
   forms("--experts", o.forms.experts, "stacked",

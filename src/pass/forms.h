@@ -5,6 +5,7 @@
 // has the form already.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,11 @@ enum class Form : uint8_t { as_is, separate, joined };
 struct Forms {
   Form projections = Form::as_is, experts = Form::as_is;
 };
+
+// What users call them: `joined` is what they say of that one ("fused", "stacked").
+inline std::map<std::string, Form> form_words(const char* joined) {
+  return {{"as-is", Form::as_is}, {"separate", Form::separate}, {joined, Form::joined}};
+}
 
 // Modules that were there, and what is there instead of them.
 struct Reformed {
