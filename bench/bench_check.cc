@@ -1,9 +1,11 @@
 // How fast `check --deep` reads, as ratios to a plain read of the same files in the same run: from the page cache, and from the disk.
 //
 // The plain read is one thread with a buffer of 8 MiB. The two take turns in going first; before each measurement from the disk the files' pages are dropped,
-// before each from memory they are read once. The median and the spread of the ratios are printed: 1 would mean that checking costs nothing.
+// before each from memory they are read once. The median and the spread of the ratios are printed: 1 would mean that checking costs nothing. Beside it the same
+// of the processors' time, which says what checking costs where other processes take their part.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,10 +26,22 @@ namespace fs = std::filesystem;
   std::exit(1);
 }
 
-double seconds(const std::function<void()>& f) {
+struct Seconds {
+  double wall, busy;  // busy: of all threads, in the system too
+};
+
+double busy_seconds() {
+  rusage u{};
+  ::getrusage(RUSAGE_SELF, &u);
+  const auto of = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  return of(u.ru_utime) + of(u.ru_stime);
+}
+
+Seconds seconds(const std::function<void()>& f) {
   const auto begin = std::chrono::steady_clock::now();
+  const double busy = busy_seconds();
   f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), busy_seconds() - busy};
 }
 
 void each_file(const Session& s, const std::function<void(int)>& f) {
@@ -55,7 +69,7 @@ void drop_pages(const Session& s) {
 }
 
 // The checkpoint is opened anew each time: what was found before is not found again.
-double check(const fs::path& path, int threads, const std::function<void(const Session&)>& before) {
+Seconds check(const fs::path& path, int threads, const std::function<void(const Session&)>& before) {
   Result<Session> s = open_session(path);
   if (!s) die(s.error().what);
   Context context;
@@ -73,8 +87,8 @@ void compare(std::string_view name, const fs::path& path, int threads, int repea
   if (!s) die(s.error().what);
   uint64_t bytes = 0;
   for (const PackageFile& f : s->package.files) bytes += f.size;
-  std::vector<double> ratios;
-  double mine = 0, plain = 0;
+  std::vector<double> ratios, busy;
+  Seconds mine{}, plain{};
   const auto read = [&] {
     before(*s);
     plain = seconds([&] { read_plainly(*s); });
@@ -83,11 +97,14 @@ void compare(std::string_view name, const fs::path& path, int threads, int repea
     if (i % 2 == 0) read();
     mine = check(path, threads, before);
     if (i % 2 != 0) read();
-    ratios.push_back(plain / mine);
+    ratios.push_back(plain.wall / mine.wall);
+    busy.push_back(plain.busy / mine.busy);
   }
   std::sort(ratios.begin(), ratios.end());
-  fmt::print("{:<12} ratio {:.2f} ({:.2f} .. {:.2f})  last: check {:.2f} GB/s, plain read {:.2f} GB/s, {} bytes, {} repeats\n", name, ratios[ratios.size() / 2],
-             ratios.front(), ratios.back(), static_cast<double>(bytes) / mine / 1e9, static_cast<double>(bytes) / plain / 1e9, bytes, repeats);
+  std::sort(busy.begin(), busy.end());
+  fmt::print("{:<12} ratio {:.2f} ({:.2f} .. {:.2f}), of processors' time {:.2f}  last: check {:.2f} GB/s, plain read {:.2f} GB/s, {} bytes, {} repeats\n",
+             name, ratios[ratios.size() / 2], ratios.front(), ratios.back(), busy[busy.size() / 2], static_cast<double>(bytes) / mine.wall / 1e9,
+             static_cast<double>(bytes) / plain.wall / 1e9, bytes, repeats);
 }
 
 int run(int argc, char** argv) {

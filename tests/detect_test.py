@@ -44,6 +44,17 @@ def expect(code, tmp, case, damage, config=None, options=("--deep",)):
         failures.append(f"{code} is not found in {case}: {sorted(after)}")
 
 
+def expect_header(code, tmp, case, change):
+    """`change` gives another text of the header of the weights."""
+    c = mutate.Checkpoint(DATA / case)
+    into = tmp / code
+    into.mkdir()
+    mutate.write(into, c.table, c.data, c.documents, raw_header=change(json.dumps(c.table, separators=(",", ":"))).encode())
+    before, after = codes(DATA / case), codes(into)
+    if code in before or code not in after:
+        failures.append(f"{code} in {case}: {sorted(before)}, damaged {sorted(after)}")
+
+
 def one(tensor, change):
     return lambda name, entry, data: change(data) if name == tensor else None
 
@@ -80,6 +91,7 @@ def main(tmp):
     expect("scale-denormal", tmp, f32, one(o + "weight_scale", lambda d: b"\x01\0\0\0" + d[4:]))
     gemv = "awq/llama_gemv_g128"
     expect("padding-not-zero", tmp, gemv, one(o + "scales", lambda d: d[:-1] + b"\x3c"))
+    expect_header("metadata-format-unknown", tmp, gemv, lambda text: text.replace('"format":"pt"', '"format":"pu"'))
     expect("excluded-but-quantized", tmp, gemv, lambda *_: None, config=lambda c: c["quantization_config"].update(modules_to_not_convert=["o_proj"]), options=())
     for failure in failures:
         print("FAILED", failure)

@@ -66,6 +66,15 @@ def main(tmp):
     odd = changed(tmp, "odd", lambda m: (m / "chat_template.jinja").write_text("{% include 'x' %}"))
     refuses("a chat template beyond what is supported", 1, ["include"], "run", odd, "--chat", "--prompt", "x")
 
+    # What a checkpoint asks for and nothing here does is its problem; what the options exclude is wrong usage.
+    unknown = changed(tmp, "unknown", edit("config.json", lambda c: c.update(model_type="nobody_knows", architectures=["NobodyForCausalLM"])))
+    refuses("a family that is not known", 1, ["nobody_knows"], "run", unknown, "--ids", "5")
+    refuses("every kernel denied", 2, ["no kernel runs"], "run", MODEL, "--ids", "5", "--deny", "*")
+    deeper = changed(tmp, "deeper", edit("config.json", lambda c: c.update(num_hidden_layers=c["num_hidden_layers"] + 1)))
+    refuses("layers that are not there", 1, ["cannot be run", "found ", "    expected  "], "run", deeper, "--ids", "5")
+    if "\\x0A" in run("run", deeper, "--ids", "5").stderr:
+        failures.append("a list of problems on one line")
+
     refuses("too short a text", 2, ["--ctx"], "eval", MODEL, "--text", MODEL / "generation_config.json", "--ctx", "256")
     refuses("a text that is not there", 3, ["none.txt"], "eval", MODEL, "--text", tmp / "none.txt")
     refuses("a model that is not there", 3, ["none"], "run", tmp / "none", "--prompt", "x")

@@ -48,6 +48,10 @@ constexpr ProblemKind kinds[] = {
      "Download the file again."},
     {"file-trailing-bytes", damaged, none, "Bytes follow the last tensor; the format forbids them.",
      "The safetensors library refuses the file (not fully covered).", "Download the file again; two files may have been appended to each other."},
+    {"metadata-format-unknown", suspicious, none,
+     "The file's metadata do not say which framework wrote it, or name none that there is: something has changed the header, or a tool left it out.",
+     "transformers 4 refuses the file (does not contain the valid metadata); transformers 5, vLLM and others do not look.",
+     "Compare the file with its source; if it is whole, write it anew, or set format to pt in its __metadata__."},
 
     // io: directories and the shard index
     {"weights-missing", damaged, none, "The directory has neither model.safetensors.index.json nor model.safetensors.",

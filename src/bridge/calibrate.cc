@@ -1,5 +1,6 @@
 #include "bridge/calibrate.h"
 
+#include "bridge/runtime.h"
 #include "engine/calibrate.h"
 #include "engine/ranges.h"
 #include "exec/execute.h"
@@ -51,8 +52,9 @@ Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how
   options.linear.observers = &observers;
   options.every_expert = compressor;
   const model::Loading loading{s.package, checkpoint, none, pool, context, options};
-  QB_ASSIGN(const std::unique_ptr<model::LayerStream> model, model::stream(loading));
-  QB_TRY(engine::calibrate(*model, samples,
+  const Result<std::unique_ptr<model::LayerStream>> model = model::stream(loading);
+  if (!model) return refusal(model.error(), options.linear.policy);
+  QB_TRY(engine::calibrate(**model, samples,
                            {.memory = context.limits.memory_budget / 2,
                             .scratch = how.scratch,
                             .progress = how.progress,

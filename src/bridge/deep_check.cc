@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -38,8 +39,9 @@ class DeepCheck {
     plan();
     std::vector<std::thread> threads;
     const auto work = [&] {
+      Buffer buffer;
       for (size_t i = next_++; i < tasks_.size() && !failed_; i = next_++)
-        if (const Result<void> r = one(i); !r) fail(r.error());
+        if (const Result<void> r = one(i, buffer); !r) fail(r.error());
     };
     for (int t = 1; t < context_.limits.threads; ++t) threads.emplace_back(work);
     work();
@@ -99,12 +101,12 @@ class DeepCheck {
     return surveyor.ask(q);
   }
 
-  Result<void> one(size_t index) {
+  Result<void> one(size_t index, Buffer& buffer) {
     const Task& t = tasks_[index];
     ScanQuestion q{.tensor = t.tensor->name, .file = t.tensor->file, .offset = t.tensor->offset, .bytes = t.tensor->bytes};
     if (t.subject.part != nullptr) q = question_of(t.subject, s_.checkpoint.topology.head);
     q.checksum = !t.expected.empty() || t.of_tied;
-    QB_ASSIGN(const ScanResult r, scan(q, *s_.package.source, context_, [&](uint64_t bytes) { advance(bytes); }));
+    QB_ASSIGN(const ScanResult r, scan(q, *s_.package.source, context_, buffer, [&](uint64_t bytes) { advance(bytes); }));
     Diagnostics found;
     if (!t.expected.empty() && r.checksum != t.expected)
       found.report("checksum-mismatch", {.file = s_.package.file_name(t.tensor->file), .tensor = t.tensor->name}, r.checksum, escape(t.expected));
@@ -131,7 +133,8 @@ class DeepCheck {
     }
     judge_numbers(s_.package, subject, numbers, found);
     judge_codes(s_.package, subject, r, found);
-    if (part.role == ir::Role::scale && !part.value && (numbers.zero > 0 || numbers.subnormal > 0)) QB_TRY(dead(subject, found));
+    const bool vanish = numbers.zero > 0 || (numbers.subnormal > 0 && numbers.least < std::numeric_limits<float>::min());
+    if (part.role == ir::Role::scale && !part.value && vanish) QB_TRY(dead(subject, found));
     if (const std::optional<ir::Stored> rest = padding_of(part); rest) QB_TRY(padding(subject, *rest, found));
     return {};
   }

@@ -1,6 +1,6 @@
 // Everything that only reading the data shows, in one pass: each tensor is read once, in the order of the files, for its checksum and its numbers alike.
-// Read again are only zero scales' codes, sparse weights through their masks, padded tensors, zero points and orders (pass/settle.h), and second-level scales
-// that differ.
+// Read again are only zero scales' codes, sparse weights through their masks, integers that lie across bytes, padded tensors, zero points and orders
+// (pass/settle.h), and second-level scales that differ.
 #pragma once
 
 #include "bridge/session.h"

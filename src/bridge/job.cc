@@ -12,15 +12,13 @@
 #include "bridge/alternatives.h"
 #include "bridge/record.h"
 #include "exec/execute.h"
+#include "exec/xxh3.h"
 #include "io/directory.h"
 #include "pass/fold.h"
 #include "pass/leave_out.h"
 #include "pass/settle.h"
 #include "pass/shard.h"
 #include "quantbridge/version.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace qb {
 namespace {
@@ -53,9 +51,8 @@ bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& 
 }
 
 std::string fingerprint(const Session& s, const Job& job, bool checksums) {
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_64bits_reset(state);
-  const auto add = [&](std::string_view text) { XXH3_64bits_update(state, text.data(), text.size()); };
+  Xxh3 hash(Isa::generic);
+  const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
   add(checksums ? "checksums" : "plain");
   for (const PackageFile& f : s.package.files) {
     struct stat st {};
@@ -70,9 +67,7 @@ std::string fingerprint(const Session& s, const Job& job, bool checksums) {
   if (job.requantized.source != nullptr)
     for (const prog::Program& p : job.requantized.source->programs()) add(prog::to_text(p));
   for (const auto& [name, document] : job.plan.documents) add(fmt::format("{}\n{}", name, dump_json(*document)));
-  const uint64_t hash = XXH3_64bits_digest(state);
-  XXH3_freeState(state);
-  return fmt::format("quantbridge 1 {:016x}", hash);
+  return "quantbridge 1 " + xxh3_hex(hash.digest());
 }
 
 // Whether pre-scales are all that the target has no words for.

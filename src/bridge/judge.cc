@@ -68,6 +68,8 @@ ScanQuestion question_of(const Subject& s, std::string_view head) {
   if (part.role != Role::code || !linear) return q;
   if (m.scheme) {
     q.channels = channel_grid(part, m);
+    if (!q.channels) q.channels = gathered_grid(part, m);
+    if (q.channels && q.channels->gathered) q.gathered = prog::input_of(part, 1);
     q.levels = covers(part) && (part.elem == Elem::e4m3 || (part.elem == Elem::i8 && m.scheme->weight.code == Elem::i8));
   } else {
     q.codes = q.ask == ScanQuestion::Ask::finite && bits(part.elem) >= 16;
@@ -132,7 +134,7 @@ void judge_codes(const Package& p, const Subject& s, const ScanResult& r, Diagno
 void judge_range(const Package& p, const Subject& s, const ScanResult& codes, bool unit, Diagnostics& diag) {
   const Elem elem = s.part->elem;
   if (!unit || codes.channels.channels == 0 || (elem != Elem::e4m3 && elem != Elem::e5m2)) return;
-  const auto code = static_cast<uint8_t>(codes.channels.largest);
+  const auto code = static_cast<uint8_t>(codes.largest);
   const double largest = elem == Elem::e4m3 ? decode_e4m3(code) : decode_e5m2(code), end = elem == Elem::e4m3 ? 448 : 57344;
   // A scale of the largest weight gives it the largest code; one that is rounded to a power of two, at least half of it.
   if (!(largest < end / 2) || largest == 0) return;

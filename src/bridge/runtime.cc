@@ -63,20 +63,29 @@ Result<std::string> template_source(const Session& s, const Json& config) {
       fmt::format("{} has no chat template: neither chat_template.jinja nor tokenizer_config.json has one; use --prompt without --chat", s.path.string())};
 }
 
+bool stops(const Problem& p) {
+  return p.severity == Severity::error && !carried_over(p);
+}
+
 std::string problems_text(const Diagnostics& diag) {
-  std::string out = "the checkpoint cannot be run:";
-  for (const Problem& p : diag.all())
-    if (p.severity == Severity::error && !carried_over(p))
-      out += fmt::format("\n  {} {}: found {}, expected {}", p.code, escape(p.tensor.empty() ? p.module : p.tensor), escape(p.found), escape(p.expected));
-  return out;
+  const auto first = std::find_if(diag.all().begin(), diag.all().end(), stops);
+  const auto count = std::count_if(diag.all().begin(), diag.all().end(), stops);
+  if (first == diag.all().end()) return "the checkpoint cannot be run";
+  const std::string place = escape(!first->tensor.empty() ? first->tensor : !first->module.empty() ? first->module : first->file);
+  return fmt::format("the checkpoint cannot be run: {} {}: found {}, expected {}{}", first->code, place, escape(first->found), escape(first->expected),
+                     count > 1 ? fmt::format(" (and {} more)", count - 1) : "");
 }
 
 bool runnable(const Session& s) {
-  return s.readable && std::none_of(s.diag.all().begin(), s.diag.all().end(),
-                                    [](const Problem& p) { return p.severity == Severity::error && p.repair != Repair::exact && !carried_over(p); });
+  return s.readable && std::none_of(s.diag.all().begin(), s.diag.all().end(), [](const Problem& p) { return stops(p) && p.repair != Repair::exact; });
 }
 
 }  // namespace
+
+Error refusal(Error error, const oracle::Policy& policy) {
+  if (error.code == Errc::invalid_argument && policy.deny.empty()) error.code = Errc::bad_input;
+  return error;
+}
 
 Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
   if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
@@ -88,12 +97,14 @@ Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOpti
   auto r = std::make_unique<Runtime>();
   r->session = std::move(opened);
   r->pool = std::make_unique<host::ThreadPool>(options.threads);
-  QB_ASSIGN(r->model, model::load({.package = r->session.package,
-                                   .checkpoint = r->session.checkpoint,
-                                   .arena = r->weights,
-                                   .pool = *r->pool,
-                                   .context = context,
-                                   .options = options.model}));
+  Result<std::unique_ptr<model::Model>> loaded = model::load({.package = r->session.package,
+                                                              .checkpoint = r->session.checkpoint,
+                                                              .arena = r->weights,
+                                                              .pool = *r->pool,
+                                                              .context = context,
+                                                              .options = options.model});
+  if (!loaded) return refusal(loaded.error(), options.model.linear.policy);
+  r->model = std::move(*loaded);
 #if defined(__GLIBC__)
   ::malloc_trim(0);  // the loading threads' buffers: freed, but kept by the allocator
 #endif

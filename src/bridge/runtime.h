@@ -23,6 +23,9 @@ struct RuntimeOptions {
   int64_t context = 0;  // tokens that the cache holds; 0: the model's positions, at most 4096
 };
 
+// What a model's loading refuses lies in the checkpoint, its scheme or its config: bad_input. Unless kernels are denied: then the call may ask for too much.
+Error refusal(Error error, const oracle::Policy& policy);
+
 class Runtime {
  public:
   // Opens, checks and loads. Errors: bad_input (problems() of the session say what), out_of_memory, io.

@@ -80,6 +80,7 @@ std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions
   const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
   Result<std::unique_ptr<Runtime>> runtime = Runtime::load(std::move(*session), options, context);
   if (!runtime) {
+    if (!o.common.json) print_problems(problems);
     code = fail(command, runtime.error(), o.common, problems);
     return nullptr;
   }

@@ -1,252 +1,231 @@
 #include "exec/channels.h"
 
 #include <algorithm>
-#include <array>
+
+#include "recipe/loops.h"
 
 namespace qb {
 namespace {
 
 constexpr int64_t most_recent = 255;  // rows that a byte can count
 
-// The stored patterns at the ends of the range. Symmetric integers leave out the least of all, so the one above it counts too.
-std::array<uint8_t, 3> tops_of(const ChannelGrid& g) {
+// The ends of the range. Symmetric integers leave out the least of all, so the one above it counts too: as stored, both follow the largest one.
+Channels::Look look_for(const ChannelGrid& g) {
   switch (g.code) {
     case Elem::e4m3:
-      return {0x7E, 0x7E, 0x7E};
+      return {0x7F, 0x7F, 0x7E, 0};
     case Elem::e5m2:
-      return {0x7B, 0x7B, 0x7B};
+      return {0x7F, 0x7F, 0x7B, 0};
     case Elem::e2m1:
-      return {7, 7, 7};
+      return {0x77, 7, 7, 0};
     default:
       break;
   }
-  const int half = 1 << (bits(g.code) - 1);
-  const auto stored = [&](int x) { return static_cast<uint8_t>((g.offset_binary ? x + half : x) & ((1 << g.width) - 1)); };
-  return {stored(half - 1), stored(-half), stored(1 - half)};
+  const int codes = 1 << bits(g.code), largest = codes / 2 - 1;
+  return {0xFF, static_cast<uint8_t>(codes - 1), static_cast<uint8_t>(g.offset_binary ? codes - 1 : largest), 2};
 }
 
-uint8_t mask_of(const ChannelGrid& g) {
-  if (is_integer_code(g.code)) return g.width == 4 ? 0x0F : 0xFF;
-  return g.width == 4 ? 7 : 0x7F;
+QB_INLINE uint8_t at_end(uint8_t x, int shift, Channels::Look c) {
+  return static_cast<uint8_t>(((x >> shift) - c.low) & c.field) <= c.more ? 1 : 0;
 }
 
-bool simple(const ir::Stored& s) {
-  const ir::View& v = s.view;
-  return s.mask.tensor.empty() && v.parts.empty() && v.piece == 0 && !v.planes && v.repeat == std::array<ir::View::Repeat, 2>{} && v.offset == 0;
+struct RowSeen {
+  uint8_t first, differ;
+  uint64_t ends[2];
+};
+
+// A part of one row, in lanes that compilers turn into vectors. Fields: codes of a byte whose ends are counted.
+template <int Fields>
+struct RowLoop {
+  static QB_INLINE void run(const uint8_t* p, size_t n, const Channels::Look* look, RowSeen* seen) {
+    constexpr size_t lanes = 64;
+    constexpr int shift = Fields == 2 ? 4 : 0, several = Fields == 0 ? 1 : Fields;
+    const Channels::Look c = *look;
+    const uint8_t first = seen->first;
+    uint8_t differ[lanes] = {}, rest = 0;
+    uint64_t ends[several] = {};
+    size_t i = 0;
+    while (n - i >= lanes) {
+      uint8_t t[several][lanes] = {};
+      const size_t stop = i + std::min<size_t>((n - i) / lanes, most_recent) * lanes;
+      for (; i < stop; i += lanes)
+        for (size_t l = 0; l < lanes; ++l) {
+          const uint8_t x = p[i + l];
+          differ[l] = static_cast<uint8_t>(differ[l] | (x ^ first));
+          for (int f = 0; f < Fields; ++f) t[f][l] = static_cast<uint8_t>(t[f][l] + at_end(x, f * shift, c));
+        }
+      for (int f = 0; f < Fields; ++f)
+        for (size_t l = 0; l < lanes; ++l) ends[f] += t[f][l];
+    }
+    for (size_t l = 0; l < lanes; ++l) rest = static_cast<uint8_t>(rest | differ[l]);
+    for (; i < n; ++i) {
+      rest = static_cast<uint8_t>(rest | (p[i] ^ first));
+      for (int f = 0; f < Fields; ++f) ends[f] += at_end(p[i], f * shift, c);
+    }
+    seen->differ = static_cast<uint8_t>(seen->differ | (rest & c.compared));
+    for (int f = 0; f < Fields; ++f) seen->ends[f] += ends[f];
+  }
+};
+
+struct ColumnsSeen {
+  const uint8_t* first;
+  uint8_t *differ, *recent[2];
+};
+
+// A part of one row of columns.
+template <int Fields>
+struct ColumnLoop {
+  static QB_INLINE void run(const uint8_t* p, size_t n, const Channels::Look* look, const ColumnsSeen* seen) {
+    constexpr int shift = Fields == 2 ? 4 : 0;
+    const Channels::Look c = *look;
+    const uint8_t* const first = seen->first;
+    uint8_t* __restrict const differ = seen->differ;
+    for (size_t i = 0; i < n; ++i) differ[i] = static_cast<uint8_t>(differ[i] | ((p[i] ^ first[i]) & c.compared));
+    for (int f = 0; f < Fields; ++f) {
+      uint8_t* __restrict const recent = seen->recent[f];
+      for (size_t i = 0; i < n; ++i) recent[i] = static_cast<uint8_t>(recent[i] + at_end(p[i], f * shift, c));
+    }
+  }
+};
+
+template <template <int> class Loop, class... A>
+void run_counting(int fields, Isa isa, A... a) {
+  if (fields == 0) return recipe::run_at<Loop<0>>(isa, a...);
+  if (fields == 1) return recipe::run_at<Loop<1>>(isa, a...);
+  recipe::run_at<Loop<2>>(isa, a...);
 }
 
-// Whether the codes along an axis fill the bits that they lie in.
-bool full(const ir::View& v, size_t axis, int64_t width) {
-  return v.stride[axis] == v.lanes[axis].count * width;
+int counted_of(const ChannelGrid& g) {
+  return bits(g.code) > 2 ? 8 / g.width : 0;
 }
 
 }  // namespace
 
-std::optional<ChannelGrid> channel_grid(const ir::Stored& code, const ir::Module& m) {
-  const ir::View& v = code.view;
-  const int64_t width = code.elem == Elem::i8 ? 8 : bits(code.elem), n = v.dims[0], k = v.dims[1];
-  const Elem meant = m.scheme ? m.scheme->weight.code : code.elem;
-  const bool known = is_integer_code(meant) ? bits(meant) >= 4 : meant == code.elem && (meant == Elem::e4m3 || meant == Elem::e5m2 || meant == Elem::e2m1);
-  if (!known || !simple(code) || (width != 4 && width != 8) || n < 1 || k < 1) return std::nullopt;
-  ChannelGrid g{.code = meant, .width = static_cast<int>(width), .offset_binary = v.offset_binary};
-  const auto fits = [&]() -> std::optional<ChannelGrid> {
-    if (g.rows < 1 || g.row_bytes < 1 || g.row_bytes % g.column_bytes != 0 || static_cast<uint64_t>(g.rows * g.row_bytes) != code.bytes) return std::nullopt;
-    return g;
-  };
-  const bool plain_rows = v.lanes[0].count == 1 && v.words[0] == 0;
-  const bool dense_columns = full(v, 1, width) && (v.words[1] == 0 || v.words[1] == 32);
-  if (plain_rows && dense_columns && v.stride[0] == k * width && v.stride[0] % 8 == 0) {
-    g.rows = n;
-    g.row_bytes = k * width / 8;
-    if (m.stack.experts > 0 && m.stack.inputs_first) {
-      g.along_rows = false;
-      g.split = width == 4;
-      g.restart = n / m.stack.experts;
-    }
-    return fits();
-  }
-  if (m.stack.experts > 0) return std::nullopt;
-  if (width == 4 && v.lanes[0].count == 2 && v.words == std::array<int64_t, 2>{} && v.stride[1] == 8 && v.stride[0] == k * 8) {  // rows in pairs
-    g.rows = n / 2;
-    g.row_bytes = k;
-    g.split = true;
-    return fits();
-  }
-  g.along_rows = false;
-  if (plain_rows && v.stride[0] == 32 && full(v, 1, width) && v.words[1] == n * 32) {  // streams down the columns
-    g.rows = k * width / 32;
-    g.row_bytes = n * 4;
-    g.column_bytes = 4;
-    return fits();
-  }
-  if (width == 4 && v.lanes[0].count == 8 && v.stride[0] == 32 && v.lanes[1].count == 1 && v.words == std::array<int64_t, 2>{} && v.stride[1] == n * 4) {
-    g.rows = k;
-    g.row_bytes = n / 2;
-    g.split = true;
-    g.lanes = v.lanes[0];
-    return fits();
-  }
-  return std::nullopt;
-}
-
-void Channels::Seen::resize(size_t n) {
+void Channels::Seen::reset(size_t n, int counted) {
   first.assign(n, 0);
-  most.assign(n, 0);
-  recent.assign(n, 0);
-  tops.assign(n, 0);
+  differ.assign(n, 0);
+  for (int f = 0; f < counted; ++f) {
+    recent[static_cast<size_t>(f)].assign(n, 0);
+    ends[static_cast<size_t>(f)].assign(n, 0);
+  }
 }
 
 uint64_t Channels::memory(const ChannelGrid& g) {
-  return g.along_rows ? 0 : static_cast<uint64_t>(g.row_bytes) * 7 * (g.width == 4 ? 2 : 1);
+  constexpr uint64_t each = sizeof(uint8_t) + sizeof(uint32_t);
+  return g.along_rows ? 0 : static_cast<uint64_t>(g.row_bytes) * (2 + each * static_cast<uint64_t>(counted_of(g)));
 }
 
-Channels::Channels(const ChannelGrid& grid) : g_(grid), integer_(is_integer_code(grid.code)), mask_(mask_of(grid)), fields_(grid.width == 4 ? 2 : 1) {
-  const std::array<uint8_t, 3> tops = tops_of(grid);
-  std::copy(tops.begin(), tops.end(), top_);
-  for (int f = 0; f < fields_; ++f) seen_[f].resize(grid.along_rows ? 1 : static_cast<size_t>(grid.row_bytes));
+Channels::Channels(const ChannelGrid& grid, Isa isa)
+    : g_(grid), isa_(isa), look_(look_for(grid)), from_first_(is_integer_code(grid.code) && !grid.sparse), fields_(8 / grid.width), counted_(counted_of(grid)) {
+  seen_.reset(grid.along_rows ? 1 : static_cast<size_t>(grid.row_bytes), counted_);
+}
+
+size_t Channels::row_size() const {
+  if (g_.starts.empty()) return static_cast<size_t>(g_.row_bytes);
+  const auto row = static_cast<size_t>(row_);
+  return row < static_cast<size_t>(g_.rows) ? static_cast<size_t>(g_.starts[row + 1] - g_.starts[row]) : 0;
 }
 
 void Channels::add(std::span<const std::byte> piece) {
   const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
   size_t left = piece.size();
-  while (left > 0) {
-    const size_t n = std::min(left, static_cast<size_t>(g_.row_bytes) - at_);
-    g_.along_rows ? add_row(p, n) : add_columns(p, at_, n);
+  while (row_ < g_.rows && (left > 0 || row_size() == 0)) {
+    const size_t n = std::min(left, row_size() - at_);
+    g_.along_rows ? add_row(p, n) : add_columns(p, n);
     p += n;
     left -= n;
     at_ += n;
-    if (at_ < static_cast<size_t>(g_.row_bytes)) return;
+    if (at_ < row_size()) return;
+    g_.along_rows ? finish_row() : flush();
     at_ = 0;
     ++row_;
-    if (g_.along_rows) {
-      finish_row();
-      continue;
-    }
-    ++rows_of_columns_;
-    if (++rows_since_flush_ == most_recent) flush();
-    if (row_ == g_.rows || rows_of_columns_ == g_.restart) finish_columns();
+    if (!g_.along_rows && (row_ == g_.rows || rows_of_columns_ == g_.restart)) finish_columns();
   }
 }
 
-// A part of one row, in lanes that the compiler turns into vectors.
+uint8_t Channels::alike(uint8_t byte) const {
+  uint8_t all = 0;
+  const auto lowest = static_cast<uint8_t>(byte & ((1U << g_.width) - 1));
+  for (int f = 0; f < fields_; ++f) all = static_cast<uint8_t>(all | lowest << f * g_.width);
+  return all;
+}
+
+bool Channels::constant(size_t place, int field) const {
+  const unsigned all = (1U << g_.width) - 1;
+  return (seen_.differ[place] >> field * g_.width & all) == 0;
+}
+
 void Channels::add_row(const uint8_t* p, size_t n) {
-  constexpr size_t lanes = 32;
-  for (int f = 0; f < fields_; ++f) {
-    Seen& s = seen_[f];
-    const int shift = 4 * f;
-    const uint8_t mask = mask_, a = top_[0], b = top_[1], c = top_[2];
-    if (at_ == 0 && integer_) s.first[0] = static_cast<uint8_t>((p[0] >> shift) & mask);
-    const uint8_t first = s.first[0];
-    size_t i = 0;
-    uint8_t most = s.most[0];
-    uint64_t tops = 0;
-    while (n - i >= lanes) {
-      uint8_t m[lanes] = {}, t[lanes] = {};
-      const size_t end = i + std::min<size_t>((n - i) / lanes, 255) * lanes;
-      for (; i < end; i += lanes)
-        for (size_t l = 0; l < lanes; ++l) {
-          const auto x = static_cast<uint8_t>((p[i + l] >> shift) & mask);
-          m[l] = std::max(m[l], static_cast<uint8_t>(x ^ first));
-          t[l] = static_cast<uint8_t>(t[l] + ((x == a) | (x == b) | (x == c)));
-        }
-      for (size_t l = 0; l < lanes; ++l) {
-        most = std::max(most, m[l]);
-        tops += t[l];
-      }
-    }
-    for (; i < n; ++i) {
-      const auto x = static_cast<uint8_t>((p[i] >> shift) & mask);
-      most = std::max(most, static_cast<uint8_t>(x ^ first));
-      tops += (x == a) | (x == b) | (x == c);
-    }
-    s.most[0] = most;
-    s.tops[0] += static_cast<uint32_t>(tops);
-  }
+  if (at_ == 0 && n > 0 && from_first_) seen_.first[0] = g_.split ? p[0] : alike(p[0]);
+  RowSeen row{seen_.first[0], seen_.differ[0], {}};
+  run_counting<RowLoop>(counted_, isa_, p, n, &look_, &row);
+  seen_.differ[0] = row.differ;
+  for (size_t f = 0; f < static_cast<size_t>(counted_); ++f) seen_.ends[f][0] += static_cast<uint32_t>(row.ends[f]);
 }
 
-void Channels::add_columns(const uint8_t* p, size_t at, size_t n) {
-  for (int f = 0; f < fields_; ++f) {
-    Seen& s = seen_[f];
-    const int shift = 4 * f;
-    const uint8_t mask = mask_, a = top_[0], b = top_[1], c = top_[2];
-    uint8_t *first = s.first.data() + at, *most = s.most.data() + at, *recent = s.recent.data() + at;
-    if (rows_of_columns_ == 0 && integer_)
-      for (size_t i = 0; i < n; ++i) first[i] = static_cast<uint8_t>((p[i] >> shift) & mask);
-    for (size_t i = 0; i < n; ++i) {
-      const auto x = static_cast<uint8_t>((p[i] >> shift) & mask);
-      most[i] = std::max(most[i], static_cast<uint8_t>(x ^ first[i]));
-      recent[i] = static_cast<uint8_t>(recent[i] + ((x == a) | (x == b) | (x == c)));
-    }
-  }
+void Channels::add_columns(const uint8_t* p, size_t n) {
+  if (rows_of_columns_ == 0 && from_first_) std::copy(p, p + n, seen_.first.begin() + static_cast<ptrdiff_t>(at_));
+  ColumnsSeen columns{seen_.first.data() + at_, seen_.differ.data() + at_, {}};
+  for (size_t f = 0; f < static_cast<size_t>(counted_); ++f) columns.recent[f] = seen_.recent[f].data() + at_;
+  run_counting<ColumnLoop>(counted_, isa_, p, n, &look_, &columns);
 }
 
-void Channels::flush() {
-  rows_since_flush_ = 0;
-  for (int f = 0; f < fields_; ++f) {
-    Seen& s = seen_[f];
-    for (size_t i = 0; i < s.tops.size(); ++i) s.tops[i] += s.recent[i];
-    std::fill(s.recent.begin(), s.recent.end(), uint8_t{0});
-  }
-}
-
-void Channels::note(int64_t channel, uint64_t codes, bool constant, uint64_t tops) {
+void Channels::note(int64_t channel, uint64_t codes, bool constant, uint64_t ends) {
   ++counts_.channels;
   if (constant && counts_.dead++ == 0) counts_.first_dead = channel;
-  if (2 * tops > codes && counts_.saturated++ == 0) counts_.first_saturated = channel;
+  if (2 * ends > codes && counts_.saturated++ == 0) counts_.first_saturated = channel;
 }
 
 void Channels::finish_row() {
-  const auto bytes = static_cast<uint64_t>(g_.row_bytes);
-  if (!integer_)
-    for (int f = 0; f < fields_; ++f) counts_.largest = std::max<unsigned>(counts_.largest, seen_[f].most[0]);
+  const uint64_t bytes = row_size();
+  const auto ends = [&](int f) { return f < counted_ ? seen_.ends[static_cast<size_t>(f)][0] : 0U; };
   if (g_.split) {
-    for (int f = 0; f < fields_; ++f) note(2 * (row_ - 1) + f, bytes, seen_[f].most[0] == 0, seen_[f].tops[0]);
+    for (int f = 0; f < fields_; ++f) note(row_ * fields_ + f, bytes, constant(0, f), ends(f));
   } else {
-    bool constant = true;
-    uint64_t tops = 0;
-    for (int f = 0; f < fields_; ++f) {
-      constant &= seen_[f].most[0] == 0 && seen_[f].first[0] == seen_[0].first[0];
-      tops += seen_[f].tops[0];
-    }
-    note(row_ - 1, bytes * static_cast<uint64_t>(fields_), constant, tops);
+    note(row_, bytes * static_cast<uint64_t>(fields_), seen_.differ[0] == 0, uint64_t{ends(0)} + ends(1));
   }
-  for (int f = 0; f < fields_; ++f) {
-    seen_[f].first[0] = seen_[f].most[0] = 0;
-    seen_[f].tops[0] = 0;
+  seen_.reset(1, counted_);
+}
+
+// A row of columns has ended.
+void Channels::flush() {
+  ++rows_of_columns_;
+  if (++rows_since_flush_ < most_recent && row_ + 1 < g_.rows && rows_of_columns_ != g_.restart) return;
+  rows_since_flush_ = 0;
+  for (size_t f = 0; f < static_cast<size_t>(counted_); ++f) {
+    for (size_t i = 0; i < seen_.ends[f].size(); ++i) seen_.ends[f][i] += seen_.recent[f][i];
+    std::fill(seen_.recent[f].begin(), seen_.recent[f].end(), uint8_t{0});
   }
 }
 
 void Channels::finish_columns() {
-  flush();
   const auto width = static_cast<size_t>(g_.column_bytes), bytes = static_cast<size_t>(g_.row_bytes);
   const auto rows = static_cast<uint64_t>(rows_of_columns_);
   const int64_t per_stack = g_.row_bytes / g_.column_bytes * (g_.split ? fields_ : 1);
+  const auto ends = [&](int f, size_t at) { return f < counted_ ? seen_.ends[static_cast<size_t>(f)][at] : 0U; };
   for (size_t at = 0; at < bytes; at += width) {
     const auto column = static_cast<int64_t>(at / width);
-    bool constant = true;
-    uint64_t tops = 0;
-    for (int f = 0; f < fields_; ++f) {
-      const Seen& s = seen_[f];
-      if (g_.split) {
-        int64_t channel = 2 * column + f;
+    if (g_.split) {
+      for (int f = 0; f < fields_; ++f) {
+        int64_t channel = column * fields_ + f;
         if (g_.lanes.count > 1) {
-          const auto bit = static_cast<uint8_t>(column % 4 * 8 + 4 * f);
+          const auto bit = static_cast<uint8_t>(column % 4 * 8 + f * g_.width);
           const auto lane = std::find(g_.lanes.bit.begin(), g_.lanes.bit.begin() + g_.lanes.count, bit) - g_.lanes.bit.begin();
           channel = column / 4 * g_.lanes.count + lane;
         }
-        note(stack_ * per_stack + channel, rows, s.most[at] == 0, s.tops[at]);
-        continue;
+        note(stack_ * per_stack + channel, rows, constant(at, f), ends(f, at));
       }
-      for (size_t b = at; b < at + width; ++b) {
-        constant &= s.most[b] == 0 && s.first[b] == seen_[0].first[at];
-        tops += s.tops[b];
-      }
+      continue;
     }
-    if (!g_.split) note(stack_ * per_stack + column, rows * width * static_cast<uint64_t>(fields_), constant, tops);
+    bool same = true;
+    uint64_t all_ends = 0;
+    for (size_t b = at; b < at + width; ++b) {
+      same &= seen_.differ[b] == 0 && seen_.first[b] == alike(seen_.first[at]);
+      all_ends += uint64_t{ends(0, b)} + ends(1, b);
+    }
+    note(stack_ * per_stack + column, rows * width * static_cast<uint64_t>(fields_), same, all_ends);
   }
-  if (!integer_)
-    for (int f = 0; f < fields_; ++f) counts_.largest = std::max<unsigned>(counts_.largest, *std::max_element(seen_[f].most.begin(), seen_[f].most.end()));
-  for (int f = 0; f < fields_; ++f) seen_[f].resize(bytes);
+  seen_.reset(bytes, counted_);
   rows_of_columns_ = 0;
   ++stack_;
 }

@@ -4,16 +4,25 @@
 
 #include <random>
 
+#include "host/host.h"
+
 namespace qb {
 namespace {
 
 using Codes = std::vector<std::vector<int>>;  // by output and input, as numbers of the stored format without offsets
 
+// The same at every instruction set.
 ChannelCounts count(const ChannelGrid& g, const std::vector<uint8_t>& bytes, size_t piece) {
-  Channels c(g);
-  const auto all = std::as_bytes(std::span(bytes));
-  for (size_t at = 0; at < all.size(); at += piece) c.add(all.subspan(at, std::min(piece, all.size() - at)));
-  return c.counts();
+  std::optional<ChannelCounts> first;
+  for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512}) {
+    if (isa > host::detect_isa()) break;
+    Channels c(g, isa);
+    const auto all = std::as_bytes(std::span(bytes));
+    for (size_t at = 0; at < all.size(); at += piece) c.add(all.subspan(at, std::min(piece, all.size() - at)));
+    if (!first) first = c.counts();
+    EXPECT_EQ(*first, c.counts()) << "isa " << static_cast<int>(isa);
+  }
+  return *first;
 }
 
 // n outputs of k codes without ends of the range; output 3 is dead, of output 5 more than half are at an end.
@@ -59,7 +68,6 @@ TEST(Channels, FloatsByteByByte) {
   const auto g = channel_grid(stored(Elem::e4m3, ir::row_major(n, k, 8), bytes.size()), module_of(Elem::e4m3, "fp8_channel"));
   ASSERT_TRUE(g);
   expect_found(*g, bytes, n);
-  EXPECT_EQ(count(*g, bytes, 100).largest, 0x7Eu);
 }
 
 TEST(Channels, FourBitFloats) {
@@ -146,10 +154,74 @@ TEST(Channels, StacksByTheirInputs) {
   }
 }
 
-TEST(Channels, WhatLiesOtherwiseIsLeftAlone) {
+// Half of all codes of two bits may be the largest or the least: that says nothing.
+TEST(Channels, TwoBitsMayBeAtTheEnds) {
+  const int64_t n = 8, k = 300 * 16;
+  std::vector<uint8_t> rows(static_cast<size_t>(n * k / 4), 0xFE), streams(rows.size(), 0xFE);
+  std::fill_n(rows.begin() + 3 * k / 4, k / 4, uint8_t{0x55});
+  for (size_t i = 0; i < streams.size(); ++i)
+    if (i / 4 % n == 3) streams[i] = 0x55;
+  const ir::Module m = module_of(Elem::int2, "int4_g128");
+  const auto by_rows = channel_grid(stored(Elem::int2, *ir::packed_words(n, k, 2, 1, k / 16), rows.size()), m);
+  ir::View v{.dims = {n, k}, .stride = {32, 2}, .offset_binary = true};
+  v.words[1] = n * 32;
+  const auto by_columns = channel_grid(stored(Elem::int2, v, streams.size()), m);
+  ASSERT_TRUE(by_rows && by_columns);
+  for (const ChannelCounts& c : {count(*by_rows, rows, 100), count(*by_columns, streams, 100)}) {
+    EXPECT_EQ(c.channels, n);
+    EXPECT_EQ(c.dead, 1);
+    EXPECT_EQ(c.first_dead, 3);
+    EXPECT_EQ(c.saturated, 0);
+  }
+}
+
+// Of sparse weights the codes that are stored: two of every four, or as many as each row has.
+TEST(Channels, SparseRows) {
+  const int64_t n = 40, k = 640;
+  std::vector<uint8_t> bytes(static_cast<size_t>(n * k / 2));
+  std::mt19937 random(5);
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(1 + random() % 100);
+  std::fill_n(bytes.begin() + 3 * k / 2, k / 2, uint8_t{0});
+  for (int64_t j = 0; j < k / 2; ++j)
+    if (j % 3 != 0) bytes[static_cast<size_t>(5 * k / 2 + j)] = j % 2 == 0 ? 0x7F : 0x80;
+  ir::Stored s = stored(Elem::i8, ir::row_major(n, k, 8), bytes.size());
+  s.mask.tensor = "bits";
+  const ir::Module m = module_of(Elem::i8, "int8_channel");
+  const auto g = channel_grid(s, m);
+  ASSERT_TRUE(g);
+  expect_found(*g, bytes, n);
+
+  // The same numbers, of which the next row has those that are not in the first; the last has none.
+  s.view = ir::row_major(n + 1, k, 8);
+  s.mask.starts = {0, k / 2 - 7};
+  for (int64_t i = 2; i <= n; ++i) s.mask.starts.push_back(i * k / 2);
+  s.mask.starts.push_back(n * k / 2);
+  const auto uneven = channel_grid(s, m);
+  ASSERT_TRUE(uneven);
+  for (const size_t piece : {bytes.size(), size_t{7}}) {
+    const ChannelCounts c = count(*uneven, bytes, piece);
+    EXPECT_EQ(c.channels, n + 1);
+    EXPECT_EQ(c.dead, 2);
+    EXPECT_EQ(c.first_dead, 3);
+    EXPECT_EQ(c.first_saturated, 5);
+  }
+  s.mask.starts.back() += 1;
+  EXPECT_FALSE(channel_grid(s, m));
+}
+
+TEST(Channels, WhatLiesOtherwiseIsGathered) {
   ir::View planes{.dims = {32, 32}, .stride = {32, 3}, .planes = true};
-  EXPECT_FALSE(channel_grid(stored(Elem::int3, planes, 384), module_of(Elem::int3, "int4_g128")));
+  const ir::Module m = module_of(Elem::int3, "int4_g128");
+  EXPECT_FALSE(channel_grid(stored(Elem::int3, planes, 384), m));
+  const auto g = gathered_grid(stored(Elem::int3, planes, 384), m);
+  ASSERT_TRUE(g);
+  const Codes codes = damaged(32, 32, -4, 3, -1);
+  std::vector<uint8_t> bytes;
+  for (const auto& row : codes)
+    for (const int c : row) bytes.push_back(static_cast<uint8_t>(c));
+  expect_found(*g, bytes, 32);
   EXPECT_FALSE(channel_grid(stored(Elem::e4m3, ir::row_major(8, 8, 8), 65), module_of(Elem::e4m3, "fp8_tensor")));
+  EXPECT_FALSE(gathered_grid(stored(Elem::e4m3, ir::row_major(8, 8, 8), 65), module_of(Elem::e4m3, "fp8_tensor")));
 }
 
 }  // namespace

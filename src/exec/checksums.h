@@ -13,24 +13,28 @@
 #include <vector>
 
 #include "exec/schedule.h"
+#include "exec/xxh3.h"
 
 namespace qb {
 
 class Checksums {
  public:
-  explicit Checksums(std::span<const ScheduledTensor> tensors);
-  ~Checksums();
+  Checksums(std::span<const ScheduledTensor> tensors, Isa isa);
 
   // `piece` lies at `offset` of the tensor. False: abandoned while waiting.
   bool add(size_t tensor, uint64_t offset, std::span<const std::byte> piece);
   // Wakes all who wait, for good.
   void abandon();
   // 16 hex digits; all of the tensor was added.
-  std::string hex(size_t tensor) const;
+  std::string hex(size_t tensor) const { return xxh3_hex(states_[tensor].digest); }
 
  private:
-  struct State;
+  struct State {
+    uint64_t hashed = 0, digest = 0;
+    std::unique_ptr<Xxh3> stream;  // only while a tensor of several pieces is under way
+  };
   std::span<const ScheduledTensor> tensors_;
+  Isa isa_;
   std::vector<State> states_;
   std::mutex mutex_;
   std::condition_variable turn_;

@@ -6,9 +6,9 @@
 
 namespace qb {
 
-FileWriter::FileWriter(const PlannedFile& planned, const ScheduledFile& scheduled, bool checksums)
+FileWriter::FileWriter(const PlannedFile& planned, const ScheduledFile& scheduled, bool checksums, Isa isa)
     : planned_(planned),
-      checksums_(checksums ? std::make_unique<Checksums>(scheduled.tensors) : nullptr),
+      checksums_(checksums ? std::make_unique<Checksums>(scheduled.tensors, isa) : nullptr),
       tasks_left_(scheduled.tasks),
       bytes_(scheduled.bytes) {}
 

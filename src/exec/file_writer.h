@@ -13,7 +13,7 @@ namespace qb {
 
 class FileWriter {
  public:
-  FileWriter(const PlannedFile& planned, const ScheduledFile& scheduled, bool checksums);
+  FileWriter(const PlannedFile& planned, const ScheduledFile& scheduled, bool checksums, Isa isa);
 
   // Reserves the space. Called once, before the first task.
   Result<void> open(OutputDirectory& out);

@@ -11,8 +11,8 @@
 #include "exec/buffer.h"
 #include "exec/compiled.h"
 #include "exec/file_writer.h"
+#include "exec/patterns.h"
 #include "exec/schedule.h"
-#include "exec/tally.h"
 #include "host/host.h"
 
 namespace qb {
@@ -25,7 +25,7 @@ class Runner {
     for (size_t f = 0; f < files.size(); ++f) {
       for (const prog::Program& p : files[f].programs)
         for (const prog::Output& o : p.outputs) outputs_[f].push_back(&o);
-      writers_.emplace_back(files[f], schedule.files[f], checksums);
+      writers_.emplace_back(files[f], schedule.files[f], checksums, context_.isa);
       progress_.total += schedule.files[f].bytes_in + schedule.files[f].bytes;
       if (schedule.files[f].tasks == 0) progress_.done += schedule.files[f].bytes_in + schedule.files[f].bytes;
     }
@@ -193,7 +193,7 @@ class Runner {
     if (writer.checksums() != nullptr) writer.checksums()->add(tensor, offset, bytes);
     const Elem dtype = outputs_[file][tensor]->dtype;
     const uint64_t width = std::max(bits(dtype) / 8, 1), skip = (width - offset % width) % width;
-    if (bytes.size() < skip || all_finite(bytes.data() + skip, dtype, static_cast<int64_t>((bytes.size() - skip) / width))) return;
+    if (bytes.size() < skip || all_finite(bytes.data() + skip, dtype, static_cast<int64_t>((bytes.size() - skip) / width), context_.isa)) return;
     const std::lock_guard lock(mutex_);
     not_finite_.emplace(file, tensor);
   }

@@ -1,18 +1,15 @@
 #include "exec/scan.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "exec/buffer.h"
+#include "exec/patterns.h"
+#include "exec/stream.h"
 #include "exec/tally.h"
+#include "exec/xxh3.h"
 #include "host/host.h"
 #include "num/codec.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace qb {
 namespace {
@@ -66,51 +63,88 @@ class CodeTest {
   int64_t halves_ = 0, count_ = 0;
 };
 
+// What is not finite of a tensor's numbers, and the largest of all.
+class Finite {
+ public:
+  Finite(Elem elem, Isa isa) : elem_(elem), isa_(isa), not_finite_(elem) {}
+  void add(const std::byte* data, int64_t first, int64_t count) {
+    const uint64_t here = largest_magnitude(data, elem_, count, isa_);
+    largest_ = std::max(largest_, here);
+    if (is_finite_magnitude(elem_, here)) return;
+    for (int64_t i = 0; i < count; ++i)
+      if (const double x = value_at(data, elem_, i); !std::isfinite(x)) not_finite_.add(x, first + i, 1);
+  }
+  void result(int64_t total, ScanResult& r) const {
+    r.numbers = not_finite_.result();
+    r.numbers.count = total;
+    r.largest = largest_;
+  }
+
+ private:
+  Elem elem_;
+  Isa isa_;
+  Tally not_finite_;
+  uint64_t largest_ = 0;
+};
+
+// Channels of codes that are read through their view.
+Result<ChannelCounts> count_gathered(const prog::Input& input, const ChannelGrid& grid, uint64_t room, Source& source, Context& context, Buffer& buffer) {
+  const Stream stream(input, room);
+  if (stream.block_bytes() > room) return ChannelCounts{};
+  Channels channels(grid, context.isa);
+  for (int64_t b = 0; b < stream.blocks(); ++b) {
+    if (context.stop()) return Error{Errc::cancelled, "interrupted"};
+    QB_ASSIGN(const Stream::Block block, stream.read(b, source, buffer));
+    channels.add({block.data, static_cast<size_t>(block.count)});
+    host::sample_memory();
+  }
+  return channels.counts();
+}
+
 }  // namespace
 
-Result<ScanResult> scan(const ScanQuestion& q, Source& source, Context& context, const std::function<void(uint64_t)>& done) {
+Result<ScanResult> scan(const ScanQuestion& q, Source& source, Context& context, Buffer& buffer, const std::function<void(uint64_t)>& done) {
   ScanResult r;
   const int64_t width = std::max(bits(q.elem) / 8, 1);
   const auto total = static_cast<int64_t>(q.bytes) / width;
-  const uint64_t budget = context.limits.memory_budget / static_cast<uint64_t>(std::max(context.limits.threads, 1));
-  Buffer buffer;
+  const uint64_t room = context.limits.memory_budget / static_cast<uint64_t>(std::max(context.limits.threads, 1)) / 2;
   QB_ASSIGN(std::byte* const data, buffer.at_least(std::min(block_bytes, q.bytes)));
-  XXH3_state_t hash;
-  XXH3_64bits_reset(&hash);
-  const bool all = q.ask == ScanQuestion::Ask::all;
-  Numbers numbers(q.elem, all ? total : 0);
-  Tally not_finite(q.elem);
+  std::optional<Xxh3> hash;
+  std::optional<Numbers> numbers;
+  std::optional<Finite> finite;
   std::optional<Channels> channels;
-  if (q.channels && Channels::memory(*q.channels) < budget / 2) channels.emplace(*q.channels);
-  Levels levels;
-  CodeTest codes;
+  std::optional<Levels> levels;
+  std::optional<CodeTest> codes;
+  if (q.checksum) hash.emplace(context.isa);
+  if (q.ask == ScanQuestion::Ask::all) numbers.emplace(q.elem, total, nullptr, context.isa);
+  if (q.ask == ScanQuestion::Ask::finite) finite.emplace(q.elem, context.isa);
+  if (q.channels && !q.gathered && Channels::memory(*q.channels) < room) channels.emplace(*q.channels, context.isa);
+  if (q.levels) levels.emplace();
+  if (q.codes) codes.emplace();
   for (uint64_t at = 0; at < q.bytes; at += block_bytes) {
     if (context.stop()) return Error{Errc::cancelled, "interrupted"};
     const std::span<std::byte> block(data, std::min(block_bytes, q.bytes - at));
     const ReadRequest request{q.file, q.offset + at, block};
     QB_TRY(source.read(std::span(&request, 1)));
     const int64_t first = static_cast<int64_t>(at) / width, count = static_cast<int64_t>(block.size()) / width;
-    if (q.checksum) XXH3_64bits_update(&hash, block.data(), block.size());
-    if (all) numbers.add(data, first, count);
-    if (q.ask == ScanQuestion::Ask::finite && !all_finite(data, q.elem, count))
-      for (int64_t i = 0; i < count; ++i)
-        if (const double x = value_at(data, q.elem, i); !std::isfinite(x)) not_finite.add(x, first + i, 1);
+    if (hash) hash->add(block);
+    if (numbers) numbers->add(data, first, count);
+    if (finite) finite->add(data, first, count);
     if (channels) channels->add(block);
-    if (q.levels) levels.add(data, block.size());
-    if (q.codes) codes.add(data, q.elem, count);
+    if (levels) levels->add(data, block.size());
+    if (codes) codes->add(data, q.elem, count);
     done(block.size());
-    host::sample_memory();
   }
-  if (q.checksum) r.checksum = fmt::format("{:016x}", XXH3_64bits_digest(&hash));
-  if (all) {
-    r.numbers = numbers.result();
-  } else if (q.ask == ScanQuestion::Ask::finite) {
-    r.numbers = not_finite.result();
-    r.numbers.count = total;
-  }
+  host::sample_memory();  // as much as at any block
+  if (hash) r.checksum = xxh3_hex(hash->digest());
+  if (numbers) r.numbers = numbers->result();
+  if (finite) finite->result(total, r);
   if (channels) r.channels = channels->counts();
-  if (q.levels) r.levels = levels.result();
-  if (q.codes) r.are_codes = codes.result();
+  if (levels) r.levels = levels->result();
+  if (codes) r.are_codes = codes->result();
+  if (q.channels && q.gathered) {
+    QB_ASSIGN(r.channels, count_gathered(*q.gathered, *q.channels, room, source, context, buffer));
+  }
   return r;
 }
 

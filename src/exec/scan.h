@@ -7,8 +7,10 @@
 #include <optional>
 #include <string>
 
+#include "exec/buffer.h"
 #include "exec/channels.h"
 #include "exec/context.h"
+#include "prog/program.h"
 
 namespace qb {
 
@@ -23,14 +25,16 @@ struct ScanQuestion {
   Ask ask = Ask::none;
   Elem elem = Elem::u8;
   std::optional<ChannelGrid> channels;
-  bool levels = false;  // how many different codes there are; of eight-bit codes
-  bool codes = false;   // whether plain numbers could be codes
+  std::optional<prog::Input> gathered;  // the channels' grid is of the codes as this reads them, in a second pass
+  bool levels = false;                  // how many different codes there are; of eight-bit codes
+  bool codes = false;                   // whether plain numbers could be codes
 };
 
 struct ScanResult {
   std::string checksum;        // XXH3, 16 hex digits
   prog::SurveyResult numbers;  // finite: count, nan, inf and first_bad alone
-  ChannelCounts channels;      // of none where their grid needs more memory than there is
+  uint64_t largest = 0;        // finite: the bits of the largest magnitude
+  ChannelCounts channels;      // of none where their grid or their rows need more memory than there is
   // Of eight-bit codes: how many different ones, and the bits that any of them has; nothing once there are more than most_levels.
   struct Levels {
     int count = 0;
@@ -41,7 +45,7 @@ struct ScanResult {
   bool are_codes = false;  // all plain numbers are whole and at most 128, or numbers of E4M3, some of 6 or more, and half of them are at least 1/2
 };
 
-// `done` is told of bytes as they are read. An Error only for the outside world.
-Result<ScanResult> scan(const ScanQuestion&, Source&, Context&, const std::function<void(uint64_t)>& done);
+// `buffer` is for a block, and is one thread's; `done` is told of bytes as they are read. An Error only for the outside world.
+Result<ScanResult> scan(const ScanQuestion&, Source&, Context&, Buffer& buffer, const std::function<void(uint64_t)>& done);
 
 }  // namespace qb

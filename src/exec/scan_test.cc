@@ -1,11 +1,9 @@
 #include "exec/scan.h"
 
 #include "exec/test_support.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#include <fmt/format.h>
+#include "exec/xxh3.h"
+#include "host/host.h"
+#include "ir/checkpoint.h"
 
 namespace qb {
 namespace {
@@ -21,8 +19,10 @@ ScanQuestion about(const prog::Input& in, Ask ask) {
 }
 ScanResult run(const ScanQuestion& q, Source& source) {
   Context context;
+  context.isa = host::detect_isa();
   uint64_t told = 0;
-  auto r = scan(q, source, context, [&](uint64_t bytes) { told += bytes; });
+  Buffer buffer;
+  auto r = scan(q, source, context, buffer, [&](uint64_t bytes) { told += bytes; });
   EXPECT_TRUE(r.ok()) << (r.ok() ? "" : r.error().what);
   EXPECT_EQ(told, q.bytes);
   return r.ok() ? *r : ScanResult{};
@@ -36,7 +36,9 @@ TEST(Scan, ReadsOnceForChecksumAndNumbers) {
   q.checksum = true;
   const ScanResult r = run(q, m);
   EXPECT_EQ(m.bytes_read, bytes.size());
-  EXPECT_EQ(r.checksum, fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size())));
+  Xxh3 hash(Isa::generic);
+  hash.add(bytes);
+  EXPECT_EQ(r.checksum, xxh3_hex(hash.digest()));
   Context context;
   const auto surveyed = survey({prog::SurveyKind::floats, in}, m, context);
   ASSERT_TRUE(surveyed.ok());
@@ -69,7 +71,49 @@ TEST(Scan, FindsWhatIsNotFinite) {
   Bytes codes(1000, std::byte{0x7E});
   codes[7] = std::byte{0xFF};
   EXPECT_EQ(run(about(m.add("e", Elem::e4m3, 10, 100, codes), Ask::finite), m).numbers.nan, 1);
+  EXPECT_EQ(run(about(m.add("g", Elem::e4m3, 1, 3, {std::byte{0x12}, std::byte{0xC5}, std::byte{0x30}}), Ask::finite), m).largest, 0x45u);
   EXPECT_EQ(run(about(m.add("f", Elem::e5m2, 1, 2, {std::byte{0x7C}, std::byte{0x7D}}), Ask::finite), m).numbers.inf, 1);
+}
+
+// Codes that lie across bytes are read a second time, through their view.
+TEST(Scan, CountsChannelsOfCodesOfAnyWidth) {
+  const int64_t n = 8, k = 320;
+  for (const int width : {3, 5, 6, 7}) {
+    const int codes = 1 << width;
+    for (const int64_t words : {ir::dense_words(k, width), (k + 32 / width - 1) / (32 / width)}) {
+      const std::optional<ir::View> view = ir::packed_words(n, k, width, 1, words);
+      ASSERT_TRUE(view) << width;
+      std::vector<uint32_t> stored(static_cast<size_t>(n * words));
+      const int64_t in_word = view->lanes[1].count;
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < k; ++j) {
+          const int64_t bit = i * words * 32 + (in_word == 1 ? j * width : j / in_word * 32 + j % in_word * width);
+          const uint64_t code = i == 3 ? 2 : i == 5 ? (j % 3 == 0 ? 2 : codes - 1) : static_cast<uint64_t>(2 + j % (codes - 3));
+          const uint64_t field = code << bit % 32;
+          stored[static_cast<size_t>(bit / 32)] |= static_cast<uint32_t>(field);
+          if (field >> 32 != 0) stored[static_cast<size_t>(bit / 32 + 1)] |= static_cast<uint32_t>(field >> 32);
+        }
+      const Elem elem = *elem_from_name("int" + std::to_string(width));
+      Memory m;
+      prog::Input in = m.add("w", Elem::i32, n, words, bytes_of(stored));
+      in.elem = elem;
+      in.view = *view;
+      ir::Module module{.path = "m", .kind = arch::Kind::linear};
+      module.scheme = *ir::parse_scheme("int4_g128");
+      module.scheme->weight.code = elem;
+      const ir::Stored part{.role = ir::Role::code, .tensor = "w", .bytes = in.bytes, .elem = elem, .view = *view};
+      ScanQuestion q = about(in, Ask::none);
+      EXPECT_FALSE(channel_grid(part, module));
+      q.channels = gathered_grid(part, module);
+      q.gathered = in;
+      const ChannelCounts c = run(q, m).channels;
+      EXPECT_EQ(c.channels, n) << width;
+      EXPECT_EQ(c.dead, 1) << width;
+      EXPECT_EQ(c.first_dead, 3) << width;
+      EXPECT_EQ(c.saturated, 1) << width;
+      EXPECT_EQ(c.first_saturated, 5) << width;
+    }
+  }
 }
 
 TEST(Scan, CountsLevelsWhileTheyAreFew) {

@@ -69,7 +69,7 @@ Result<void> fits(const Stream& stream, const prog::Input& input, const Context&
 Result<SurveyResult> survey_numbers(const Survey& s, Source& source, Context& context) {
   const Stream stream(s.input, share(context));
   QB_TRY(fits(stream, s.input, context));
-  Numbers numbers(s.input.elem, s.input.view.dims[0] * s.input.view.dims[1], exact_of(s.kind));
+  Numbers numbers(s.input.elem, s.input.view.dims[0] * s.input.view.dims[1], exact_of(s.kind), context.isa);
   Buffer buffer;
   for (int64_t b = 0; b < stream.blocks(); ++b) {
     if (context.stop()) return Error{Errc::cancelled, "interrupted"};

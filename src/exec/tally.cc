@@ -2,60 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "exec/numbers.h"
 
 namespace qb {
-namespace {
-
-// The least positive normal number of a format; 0 for e8m0, which has no subnormals.
-double least_normal(Elem elem) {
-  switch (elem) {
-    case Elem::f64:
-      return std::numeric_limits<double>::min();
-    case Elem::f32:
-    case Elem::bf16:
-      return std::numeric_limits<float>::min();
-    case Elem::f16:
-    case Elem::e5m2:
-      return 0x1p-14;
-    case Elem::e4m3:
-      return 0x1p-6;
-    default:
-      return 0;
-  }
-}
-
-// As vectors: good blocks pass this test alone.
-template <class T>
-bool any_at_least(const std::byte* p, int64_t count, T magnitude, T least) {
-  T most = 0;
-  for (int64_t i = 0; i < count; ++i) most = std::max(most, static_cast<T>(ops::load<T>(p, i) & magnitude));
-  return most >= least;
-}
-}  // namespace
-
-bool all_finite(const std::byte* p, Elem elem, int64_t count) {
-  switch (elem) {
-    case Elem::f64:
-      return !any_at_least<uint64_t>(p, count, 0x7FFF'FFFF'FFFF'FFFF, 0x7FF0'0000'0000'0000);
-    case Elem::f32:
-      return !any_at_least<uint32_t>(p, count, 0x7FFF'FFFF, 0x7F80'0000);
-    case Elem::bf16:
-      return !any_at_least<uint16_t>(p, count, 0x7FFF, 0x7F80);
-    case Elem::f16:
-      return !any_at_least<uint16_t>(p, count, 0x7FFF, 0x7C00);
-    case Elem::e4m3:
-      return !any_at_least<uint8_t>(p, count, 0x7F, 0x7F);
-    case Elem::e5m2:
-      return !any_at_least<uint8_t>(p, count, 0x7F, 0x7C);
-    case Elem::e8m0:
-      return !any_at_least<uint8_t>(p, count, 0xFF, 0xFF);
-    default:
-      return true;
-  }
-}
 
 double value_at(const std::byte* p, Elem elem, int64_t i) {
   if (elem == Elem::f64) return ops::load<double>(p, i);
@@ -87,6 +37,12 @@ void Tally::add(double x, int64_t index, int64_t times) {
   if (exact_ != nullptr && !exact_(x)) note(r_.inexact, inexact_, index, times);
 }
 
+void Tally::add_regular(const Extent& extent, int64_t times) {
+  r_.count += times;
+  r_.least = r_.least == 0 ? extent.least : std::min(r_.least, extent.least);
+  r_.largest = std::max(r_.largest, extent.largest);
+}
+
 prog::SurveyResult Tally::result() const {
   prog::SurveyResult r = r_;
   for (int64_t first : {nan_, inf_, zero_, negative_, inexact_}) {
@@ -98,21 +54,36 @@ prog::SurveyResult Tally::result() const {
   return r;
 }
 
-Numbers::Numbers(Elem elem, int64_t total, bool (*exact)(double)) : elem_(elem), tally_(elem, exact) {
-  if (bits(elem) > 16 || is_integer_code(elem)) return;
-  const int64_t codes = int64_t{1} << bits(elem);
-  if (total < codes) return;  // the table would cost more than it saves
-  times_.assign(static_cast<size_t>(codes), 0);
-  first_.assign(static_cast<size_t>(codes), -1);
+Numbers::Numbers(Elem elem, int64_t total, bool (*exact)(double), Isa isa) : elem_(elem), tally_(elem, exact), isa_(isa), plain_(exact == nullptr) {
+  // A table costs more than it saves where numbers are few.
+  by_code_ = bits(elem) <= 16 && !is_integer_code(elem) && total >= int64_t{1} << bits(elem);
 }
 
 void Numbers::add(const std::byte* data, int64_t first, int64_t count) {
-  if (times_.empty()) {
+  constexpr int64_t at_once = 4096;
+  const int64_t width = is_integer_code(elem_) ? 1 : bits(elem_) / 8;
+  for (int64_t i = 0; i < count; i += at_once) {
+    const int64_t n = std::min(at_once, count - i);
+    const std::byte* const piece = data + i * width;
+    if (const std::optional<Extent> extent = plain_ ? regular_extent(piece, elem_, n, isa_) : std::nullopt; extent)
+      tally_.add_regular(*extent, n);
+    else
+      add_each(piece, first + i, n);
+  }
+}
+
+void Numbers::add_each(const std::byte* data, int64_t first, int64_t count) {
+  if (!by_code_) {
     for (int64_t i = 0; i < count; ++i) tally_.add(value_at(data, elem_, i), first + i, 1);
     return;
   }
+  const bool bytes = bits(elem_) == 8;
+  if (times_.empty()) {
+    times_.assign(size_t{1} << bits(elem_), 0);
+    first_.assign(times_.size(), -1);
+  }
   for (int64_t i = 0; i < count; ++i) {
-    const size_t code = bits(elem_) == 8 ? ops::load<uint8_t>(data, i) : ops::load<uint16_t>(data, i);
+    const size_t code = bytes ? ops::load<uint8_t>(data, i) : ops::load<uint16_t>(data, i);
     if (times_[code]++ == 0) first_[code] = first + i;
   }
 }

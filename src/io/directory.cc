@@ -93,6 +93,15 @@ void read_document(int dir, const std::string& name, Package& package, Diagnosti
   }
 }
 
+// The framework that wrote a file, as transformers 4 wants to know it.
+void check_format(const Metadata& metadata, const std::string& name, Diagnostics& diag) {
+  constexpr std::array known{"pt", "tf", "flax", "mlx", "np"};
+  const auto format = std::find_if(metadata.begin(), metadata.end(), [](const auto& entry) { return entry.first == "format"; });
+  if (metadata.empty() || (format != metadata.end() && std::find(known.begin(), known.end(), format->second) != known.end())) return;
+  diag.report("metadata-format-unknown", {.file = name}, format == metadata.end() ? "metadata without a format" : "format " + format->second,
+              "pt, tf, flax, mlx or np");
+}
+
 // True: the header gave every tensor.
 bool read_header(DirectorySource& source, FileId id, const std::string& name, Package& package, Diagnostics& diag) {
   const uint64_t size = source.size(id);
@@ -110,6 +119,7 @@ bool read_header(DirectorySource& source, FileId id, const std::string& name, Pa
   if (!read(8, json)) return false;
   SafetensorsHeader header;
   const bool ok = parse_safetensors_header(json, size, name, id, header, diag);
+  if (ok) check_format(header.metadata, name, diag);
   package.files[id].metadata = std::move(header.metadata);
   package.tensors.insert(package.tensors.end(), std::make_move_iterator(header.tensors.begin()), std::make_move_iterator(header.tensors.end()));
   return ok;
