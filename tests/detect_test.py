@@ -34,8 +34,7 @@ def expect(code, tmp, case, damage, config=None, options=("--deep",)):
         whole = json.loads(c.documents["config.json"])
         config(whole)
         c.documents["config.json"] = json.dumps(whole).encode()
-    into = tmp / code
-    into.mkdir()
+    into = Path(tempfile.mkdtemp(dir=tmp))
     mutate.write(into, c.table, c.data, c.documents)
     before, after = codes(DATA / case, *options), codes(into, *options)
     if code in before:
@@ -47,8 +46,7 @@ def expect(code, tmp, case, damage, config=None, options=("--deep",)):
 def expect_header(code, tmp, case, change):
     """`change` gives another text of the header of the weights."""
     c = mutate.Checkpoint(DATA / case)
-    into = tmp / code
-    into.mkdir()
+    into = Path(tempfile.mkdtemp(dir=tmp))
     mutate.write(into, c.table, c.data, c.documents, raw_header=change(json.dumps(c.table, separators=(",", ":"))).encode())
     before, after = codes(DATA / case), codes(into)
     if code in before or code not in after:
@@ -67,6 +65,13 @@ def rows(first, count, n, value):
     return change
 
 
+def columns(first, count, n):
+    """Some columns of a matrix of 32-bit words with n columns become zeros."""
+    def change(data):
+        return b"".join(data[at:at + 4 * first] + bytes(4 * count) + data[at + 4 * (first + count):at + 4 * n] for at in range(0, len(data), 4 * n))
+    return change
+
+
 def main(tmp):
     mutants("--every-tensor", paths=["awq/llama_gemv_g128", "gptq/llama_b4_g64_act_order", "modelopt/llama-w4a8_awq", "modelopt/llama-nvfp4_svdquant",
                                      "compressed_tensors/fp8_frozen", "compressed_tensors/legacy_24_fp8", "base/qwen2_mini", "base/deepseek_v3_groups_tiny"])
@@ -77,6 +82,13 @@ def main(tmp):
     n = mutate.Checkpoint(DATA / case).table[o + "weight"]["shape"][0]
     expect("channel-dead", tmp, case, one(o + "weight", rows(3, 2, n, 0x80)))
     expect("channel-saturated", tmp, case, one(o + "weight", rows(3, 2, n, 0x7E)))
+    # Codes that lie across bytes, in planes of bits, and those of sparse weights.
+    expect("channel-dead", tmp, "compressed_tensors/w2a16", one(o + "weight_packed", rows(3, 2, 128, 0)))
+    expect("channel-dead", tmp, "compressed_tensors/w3a16", one(o + "weight_packed", rows(3, 2, 128, 0)))
+    expect("channel-dead", tmp, "compressed_tensors/legacy_24_fp8", one(o + "compressed", rows(3, 2, 128, 0)))
+    expect("channel-dead", tmp, "gptq/llama_b3_g128", one(o + "qweight", columns(3, 2, 256)))
+    expect("channel-dead", tmp, "gptq/llama_b6_planar", one(o + "qweight", columns(3, 2, 128)))
+    expect("channel-saturated", tmp, "gptq/llama_b6_planar", one(o + "qweight", columns(3, 2, 128)))
     expect("quantized-twice", tmp, case, one(o + "weight", lambda d: bytes(x & 0xFC for x in d)))
     # Scales of 1 and codes that stay small: each exponent less by four.
     small = lambda d: bytes((x & 0x80) | max((x & 0x7F) - 32, 0) for x in d)
