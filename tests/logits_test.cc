@@ -23,7 +23,7 @@ namespace {
 
 struct Expected {
   std::vector<std::vector<int32_t>> ids;
-  std::vector<float> weight_only, qdq;  // [sequences, tokens, vocab]
+  std::vector<float> weight_only, qdq, producer;  // [sequences, tokens, vocab]; producer: by its own formula for activations
 };
 
 std::string slice(const std::string& file, const TensorInfo& t) {
@@ -49,6 +49,7 @@ Expected read_expected(const suite::Path& file) {
   for (const TensorInfo& t : header.tensors) {
     if (t.name == "logits_weight_only") e.weight_only = floats(slice(all, t));
     if (t.name == "logits_qdq") e.qdq = floats(slice(all, t));
+    if (t.name == "logits_producer") e.producer = floats(slice(all, t));
     if (t.name != "input_ids") continue;
     const std::string raw = slice(all, t);
     for (int64_t s = 0; s < t.shape[0]; ++s) {
@@ -218,6 +219,31 @@ TEST(Logits, AgreeWithTransformersForEveryFixtureInScope) {
     fmt::print("{:48} weights {:.2e}  quantized {:.2e}  fast {:.2e}\n", f.name, d.relative, q.relative, fd.relative);
   }
   if (run == 0) GTEST_SKIP() << "no fixtures in " << suite::root();
+}
+
+// compressed-tensors' own simulation of MX activations is what `_even` says.
+TEST(Logits, RoundScalesOfMxBlocksAsTheProducerDoesWhereAsked) {
+  int run = 0;
+  for (const suite::Fixture& f : in_scope()) {
+    SCOPED_TRACE(f.name);
+    const Expected expected = read_expected(f.path / "expected.logits");
+    if (expected.producer.empty()) continue;
+    auto session = open_session(f.path);
+    ASSERT_TRUE(session.ok());
+    bool mx = false;
+    for (ir::Module& m : session->checkpoint.modules)
+      if (m.scheme && m.scheme->input && m.scheme->input->type.scale == ir::ScaleValues::e8m0 && m.scheme->input->rounding == ir::Rounding::down) {
+        m.scheme->input->rounding = ir::Rounding::even;
+        mx = true;
+      }
+    if (!mx) continue;
+    ++run;
+    const std::vector<float> got = logits_of(*session, {}, expected.ids);
+    EXPECT_LE(difference(got, expected.producer).relative, std::max(2e-2, difference(expected.producer, expected.weight_only).relative / 8));
+    EXPECT_GE(rows_within(got, expected.producer, expected.weight_only.size() / (expected.ids.size() * expected.ids[0].size()), 1e-5), 1U);
+    fmt::print("{:48} {:.2e}\n", f.name, difference(got, expected.producer).relative);
+  }
+  if (run == 0) GTEST_SKIP() << "no fixtures with activations in MX blocks in " << suite::root();
 }
 
 // What pre-scales and low-rank parts add is folded into the dense matrices, and stacked experts are turned as transformers has them: the same logits from

@@ -139,20 +139,23 @@ def measure(args, scheme, numerics, text_file, library, scratch, weights, known)
         weights |= known[digest][1]
         return known[digest][0]
 
-    def ours(activations):
-        report = tool(args.binary, "eval", directory, "--text", text_file, "--ctx", CTX, "--activations", activations, "--threads", args.threads)
+    def ours(*options):
+        report = tool(args.binary, "eval", directory, "--text", text_file, "--ctx", CTX, "--threads", args.threads, *options)
         if report["tokens"] != library.windows.numel():
             raise SystemExit(f"{report['tokens']} tokens here, {library.windows.numel()} in transformers: the tokenizers differ")
         return report["perplexity"]
 
-    result = {"digest": digest, "bytes": size_of(directory), "tokens": library.windows.numel(), "ours": ours("as-stored"),
+    result = {"digest": digest, "bytes": size_of(directory), "tokens": library.windows.numel(), "ours": ours(),
               "answer": tool(args.binary, "run", directory, "--chat", "--prompt", QUESTION, "-n", "32")["text"]}
     model = library.model(directory) if dialect != "modelopt" else None
     if model is not None and not weights:
-        weights |= {"ours": ours("bf16") if ":" in scheme else result["ours"], "library": library.perplexity(model, False)}
+        weights |= {"ours": ours("--activations", "bf16") if ":" in scheme else result["ours"], "library": library.perplexity(model, False)}
     if model is None:
         result["reason"] = reason
     elif ":" in scheme:
+        activation = scheme.split(":")[1].removesuffix("_up")
+        if activation.startswith("mx"):
+            result["even"] = ours("--quantization", json.dumps({"linear": {"activation": f"{activation}_even"}}))
         try:
             result["library"] = library.perplexity(model, True)
         except RuntimeError as e:
@@ -186,9 +189,11 @@ def page(model, rows, fraction):
              f"evaluated on {whole} in {TEXTS}, in order of names: {tokens // CTX} windows of {CTX} tokens that stand alone, every token of a window but",
              "its first predicted. *Ours*: `quantbridge eval --ctx 512`, fast kernels. *Library*: the same directory in transformers with compressed-tensors in float32, stock code, with its own",
              "quantization of activations. *Weights alone* quantizes no activations: float32 there, bfloat16 here (`--activations bf16`). Equal files are evaluated once. Bold: more than 0.5 % apart.", "",
-             "Where activations are quantized, two formulas differ by design: for integers the library scales by amax/127.5 where engines' kernels, and ours, take amax/127; for MX it raises the",
-             "exponent from a mantissa of 1.75 on, where OCP's rule does not. Of such schemes the column of the weights alone compares the checkpoint, the other one the formulas too.", "",
-             "| scheme | numerics | MB | ours | library | difference | weights alone: ours | library | difference |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             "Where activations are quantized, two formulas differ by design: for integers the library scales by amax/127.5 where engines' kernels, and ours, take amax/127; for MX blocks it raises",
+             "the exponent from a mantissa of 1.75 on, where OCP's rule, ours by default, does not. *Ours, library's rule* runs the same directory with the library's rule for MX",
+             "(`--quantization '{\"linear\": {\"activation\": \"mxfp8_even\"}}'`); the difference is that of equal rules.", "",
+             "| scheme | numerics | MB | ours | ours, library's rule | library | difference | weights alone: ours | library | difference |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     notes = {}
     answers = ["", "What each says to \u201c" + QUESTION + "\u201d (chat template, greedy, at most 32 tokens):", "", "| scheme | numerics | answer |", "| --- | --- | --- |"]
     counts = {"all": [0, 0], "weights": [0, 0]}
@@ -197,12 +202,12 @@ def page(model, rows, fraction):
         if "refused" in r:
             notes.setdefault(r["refused"], []).append(name)
             continue
-        both, weights = difference(r["ours"], r.get("library")), difference(w.get("ours"), w.get("library"))
+        both, weights = difference(r.get("even", r["ours"]), r.get("library")), difference(w.get("ours"), w.get("library"))
         for key, d in (("all", both), ("weights", weights)):
             if d is not None:
                 counts[key][0] += abs(d) <= BOUND
                 counts[key][1] += 1
-        lines.append(f"| {name} | {numerics} | {r['bytes'] / 1e6:.1f} | {cell(r['ours'])} | {cell(r.get('library'))} | {percent(both)} | "
+        lines.append(f"| {name} | {numerics} | {r['bytes'] / 1e6:.1f} | {cell(r['ours'])} | {cell(r.get('even'))} | {cell(r.get('library'))} | {percent(both)} | "
                      f"{cell(w.get('ours'))} | {cell(w.get('library'))} | {percent(weights)} |")
         if "reason" in r:
             notes.setdefault(r["reason"], []).append(name)

@@ -392,7 +392,7 @@ bool write(const ir::Checkpoint& in, const WriteContext& context, Export& out, D
     if (!m.scheme) continue;
     m.scheme = as_noted(noted, *m.scheme);
     const ir::Scheme before = *m.scheme;
-    if (m.scheme->input) m.scheme->input->up = false;
+    if (m.scheme->input) m.scheme->input->rounding = ir::Rounding::down;
     const bool split = m.scheme->weight.two_level() && !m.scheme->input && m.kind != arch::Kind::expert && ir::split_groups(m, 16);
     changes.add(m.path, before, *m.scheme,
                 split ? "the library knows groups of 16 only: each block scale is written again for every 16 columns, and all weights are the same"

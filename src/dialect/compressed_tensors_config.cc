@@ -329,7 +329,7 @@ std::string_view ct_format(const ir::Scheme& s) {
   if (s.weight.code == Elem::e2m1 && s.weight.two_level() && s.weight.block == ir::Block{1, 16} && bare)
     return !s.input || s.input->type == s.weight ? "nvfp4-pack-quantized" : "";
   if (s.weight.scale == ir::ScaleValues::e8m0 && s.weight.block == ir::Block{1, 32} && bare) {
-    if (s.input && (!(s.input->type == s.weight) || s.input->when == ir::When::fixed || s.input->up)) return "";
+    if (s.input && (!(s.input->type == s.weight) || s.input->when == ir::When::fixed || s.input->rounding != ir::Rounding::down)) return "";
     return s.weight.code == Elem::e2m1 ? "mxfp4-pack-quantized" : s.weight.code == Elem::e4m3 ? "mxfp8-quantized" : "";
   }
   if (!fp8(s.weight)) return {};

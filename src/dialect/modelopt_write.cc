@@ -24,7 +24,7 @@ bool held(const ir::Scheme& s) {
 std::optional<ir::Scheme> express(const ir::Scheme& s) {
   if (held(s)) return s;
   ir::Scheme said = s;
-  if (said.input && said.input->type == said.weight && said.weight.scale == ir::ScaleValues::e8m0) said.input->up = true;
+  if (said.input && said.input->type == said.weight && said.weight.scale == ir::ScaleValues::e8m0) said.input->rounding = ir::Rounding::up;
   if (held(said)) return said;
   const ir::QuantType groups{.code = Elem::e4m3, .scale = ir::ScaleValues::any, .block = {1, 128}};
   const bool tiles = s.weight.block.rows > 1 && s.input && s.input->type == groups;

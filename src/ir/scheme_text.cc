@@ -100,18 +100,20 @@ std::string unknown_word(std::string_view text, std::string_view word) {
   return fmt::format("unknown number format '{}'; near names: {}", word, near_names(text, known));
 }
 
+constexpr std::string_view rounding_words[] = {"", "_even", "_up"};
+
 struct Parsed {
   QuantType type;
   std::optional<When> when;
-  bool up = false;
+  Rounding rounding = Rounding::down;
 };
 
 // MX blocks: the run-time rule for their scales is open.
-bool two_rules(const QuantType& t) {
+bool several_rules(const QuantType& t) {
   return t.scale == ScaleValues::e8m0 && t.block == Block{1, 32};
 }
 
-// One side of a scheme: <elem>[_granularity][_asym][_static|_dyn][_up][@scale].
+// One side of a scheme: <elem>[_granularity][_asym][_static|_dyn][_up|_even][@scale].
 Result<Parsed> parse_type(std::string_view text, Side side) {
   Parsed p;
   QuantType& t = p.type;
@@ -168,13 +170,13 @@ Result<Parsed> parse_type(std::string_view text, Side side) {
     p.when = words[i] == "static" ? When::fixed : When::per_call;
     ++i;
   }
-  if (i < words.size() && words[i] == "up") {
-    if (side == Side::weight) return bad(text, "'_up' says how scales of activations are taken at run time; weights have none");
-    p.up = true;
+  if (i < words.size() && (words[i] == "up" || words[i] == "even")) {
+    if (side == Side::weight) return bad(text, fmt::format("'_{}' says how scales of activations are taken at run time; weights have none", words[i]));
+    p.rounding = words[i] == "up" ? Rounding::up : Rounding::even;
     ++i;
   }
   if (i < words.size())
-    return bad(text, fmt::format("unexpected '_{}'; the order is <elem>[_tensor|_channel|_token|_gN|_RxC][_asym][_static|_dyn][_up][@scale]", words[i]));
+    return bad(text, fmt::format("unexpected '_{}'; the order is <elem>[_tensor|_channel|_token|_gN|_RxC][_asym][_static|_dyn][_up|_even][@scale]", words[i]));
   if (code != nullptr && !code->code) {
     if (block || at || p.when || t.zero != Zero::none) return bad(text, fmt::format("{} numbers are plain: they have no scales", code->name));
     t = {.code = code->elem, .scale = ScaleValues::none, .block = {}, .zero = Zero::none};
@@ -221,7 +223,12 @@ std::string to_string(const QuantType& t) {
 std::string to_string(const Activation& a) {
   const std::optional<When> implied = implied_when(a.type);
   if (a.type.plain()) return print_type(a.type, Side::activation, "");
-  return print_type(a.type, Side::activation, fmt::format("{}{}", implied == a.when ? "" : a.when == When::fixed ? "_static" : "_dyn", a.up ? "_up" : ""));
+  return print_type(a.type, Side::activation,
+                    fmt::format("{}{}",
+                                implied == a.when       ? ""
+                                : a.when == When::fixed ? "_static"
+                                                        : "_dyn",
+                                rounding_words[static_cast<size_t>(a.rounding)]));
 }
 
 std::string to_string(const Scheme& s) {
@@ -241,9 +248,9 @@ Result<Activation> parse_activation(std::string_view text) {
   const std::optional<When> when = p.when ? p.when : implied_when(p.type);
   if (!when)
     return bad(text, fmt::format("say where the scale comes from: {0}_static (from the checkpoint) or {0}_dyn (at run time)", text.substr(0, text.find('@'))));
-  if (p.up && (!two_rules(p.type) || *when == When::fixed))
-    return bad(text, "'_up' belongs to MX blocks (groups of 32, @e8m0) whose scales are taken at run time");
-  return Activation{p.type, *when, p.up};
+  if (p.rounding != Rounding::down && (!several_rules(p.type) || *when == When::fixed))
+    return bad(text, "'_up' and '_even' belong to MX blocks (groups of 32, @e8m0) whose scales are taken at run time");
+  return Activation{p.type, *when, p.rounding};
 }
 
 Result<Scheme> parse_scheme(std::string_view text) {

@@ -38,6 +38,9 @@ TEST(SchemeText, PrintsAndParsesBackEverythingTheIrCanSay) {
       for (When when : {When::fixed, When::per_call}) {
         if (a.plain() && when == When::fixed) continue;
         schemes.push_back({.weight = w, .input = Activation{a, when}, .features = features[turn++ % features.size()]});
+        const bool mx = a.scale == ScaleValues::e8m0 && a.block == Block{1, 32} && when == When::per_call;
+        for (Rounding rounding : {Rounding::even, Rounding::up})
+          if (mx) schemes.push_back({.weight = w, .input = Activation{a, when, rounding}});
       }
     for (const Scheme& s : schemes) {
       const std::string text = to_string(s);
@@ -52,14 +55,15 @@ TEST(SchemeText, PrintsAndParsesBackEverythingTheIrCanSay) {
 
 // The rule for run-time scales belongs to MX blocks of activations.
 TEST(SchemeText, OnlyMxBlocksHaveARuleForTheirScales) {
-  for (const char* text : {"mxfp8_up", "mxfp8:fp8_token_up", "mxfp8:mxfp8_static_up", "fp8_128x128:mxfp8_g128_up", "nvfp4:nvfp4_up"})
+  for (const char* text :
+       {"mxfp8_up", "mxfp8:fp8_token_up", "mxfp8:mxfp8_static_up", "fp8_128x128:mxfp8_g128_up", "nvfp4:nvfp4_up", "mxfp8_even", "mxfp8:fp8_token_even"})
     EXPECT_FALSE(parse_scheme(text).ok()) << text;
 }
 
 TEST(SchemeText, ExamplesOfTheDocumentation) {
   for (const char* text : {"fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "int4_g128", "int8_channel:int8_tensor_static+prescale", "nvfp4:nvfp4", "nvfp4",
                            "nvfp4_g32", "fp8_tensor:fp8_tensor_static", "mxfp4:fp8_tensor_dyn", "int4_g128_asym+actorder", "bf16", "nvfp4:nvfp4_dyn",
-                           "fp4_tensor@e4m3", "fp8_tensor:fp8_tensor_static+out_fp8_tensor_static", "mxfp8:mxfp8_up", "mxfp4:mxfp4_up"}) {
+                           "fp4_tensor@e4m3", "fp8_tensor:fp8_tensor_static+out_fp8_tensor_static", "mxfp8:mxfp8_up", "mxfp4:mxfp4_up", "mxfp4:mxfp4_even"}) {
     Result<Scheme> s = parse_scheme(text);
     ASSERT_TRUE(s) << s.error().what;
     EXPECT_EQ(to_string(*s), text);

@@ -39,12 +39,15 @@ struct QuantType {
 // scales of activations are always taken at run time.
 enum class When : uint8_t { fixed, per_call };
 
+// How the scale of an MX block of activations, a power of two taken at run time, follows from its largest number. down: that number's exponent less the one of
+// the format's largest (OCP's rule). even: one more from a fraction of 1.75 on, where the number would round to the next power as a code of the format
+// (compressed-tensors' simulation; "EVEN" of torchao and Quark). up: the least power at which nothing is clamped (ModelOpt; "RCEIL").
+enum class Rounding : uint8_t { down, even, up };
+
 struct Activation {
   QuantType type;
   When when = When::per_call;
-  // MX blocks, whose scales are powers of two taken at run time: the least one at which nothing is clamped (ModelOpt), in place of OCP's rule, the exponent of
-  // the largest number less that of the format's largest.
-  bool up = false;
+  Rounding rounding = Rounding::down;
   friend bool operator==(const Activation&, const Activation&) = default;
 };
 

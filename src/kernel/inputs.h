@@ -4,6 +4,7 @@
 //   fp8, a scale taken here  s = max(amax / 448, 1e-12) over the tensor, the token or a group of it; e4m3(x / s) * s
 //   fp8, a group @e8m0       s rounded up to a power of two
 //   mxfp8, mxfp4             s = 2^(floor(log2 amax) - e) over 32, e the exponent of the format's largest number; clamp, element(x / s) * s
+//   mxfp8_even, mxfp4_even   s twice as large where amax is 1.75 or more times a power of two
 //   mxfp8_up, mxfp4_up       s = the least power of two that is not below amax / largest
 //   nvfp4, fixed scale g     b = e4m3(amax / 6 / g) over 16; d = b * g; e2m1(x / d) * d, and 0 where d is 0
 //
@@ -24,10 +25,33 @@
 
 namespace qb::kernel {
 
-enum class Quantization : uint8_t { f32, bf16, fp8_fixed, fp8_tensor, fp8_token, fp8_group, fp8_group_e8m0, nvfp4, mxfp8, mxfp8_up, mxfp4, mxfp4_up };
+// The rules for scales of MX blocks are in the order of ir::Rounding.
+enum class Quantization : uint8_t {
+  f32,
+  bf16,
+  fp8_fixed,
+  fp8_tensor,
+  fp8_token,
+  fp8_group,
+  fp8_group_e8m0,
+  nvfp4,
+  mxfp8,
+  mxfp8_even,
+  mxfp8_up,
+  mxfp4,
+  mxfp4_even,
+  mxfp4_up
+};
 
 inline bool is_mx(Quantization q) {
   return q >= Quantization::mxfp8;
+}
+inline bool is_mxfp8(Quantization q) {
+  return q >= Quantization::mxfp8 && q < Quantization::mxfp4;
+}
+// Of an MX quantization.
+inline ir::Rounding rounding_of(Quantization q) {
+  return static_cast<ir::Rounding>(static_cast<int>(q) - static_cast<int>(is_mxfp8(q) ? Quantization::mxfp8 : Quantization::mxfp4));
 }
 inline bool is_group(Quantization q) {
   return q == Quantization::fp8_group || q == Quantization::fp8_group_e8m0;
@@ -44,9 +68,9 @@ inline std::optional<Quantization> quantization_of(const Problem& p) {
   if (t.code == Elem::e2m1 && t.two_level() && t.block == ir::Block{1, 16} && fixed && p.k % 16 == 0) return Quantization::nvfp4;
   // Groups of 32 are MX blocks, whose scales follow rules of their own.
   if (t.scale == ir::ScaleValues::e8m0 && !fixed && t.block == ir::Block{1, 32}) {
-    const bool up = p.scheme.input->up;
-    if (t.code == Elem::e4m3) return up ? Quantization::mxfp8_up : Quantization::mxfp8;
-    if (t.code == Elem::e2m1) return up ? Quantization::mxfp4_up : Quantization::mxfp4;
+    const auto by_rounding = [&](Quantization down) { return static_cast<Quantization>(static_cast<int>(down) + static_cast<int>(p.scheme.input->rounding)); };
+    if (t.code == Elem::e4m3) return by_rounding(Quantization::mxfp8);
+    if (t.code == Elem::e2m1) return by_rounding(Quantization::mxfp4);
   }
   if (t.code == Elem::e4m3 && t.scale == ir::ScaleValues::e8m0 && !fixed && t.block.rows == 1 && t.block.cols > 32) return Quantization::fp8_group_e8m0;
   if (t.code != Elem::e4m3 || t.scale != ir::ScaleValues::any) return std::nullopt;
@@ -118,12 +142,14 @@ QB_INLINE float group_scale(Quantization q, float a) {
 
 // The scale of an MX block with its largest magnitude `a`; NaN stays.
 QB_INLINE float mx_scale(Quantization q, float a) {
-  const bool fp8 = q == Quantization::mxfp8 || q == Quantization::mxfp8_up, up = q == Quantization::mxfp8_up || q == Quantization::mxfp4_up;
+  const bool fp8 = is_mxfp8(q);
+  const ir::Rounding rounding = rounding_of(q);
   const uint32_t bits = std::bit_cast<uint32_t>(a), fraction = bits & 0x7FFFFFU;
   if (bits > f32_inf_bits) return a;
   // 448 = 1.75 * 2^8, 6 = 1.5 * 2^2: above that fraction the next power is needed.
   int e = static_cast<int>(bits >> 23) - 127 - (fp8 ? 8 : 2);
-  if (up && fraction > (fp8 ? 0x600000U : 0x400000U)) ++e;
+  if (rounding == ir::Rounding::up && fraction > (fp8 ? 0x600000U : 0x400000U)) ++e;
+  if (rounding == ir::Rounding::even && fraction >= 0x600000U) ++e;
   e = e < -127 ? -127 : e > 127 ? 127 : e;
   return std::bit_cast<float>(e == -127 ? 0x400000U : static_cast<uint32_t>(e + 127) << 23);
 }
@@ -152,7 +178,7 @@ QB_INLINE void fp8_codes(const float* x, int64_t count, float scale, T* to) {
 // Codes times the powers of two of their blocks: few significant bits, which bfloat16 has.
 template <class T>
 QB_INLINE void mx_numbers(Quantization q, const float* x, int64_t count, T* to) {
-  const bool fp8 = q == Quantization::mxfp8 || q == Quantization::mxfp8_up;
+  const bool fp8 = is_mxfp8(q);
   for (int64_t at = 0; at < count; at += 32) {
     const int64_t here = count - at < 32 ? count - at : 32;
     const float s = mx_scale(q, amax(x + at, here));

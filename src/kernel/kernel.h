@@ -47,9 +47,16 @@ inline bool whole_tiles(const ir::QuantType& weight) {
   return weight.code == Elem::e4m3 && b.rows > 0 && b.rows % ir::panel_rows == 0 && b.cols > 0 && b.cols % ir::unit_of(ir::Layout::panel_fp8) == 0;
 }
 
+// MX blocks that run down the outputs (ModelOpt's stacked experts): whole panels have a scale for each column, which lies as `rows` beside them.
+inline bool scaled_by_column(const ir::QuantType& weight) {
+  const ir::Block b = weight.block;
+  return (weight.code == Elem::e4m3 || weight.code == Elem::e2m1) && weight.scale == ir::ScaleValues::e8m0 && b.cols == 1 && b.rows > 0 &&
+         b.rows % ir::panel_rows == 0;
+}
+
 // Columns that share a scale of each row's own in panels; 0: none do.
 inline int64_t group_columns(const ir::QuantType& weight) {
-  return weight.plain() || weight.block.rows == 0 || whole_tiles(weight) ? 0 : weight.block.cols;
+  return weight.plain() || weight.block.rows == 0 || whole_tiles(weight) || scaled_by_column(weight) ? 0 : weight.block.cols;
 }
 
 // The same as they lie in panels of codes, and all columns there: groups begin at whole units of the layout, and are filled up where their size is none.
@@ -62,14 +69,14 @@ inline int64_t panel_columns(ir::Layout codes, const ir::QuantType& weight, int6
   return group == places ? k : k / group * places + k % group;
 }
 
-// What layout `panel_scale` holds: E4M3 and E8M0 scales of groups as they are stored, float32 multipliers otherwise. Grids of tensors and of whole tiles lie as
-// `rows` beside the panels too.
+// What layout `panel_scale` holds: E4M3 and E8M0 scales of groups as they are stored, float32 multipliers otherwise. Grids of tensors, of
+// whole tiles and of scales by column lie as `rows` beside the panels too.
 inline Elem panel_scale_elem(const ir::QuantType& weight) {
   if (weight.two_level()) return Elem::e4m3;
   return weight.scale == ir::ScaleValues::e8m0 && group_columns(weight) != 0 && !is_integer_code(weight.code) ? Elem::e8m0 : Elem::f32;
 }
 inline bool scales_in_panels(ir::Layout scale_layout, const ir::QuantType& weight) {
-  return scale_layout == ir::Layout::panel_scale && weight.block.rows != 0 && !whole_tiles(weight);
+  return scale_layout == ir::Layout::panel_scale && weight.block.rows != 0 && !whole_tiles(weight) && !scaled_by_column(weight);
 }
 
 struct Verdict {

@@ -184,8 +184,10 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
       break;
     }
     case Quantization::mxfp8:
+    case Quantization::mxfp8_even:
     case Quantization::mxfp8_up:
     case Quantization::mxfp4:
+    case Quantization::mxfp4_even:
     case Quantization::mxfp4_up: {
       const bool bytes = p.scheme.input->type.code == Elem::e4m3;
       const double largest = bytes ? 448 : 6;
@@ -193,9 +195,10 @@ std::vector<double> quantized(const Problem& p, const std::vector<float>& x, flo
         for (size_t j = i; j < i + k; j += 32) {
           const size_t end = std::min(j + 32, i + k);
           const float a = amax(j, end - j);
-          int e = a > 0 ? std::ilogb(p.scheme.input->up ? static_cast<double>(a) / largest : static_cast<double>(a)) : -200;
-          if (!p.scheme.input->up)
-            e -= bytes ? 8 : 2;
+          const bool up = p.scheme.input->rounding == ir::Rounding::up;
+          int e = a > 0 ? std::ilogb(up ? static_cast<double>(a) / largest : static_cast<double>(a)) : -200;
+          if (!up)
+            e += (p.scheme.input->rounding == ir::Rounding::even && static_cast<double>(a) >= std::ldexp(1.75, e) ? 1 : 0) - (bytes ? 8 : 2);
           else if (a > 0 && std::ldexp(largest, e) < static_cast<double>(a))
             ++e;
           const double s = std::isnan(a) ? static_cast<double>(a) : std::ldexp(1.0, std::clamp(e, -127, 127));
@@ -339,8 +342,9 @@ constexpr std::string_view schemes[] = {
     "fp8_channel:fp8_token", "fp8_channel:fp8_tensor_static", "fp8_128x128:fp8_g128", "fp8_128x128:fp8_g128@e8m0", "fp8_128x128:fp8_token", "fp8_64x32",
     "fp8_64x32:fp8_token", "fp8_48x20:fp8_g20", "fp8_g64:fp8_g64", "fp8_g12:fp8_g12", "fp8_g128:fp8_token", "fp8_channel:fp8_g128", "nvfp4", "nvfp4:nvfp4",
     "nvfp4:fp8_token", "nvfp4_g32", "mxfp4", "mxfp4:fp8_tensor_dyn", "fp4_g48", "mxfp8", "mxfp4:mxfp4", "mxfp4:mxfp4_up", "mxfp8:mxfp8", "mxfp8:mxfp8_up",
-    "int4_g128", "int4_g32:fp8_token", "int4_g16_asym", "int4_channel", "int4_channel_asym", "int3_tensor_asym", "int2_g64", "int8_channel",
-    "int8_channel_asym", "int8_tensor:fp8_tensor_static", "int8_g128", "int8_g36_asym", "int6_g64", "int8_channel:int8_token", "int8_channel:int8_token_asym",
+    "mxfp4:mxfp4_even", "mxfp8:mxfp8_even", "fp8_32x1@e8m0", "fp8_32x1@e8m0:mxfp8_up", "fp4_32x1@e8m0", "fp4_32x1@e8m0:mxfp4_up", "int4_g128",
+    "int4_g32:fp8_token", "int4_g16_asym", "int4_channel", "int4_channel_asym", "int3_tensor_asym", "int2_g64", "int8_channel", "int8_channel_asym",
+    "int8_tensor:fp8_tensor_static", "int8_g128", "int8_g36_asym", "int6_g64", "int8_channel:int8_token", "int8_channel:int8_token_asym",
     "int8_tensor:int8_tensor_static", "int8_channel:int8_tensor_asym_static", "int8_channel_asym:int8_tensor_dyn", "int8_channel_asym:int8_token_asym",
     "int8_g128:int8_token", "int8_g36_asym:int8_token_asym", "int5_g64:int6_token", "int4_channel:int8_token", "int4_g128:int8_token",
     "int4_g32_asym:int8_tensor_asym_static", "int4_g48:int8_token_asym", "int3_tensor_asym:int4_token", "int8_channel:int8_g128",
@@ -555,8 +559,9 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g24", Inputs::bf16), "");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:mxfp8+actorder", Inputs::as_scheme), "");
   EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_channel@e4m3", Inputs::as_scheme), "knows no scales of this kind, these are fp4_channel@e4m3");
-  EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_32x1@e8m0", Inputs::as_scheme),
-            "fills up groups to 16 columns, which would more than double these of fp4_32x1@e8m0");
+  EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_32x1@e8m0", Inputs::as_scheme), "");
+  EXPECT_EQ(why("linear_fp4_f32_avx2", "fp4_20x1@e8m0", Inputs::as_scheme),
+            "fills up groups to 16 columns, which would more than double these of fp4_20x1@e8m0");
   EXPECT_EQ(why("linear_f16_f32_avx2", "bf16", Inputs::as_scheme), "reads f16 weights, these are bf16");
   EXPECT_EQ(why("linear_int4_bf16_avx512bf16", "int4_g128:int8_token", Inputs::as_scheme), "knows no activations of the kind int8_token");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128", Inputs::as_scheme), "multiplies integers, the activations are floats");

@@ -63,8 +63,10 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
       }
       break;
     case Quantization::mxfp8:
+    case Quantization::mxfp8_even:
     case Quantization::mxfp8_up:
     case Quantization::mxfp4:
+    case Quantization::mxfp4_even:
     case Quantization::mxfp4_up:
       inputs::mx_numbers(q, x, p.k, out);
       break;
@@ -362,6 +364,25 @@ QB_KI void decode(const std::byte* codes, const Groups& groups, int64_t panel, i
   }
 }
 
+// Multiplies columns [k0, k0 + count) of decoded panel_bf16 lines by a power of two each, which is exact.
+template <Weights kind>
+QB_KI void scale_columns(const float* scales, int64_t k, int64_t k0, int64_t count, std::byte* lines) {
+  const auto scale = [&](int64_t place) {
+    const int64_t within = place % 4, column = k0 + (form_of(kind).exchanged && (within == 1 || within == 2) ? place - within + 3 - within : place);
+    return column < k ? scales[column] : 1.0F;
+  };
+  for (int64_t j = 0; j < count; j += 2, lines += 64) {
+    const float even = scale(j), odd = scale(j + 1);
+    uint32_t pairs[ir::panel_rows];
+    std::memcpy(pairs, lines, sizeof pairs);
+    for (uint32_t& pair : pairs) {
+      const float low = std::bit_cast<float>(pair << 16) * even, high = std::bit_cast<float>(pair & 0xFFFF0000U) * odd;
+      pair = (std::bit_cast<uint32_t>(low) >> 16) | (std::bit_cast<uint32_t>(high) & 0xFFFF0000U);
+    }
+    std::memcpy(lines, pairs, sizeof pairs);
+  }
+}
+
 // Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens.
 template <class V, Weights kind, Scaling scaling>
 QB_KI void multiply_panels(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
@@ -392,6 +413,7 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
   const int64_t each = panel_bytes(kind, p);
   const bool tiles = kind == Weights::fp8 && whole_tiles(p.scheme.weight);
   const ir::Block block = p.scheme.weight.block;
+  const bool by_column = scaled_by_column(p.scheme.weight);
   const int64_t across = tiles ? (p.k + block.cols - 1) / block.cols : 0;  // tiles
   alignas(64) std::byte scratch[is_plain(kind) ? 64 : V::nr * piece * 32];
   alignas(64) float c[tokens_at_once * ldc];
@@ -406,8 +428,13 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
         const std::byte* w = a.weight->codes + panel * each + k0 / form.columns * form.line;
         int64_t stride = each;
         if constexpr (!is_plain(kind)) {
-          for (int64_t n = 0; n < panels; ++n)
+          for (int64_t n = 0; n < panels; ++n) {
             decode<V, kind, zeros>(a.weight->codes + (panel + n) * each, groups, panel + n, k0, columns, scratch + n * piece * 32);
+            if (by_column) {
+              const int64_t row = (panel + n) * ir::panel_rows / block.rows;
+              scale_columns<kind>(reinterpret_cast<const float*>(a.weight->scales) + row * p.k, p.k, k0, columns, scratch + n * piece * 32);
+            }
+          }
           w = scratch;
           stride = piece * 32;
         }
@@ -451,7 +478,7 @@ void run_few(const RunArgs& a) noexcept {
 
 template <class V, Weights kind, bool zeros>
 void run_some(const RunArgs& a) noexcept {
-  a.problem->m <= V::few ? run_few<V, kind, zeros, V::few>(a) : many_tokens<V, kind, zeros>(a);
+  a.problem->m <= V::few && !scaled_by_column(a.problem->scheme.weight) ? run_few<V, kind, zeros, V::few>(a) : many_tokens<V, kind, zeros>(a);
 }
 
 template <class V, Weights kind>

@@ -46,7 +46,8 @@ Verdict panels_accept_weight(Weights kind, const Problem& p) {
   if (!holds(kind, w.code) || w.plain() != is_plain(kind)) return no(fmt::format("reads {}, these are {}", word(kind), ir::to_string(w)));
   if (w.plain()) return {true, ""};
   if (w.zero != ir::Zero::none && !integer) return no("knows zero points of integers only");
-  if ((w.two_level() && (integer || !groups)) || (!groups && !whole_tiles(w) && w.block != ir::Block{0, 0} && w.block != ir::Block{1, 0}))
+  if ((w.two_level() && (integer || !groups)) ||
+      (!groups && !whole_tiles(w) && !scaled_by_column(w) && w.block != ir::Block{0, 0} && w.block != ir::Block{1, 0}))
     return no(fmt::format("knows no scales of this kind, these are {}", ir::to_string(w)));
   if (const int64_t room = panel_group(form_of(kind).layout, w); room > 2 * group_columns(w))
     return no(fmt::format("fills up groups to {} columns, which would more than double these of {}", room, ir::to_string(w)));
@@ -61,6 +62,7 @@ std::string panels_note(Weights kind, const Problem& p) {
   if (const int64_t group = group_columns(w), places = panel_group(form_of(kind).layout, w); group != places)
     also(fmt::format("groups of {} columns take the room of {}", group, places));
   if (group_columns(w) != 0 && w.block.rows > 1) also("each row has its tiles' scales for itself in memory");
+  if (scaled_by_column(w)) also("decoded a piece at a time for few tokens too, since each column has a scale");
   if (p.scheme.features.actorder) also("columns lie in the order of their groups");
   return note;
 }
@@ -88,6 +90,7 @@ double panel_weight_bytes(Weights kind, const Problem& p) {
   const double places = static_cast<double>(panel_columns(form_of(kind).layout, w, p.k)) / static_cast<double>(p.k);
   const double codes = bits_of(kind) / 8.0 * places;
   const int64_t group = group_columns(w);
+  if (scaled_by_column(w)) return codes + 4.0 / w.block.rows;
   if (group == 0) return codes;
   return codes + (bits(panel_scale_elem(w)) + (w.zero == ir::Zero::none ? 0.0 : 8.0)) / 8 / static_cast<double>(group);
 }
@@ -96,7 +99,7 @@ double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host
   constexpr double tokens_for_one_decode = 192;
   const double rows = static_cast<double>(p.n), m = static_cast<double>(p.m);
   const double weights = rows * static_cast<double>(panel_columns(form_of(kind).layout, p.scheme.weight, p.k));
-  const bool few = p.m <= r.few;
+  const bool few = p.m <= r.few && !scaled_by_column(p.scheme.weight);
   const double decode = few ? 1 / r.codes[static_cast<size_t>(kind)] : is_plain(kind) ? 0 : 1 / r.blocked_codes * std::max(1.0, m / tokens_for_one_decode);
   const double compute = weights * (m / r.products + decode) / cpu.clock_ghz;
   const double memory = rows * static_cast<double>(p.k) * panel_weight_bytes(kind, p) / cpu.read_gbs;

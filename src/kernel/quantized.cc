@@ -15,7 +15,7 @@ float rounded(float x, float low, float high) {
 }
 
 void mx(Quantization q, const float* x, int64_t count, float* out) {
-  const bool bytes = q == Quantization::mxfp8 || q == Quantization::mxfp8_up;
+  const bool bytes = is_mxfp8(q);
   for (int64_t j = 0; j < count; j += 32) {
     const int64_t end = std::min(j + 32, count);
     const float s = inputs::mx_scale(q, inputs::amax(x + j, end - j));
@@ -102,8 +102,10 @@ void QuantizedInputs::row(int64_t m, float* out) const {
       return;
     }
     case Quantization::mxfp8:
+    case Quantization::mxfp8_even:
     case Quantization::mxfp8_up:
     case Quantization::mxfp4:
+    case Quantization::mxfp4_even:
     case Quantization::mxfp4_up:
       return mx(q_, x, k, out);
     case Quantization::nvfp4:

@@ -106,7 +106,7 @@ TEST(Oracle, EveryWeightFormatHasAFastKernelOnEveryProcessor) {
                                           "int8_g36_asym",
                                           "int8_48x20"}) {
       for (const std::string_view input : {"", ":fp8_tensor_static", ":fp8_tensor_dyn", ":fp8_token", ":fp8_g64", ":fp8_g128@e8m0", ":nvfp4", ":mxfp4",
-                                           ":mxfp8", ":mxfp8_up", ":int8_token", ":int4_token", ":int8_tensor_asym_static", ":int8_g128"}) {
+                                           ":mxfp8", ":mxfp8_up", ":mxfp8_even", ":int8_token", ":int4_token", ":int8_tensor_asym_static", ":int8_g128"}) {
         for (const Inputs inputs : {Inputs::as_scheme, Inputs::f32}) {
           Problem p{1, 4096, 4096, scheme(std::string(weight) + std::string(input)), inputs};
           for (const bool ordered : {false, true}) {
