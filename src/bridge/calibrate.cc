@@ -1,5 +1,7 @@
 #include "bridge/calibrate.h"
 
+#include <cstring>
+
 #include "bridge/runtime.h"
 #include "engine/calibrate.h"
 #include "engine/ranges.h"
@@ -29,9 +31,7 @@ Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Sessio
   return out;
 }
 
-}  // namespace
-
-Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag) {
+Result<bool> measure(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag) {
   job.quantize->ranges = pass::Ranges{.measured = {}, .otherwise = recipe::Range{-1, 1}};
   Job rehearsal;
   if (!plan_job(s, job, context, rehearsal, diag)) return false;
@@ -61,6 +61,40 @@ Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how
                             .cancelled = context.cancelled,
                             .sample_done = [&observers] { observers.sample_done(); }}));
   job.quantize->ranges = observers.ranges();
+  return true;
+}
+
+// Rank 0's, on every rank. A path has no zero byte.
+void share(host::Communicator& world, pass::Ranges& ranges) {
+  std::string text;
+  if (world.rank() == 0)
+    for (const auto& [what, range] : ranges.measured) {
+      text.append(what.path.c_str(), what.path.size() + 1);
+      text += static_cast<char>(what.role);
+      text.append(reinterpret_cast<const char*>(&range), sizeof range);
+    }
+  world.broadcast_text(text);
+  ranges = {};
+  for (size_t at = 0; at < text.size();) {
+    pass::Measured what{.path = text.c_str() + at};
+    at += what.path.size() + 1;
+    what.role = static_cast<ir::Role>(text[at++]);
+    recipe::Range& range = ranges.measured[std::move(what)];
+    std::memcpy(&range, text.data() + at, sizeof range);
+    at += sizeof range;
+  }
+}
+
+}  // namespace
+
+Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag, const Together& together) {
+  if (together.world == nullptr) return measure(s, job, how, context, diag);
+  QB_ASSIGN(bool measured, agree(together.world, together.rank() == 0 ? measure(s, job, how, context, diag) : Result<bool>(true)));
+  together.world->broadcast(std::as_writable_bytes(std::span(&measured, 1)));
+  if (!measured) return false;
+  pass::Ranges ranges = job.quantize->ranges.value_or(pass::Ranges{});
+  share(*together.world, ranges);
+  job.quantize->ranges = std::move(ranges);
   return true;
 }
 

@@ -10,6 +10,7 @@
 
 #include "bridge/job.h"
 #include "bridge/samples.h"
+#include "bridge/team.h"
 
 namespace qb {
 
@@ -22,6 +23,7 @@ struct Calibration {
 
 // Fills job.quantize->ranges. The job is planned before anything is measured: false, with the reasons in `diag`, where that fails. An Error: samples that
 // cannot be read or run, a family that does not run, cancelled, io. Precondition: the job quantizes.
-Result<bool> calibrate(const Session&, JobOptions& job, const Calibration&, Context&, Diagnostics& diag);
+// Together: the first process measures, and says why it cannot; all get the ranges.
+Result<bool> calibrate(const Session&, JobOptions& job, const Calibration&, Context&, Diagnostics& diag, const Together& together = {});
 
 }  // namespace qb

@@ -50,14 +50,14 @@ void check_cuts(Session& s, arch::Ranks ranks) {
   if (s.readable && ranks.count() > 1) pass::check_cuts(s.checkpoint, ranks, s.diag);
 }
 
-Result<CheckReport> check_session(Session& s, bool deep, Context& context) {
+Result<CheckReport> check_session(Session& s, bool deep, Context& context, const Together& together) {
   CheckReport report;
   report.tensors = static_cast<int64_t>(s.package.tensors.size());
   for (const ir::Module& m : s.checkpoint.modules) report.modules += m.parts.empty() ? 0 : 1;
   for (const auto& [name, fact] : s.facts.scalars) report.bytes_read += fact.bits.size();
   if (!s.readable) return report;
   if (!deep) return report;
-  QB_ASSIGN(report.bytes_read, deep_check(s, context));
+  QB_ASSIGN(report.bytes_read, deep_check(s, context, together));
   return report;
 }
 

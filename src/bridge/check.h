@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bridge/session.h"
+#include "bridge/team.h"
 
 namespace qb {
 
@@ -23,6 +24,7 @@ Result<void> check_tied_head(Session&);
 void check_cuts(Session&, arch::Ranks);
 
 // Adds to session.diag; `deep` also what only reading all data shows (deep_check.h, judge.h). An Error only for the outside world.
-Result<CheckReport> check_session(Session&, bool deep, Context&);
+// Together: each process reads some tensors, and all get what all have found, and the bytes of all.
+Result<CheckReport> check_session(Session&, bool deep, Context&, const Together& together = {});
 
 }  // namespace qb

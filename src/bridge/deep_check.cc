@@ -31,12 +31,24 @@ struct Task {
 
 class DeepCheck {
  public:
-  DeepCheck(Session& s, Context& context) : s_(s), context_(context) {}
+  DeepCheck(Session& s, Context& context, const Together& together) : s_(s), context_(context), together_(together) {}
 
   Result<uint64_t> run() {
     StreamSurveyor surveyor(*s_.package.source, context_);
-    QB_TRY(pass::settle(s_.checkpoint, surveyor, s_.diag));
+    QB_TRY(together_.or_end(pass::settle(s_.checkpoint, surveyor, s_.diag)));
+    const size_t common = s_.diag.all().size();
+    QB_TRY(together_.or_end(read_own()));
+    pool_problems(together_.world, common, s_.diag);
+    if (together_.rank() == 0) QB_TRY(together_.or_end(exactness()));
+    uint64_t bytes = done_;
+    if (together_.world != nullptr) together_.world->sum(std::span(&bytes, 1));
+    return bytes;
+  }
+
+ private:
+  Result<void> read_own() {
     plan();
+    keep_own();
     std::vector<std::thread> threads;
     const auto work = [&] {
       Buffer buffer;
@@ -52,11 +64,31 @@ class DeepCheck {
     for (const auto& [task, found] : found_)
       for (const Problem& p : found.all()) s_.diag.add(p);
     tied();
-    QB_TRY(exactness());
-    return done_.load();
+    return {};
   }
 
- private:
+  // Of several processes this one's tensors: of a module all, so that what they say together is seen, and as many bytes as the others have.
+  void keep_own() {
+    if (together_.size() == 1) return;
+    std::map<const ir::Module*, int> owners;
+    std::vector<Task> own;
+    uint64_t at = 0, bytes = 0;
+    for (Task& t : tasks_) {
+      const double part = total_ == 0 ? 0 : static_cast<double>(at) / static_cast<double>(total_);
+      at += t.tensor->bytes;
+      int owner = std::min(static_cast<int>(part * together_.size()), together_.size() - 1);
+      if (t.of_tied)
+        owner = 0;
+      else if (t.subject.module != nullptr)
+        owner = owners.try_emplace(t.subject.module, owner).first->second;
+      if (owner != together_.rank()) continue;
+      bytes += t.tensor->bytes;
+      own.push_back(std::move(t));
+    }
+    tasks_ = std::move(own);
+    total_ = bytes;
+  }
+
   // Every tensor that belongs to a module or has a checksum.
   void plan() {
     std::unordered_map<std::string_view, Subject> subjects;
@@ -212,6 +244,7 @@ class DeepCheck {
 
   Session& s_;
   Context& context_;
+  const Together& together_;
   std::vector<Task> tasks_;
   std::mutex mutex_;  // of all below that is no atomic
   std::atomic<size_t> next_{0};
@@ -226,8 +259,8 @@ class DeepCheck {
 
 }  // namespace
 
-Result<uint64_t> deep_check(Session& s, Context& context) {
-  return DeepCheck(s, context).run();
+Result<uint64_t> deep_check(Session& s, Context& context, const Together& together) {
+  return DeepCheck(s, context, together).run();
 }
 
 }  // namespace qb

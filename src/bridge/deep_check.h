@@ -4,10 +4,12 @@
 #pragma once
 
 #include "bridge/session.h"
+#include "bridge/team.h"
 
 namespace qb {
 
 // Adds to session.diag, in the order of the files; gives the bytes that were read. An Error only for the outside world.
-Result<uint64_t> deep_check(Session&, Context&);
+// Together: a process reads all tensors of some modules.
+Result<uint64_t> deep_check(Session&, Context&, const Together& together);
 
 }  // namespace qb

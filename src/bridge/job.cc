@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <map>
 #include <set>
 #include <tuple>
@@ -261,22 +263,63 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   return true;
 }
 
-Result<JobReport> write_job(const Session& s, const Job& job, const std::filesystem::path& out, bool force, bool checksums, Context& context) {
-  QB_ASSIGN(std::unique_ptr<OutputDirectory> dir, OutputDirectory::create(out, s.path, force, fingerprint(s, job, checksums), job.bytes_out));
+namespace {
+
+// The names that the ranks have, in the order of the ranks; none has a zero byte.
+std::vector<std::string> gather_names(host::Communicator& world, const std::vector<std::string>& mine) {
+  std::string text;
+  for (const std::string& name : mine) text.append(name.c_str(), name.size() + 1);
+  std::vector<std::string> all;
+  for (const std::string& of_rank : world.gather_text(text))
+    for (size_t at = 0; at < of_rank.size(); at += all.back().size() + 1) all.emplace_back(of_rank.c_str() + at);
+  return all;
+}
+
+// The directory that all processes write into, which the first one makes.
+Result<std::unique_ptr<OutputDirectory>> open_together(const Together& together, const std::function<Result<std::unique_ptr<OutputDirectory>>()>& create,
+                                                       const std::string& fingerprint) {
+  if (together.world == nullptr) return create();
+  Result<std::unique_ptr<OutputDirectory>> dir = std::unique_ptr<OutputDirectory>();
+  if (together.rank() == 0) dir = create();
+  std::string files = together.rank() == 0 && dir ? (*dir)->path().native() : std::string();
+  QB_TRY(agree(together.world, dir ? Result<void>() : Result<void>(dir.error())));
+  together.world->broadcast_text(files);
+  if (together.rank() != 0) dir = OutputDirectory::join(files, together.rank(), fingerprint);
+  return agree(together.world, std::move(dir));
+}
+
+}  // namespace
+
+Result<JobReport> write_job(const Session& s, const Job& job, const std::filesystem::path& out, bool force, bool checksums, Context& context,
+                            const Together& together) {
+  const std::string print = fingerprint(s, job, checksums);
+  const auto create = [&] { return OutputDirectory::create(out, s.path, force, print, job.bytes_out); };
+  QB_ASSIGN(const std::unique_ptr<OutputDirectory> dir, open_together(together, create, print));
   JobReport report;
   report.start = dir->start();
-  QB_ASSIGN(report.run, run_plan(job.files, source_of(s, job), *dir, checksums, context));
+  std::vector<bool> finished, others;
+  for (const PlannedFile& f : job.files) finished.push_back(dir->finished(f.name));
+  for (const int rank : share_files(job.files, finished, together.size())) others.push_back(rank != together.rank());
+  QB_ASSIGN(report.run, together.or_end(run_plan(job.files, source_of(s, job), *dir, checksums, context, others)));
+  if (together.world != nullptr) {
+    std::array<uint64_t, 4> sums{report.run.bytes_in, report.run.bytes_out, report.run.bytes_copied_unchanged, static_cast<uint64_t>(report.run.tensors)};
+    together.world->sum(std::span(sums));  // nobody gets past this before all have written their files
+    report.run = {sums[0], sums[1], sums[2], static_cast<int64_t>(sums[3]), gather_names(*together.world, report.run.not_finite)};
+  }
   Diagnostics seen;
   for (const std::string& name : report.run.not_finite) seen.report("output-not-finite", {.tensor = name}, "NaN or infinite numbers", "finite numbers");
   report.problems.assign(seen.all().begin(), seen.all().end());
-  // Quantization documents of the source are stale now; the dialect has written its own.
-  std::vector<std::string> skip{"config.json",       "hf_quant_config.json",         "quantize_config.json",
-                                "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};
-  QB_TRY(copy_other_files(s.path, s.package, dir->path(), skip));
-  if (const std::string index = index_document(job.files); !index.empty()) QB_TRY(dir->write_file("model.safetensors.index.json", index));
-  for (const auto& [name, document] : job.plan.documents) QB_TRY(dir->write_file(name, dump_json(*document) + "\n"));
-  QB_TRY(dir->commit());
-  QB_ASSIGN(report.requantize_errors, requantize_errors(job.requantized, out, context));
+  const auto complete = [&]() -> Result<void> {
+    // Quantization documents of the source are stale now; the dialect has written its own.
+    std::vector<std::string> skip{"config.json",       "hf_quant_config.json",         "quantize_config.json",
+                                  "quant_config.json", "model.safetensors.index.json", "recipe.yaml"};
+    QB_TRY(copy_other_files(s.path, s.package, dir->path(), skip));
+    if (const std::string index = index_document(job.files); !index.empty()) QB_TRY(dir->write_file("model.safetensors.index.json", index));
+    for (const auto& [name, document] : job.plan.documents) QB_TRY(dir->write_file(name, dump_json(*document) + "\n"));
+    return dir->commit();
+  };
+  QB_TRY(agree(together.world, together.rank() == 0 ? complete() : Result<void>()));
+  QB_ASSIGN(report.requantize_errors, requantize_errors(job.requantized, out, context, together));
   return report;
 }
 

@@ -7,6 +7,7 @@
 
 #include "bridge/requantize.h"
 #include "bridge/session.h"
+#include "bridge/team.h"
 #include "exec/run.h"
 #include "pass/forms.h"
 #include "pass/quantize.h"
@@ -55,6 +56,7 @@ struct JobReport {
   OutputDirectory::Start start = OutputDirectory::Start::fresh;
   std::map<std::string, double> requantize_errors;  // by module
 };
-Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&);
+// Together: each process writes some of the files, the first one the rest and the whole; the report adds up what all have done. Errors are the same on all.
+Result<JobReport> write_job(const Session&, const Job&, const std::filesystem::path& out, bool force, bool checksums, Context&, const Together& together = {});
 
 }  // namespace qb

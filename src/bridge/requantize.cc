@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -89,9 +90,11 @@ bool requantize(const Session& s, ir::Checkpoint& checkpoint, const pass::Quanti
   return true;
 }
 
-Result<std::map<std::string, double>> requantize_errors(const Requantized& r, const std::filesystem::path& out, Context& context) {
-  std::map<std::string, double> errors;
-  if (r.source == nullptr) return errors;
+namespace {
+
+// Of every so-manieth weight from the first one on; 0 of the others, and nothing of what is not in the checkpoint.
+Result<std::vector<std::optional<double>>> errors_of(const Requantized& r, const std::filesystem::path& out, size_t first, size_t step, Context& context) {
+  std::vector<std::optional<double>> errors(r.weights.size());
   QB_ASSIGN(const Session s, open_session(out));
   StreamSurveyor surveyor(*s.package.source, context);
   std::set<std::string> paths;
@@ -110,6 +113,8 @@ Result<std::map<std::string, double>> requantize_errors(const Requantized& r, co
   for (size_t i = 0; i < r.weights.size(); ++i) {
     const auto at = place.find(r.weights[i].path);
     if (at == place.end()) continue;
+    errors[i] = 0;
+    if (i % step != first) continue;
     const uint64_t bytes = r.source->offset(i + 1) - r.source->offset(i);
     double differences = 0, numbers = 0;
     for (uint64_t done = 0; done < bytes; done += block) {
@@ -125,8 +130,23 @@ Result<std::map<std::string, double>> requantize_errors(const Requantized& r, co
         numbers += static_cast<double>(x[e]) * static_cast<double>(x[e]);
       }
     }
-    errors[r.weights[i].path] = numbers > 0 ? std::sqrt(differences / numbers) : differences > 0 ? INFINITY : 0;
+    errors[i] = numbers > 0 ? std::sqrt(differences / numbers) : differences > 0 ? INFINITY : 0;
   }
+  return errors;
+}
+
+}  // namespace
+
+Result<std::map<std::string, double>> requantize_errors(const Requantized& r, const std::filesystem::path& out, Context& context, const Together& together) {
+  std::map<std::string, double> errors;
+  if (r.source == nullptr) return errors;
+  QB_ASSIGN(const std::vector<std::optional<double>> own,
+            agree(together.world, errors_of(r, out, static_cast<size_t>(together.rank()), static_cast<size_t>(together.size()), context)));
+  std::vector<double> all;
+  for (const std::optional<double>& e : own) all.push_back(e.value_or(0));
+  if (together.world != nullptr) together.world->sum(std::span(all));  // one rank's number, and zeros
+  for (size_t i = 0; i < own.size(); ++i)
+    if (own[i]) errors[r.weights[i].path] = all[i];
   return errors;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bridge/session.h"
+#include "bridge/team.h"
 #include "exec/derived_source.h"
 #include "pass/quantize.h"
 
@@ -31,6 +32,7 @@ struct Requantized {
 bool requantize(const Session&, ir::Checkpoint& checkpoint, const pass::QuantizeOptions&, Context&, Requantized&, Diagnostics& diag);
 
 // The relative error of each weight as it is in the checkpoint at `out`: the root of the squares' sum of all differences over that of all numbers.
-Result<std::map<std::string, double>> requantize_errors(const Requantized&, const std::filesystem::path& out, Context&);
+// Together: each process compares some of the weights, and all get all.
+Result<std::map<std::string, double>> requantize_errors(const Requantized&, const std::filesystem::path& out, Context&, const Together&);
 
 }  // namespace qb

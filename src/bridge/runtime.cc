@@ -88,13 +88,15 @@ Error refusal(Error error, const oracle::Policy& policy) {
 }
 
 Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
+  auto r = std::make_unique<Runtime>();
+  if (options.ranks.count() > 1) r->ranks.emplace(*options.world, options.ranks);  // before anything can fail on one rank alone
   if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
   if (const arch::Topology& t = opened.checkpoint.topology; t.ranks.count() > 1)
     return Error{Errc::bad_input, fmt::format("{} is the part of rank {} of {}: alone it computes nothing", opened.path.string(), t.rank, t.ranks.count())};
   StreamSurveyor surveyor(*opened.package.source, context);
   std::vector<pass::Repaired> repaired;
   QB_TRY(pass::repair(opened.checkpoint, {surveyor, Repair::exact}, opened.diag, repaired));
-  auto r = std::make_unique<Runtime>();
+  if (r->ranks) QB_TRY(r->ranks->take_part(opened.checkpoint, context, *opened.package.source));
   r->session = std::move(opened);
   r->pool = std::make_unique<host::ThreadPool>(options.threads);
   Result<std::unique_ptr<model::Model>> loaded = model::load({.package = r->session.package,
@@ -102,7 +104,8 @@ Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOpti
                                                               .arena = r->weights,
                                                               .pool = *r->pool,
                                                               .context = context,
-                                                              .options = options.model});
+                                                              .options = options.model,
+                                                              .team = r->ranks ? &r->ranks->team() : nullptr});
   if (!loaded) return refusal(loaded.error(), options.model.linear.policy);
   r->model = std::move(*loaded);
 #if defined(__GLIBC__)

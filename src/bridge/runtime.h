@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bridge/session.h"
+#include "bridge/team.h"
 #include "engine/generate.h"
 #include "host/arena.h"
 #include "host/threads.h"
@@ -20,7 +21,9 @@ namespace qb {
 struct RuntimeOptions {
   model::Options model;
   int threads = 1;
-  int64_t context = 0;  // tokens that the cache holds; 0: the model's positions, at most 4096
+  int64_t context = 0;                  // tokens that the cache holds; 0: the model's positions, at most 4096
+  host::Communicator* world = nullptr;  // the ranks that share the model; loading is collective then, and so is every forward
+  arch::Ranks ranks;                    // as many as there are in `world`
 };
 
 // What a model's loading refuses lies in the checkpoint, its scheme or its config: bad_input. Unless kernels are denied: then the call may ask for too much.
@@ -34,6 +37,7 @@ class Runtime {
   uint64_t kv_bytes(int64_t tokens) const;
 
   Session session;
+  std::optional<RankedModel> ranks;  // outlives the model
   host::Arena weights, cache_memory;
   std::unique_ptr<host::ThreadPool> pool;
   std::unique_ptr<model::Model> model;

@@ -7,6 +7,7 @@
 #include "bridge/check.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/ranks.h"
 #include "cli/report.h"
 #include "host/host.h"
 
@@ -95,14 +96,14 @@ int run(const Options& o) {
     print_err(fmt::format("quantbridge check: unknown engine '{}'; there are {}\n", escape(o.engine), target::target_names()));
     return exit_usage;
   }
-  Result<Session> session = open_session(o.path);
+  Result<Session> session = agree(ranks(), open_session(o.path));
   if (!session) return fail("check", session.error(), o.common);
   Context context;
   context.limits.threads = o.threads > 0 ? o.threads : host::processors();
   context.isa = host::detect_isa();
   context.progress = progress_bar("check", o.common);
   context.cancelled = &interrupted();
-  Result<CheckReport> report = check_session(*session, o.deep, context);
+  Result<CheckReport> report = check_session(*session, o.deep, context, {ranks(), [](const Error& e) { end_ranks("check", e); }});
   if (!report) return fail("check", report.error(), o.common, session->diag.all());
   check_cuts(*session, o.ranks);
   if (o.strict)
@@ -111,7 +112,8 @@ int run(const Options& o) {
   std::vector<target::Finding> findings;
   if (engine != nullptr) findings = advise(*session, *engine);
   const bool unfit = o.strict && !findings.empty() && findings.front().outcome <= target::Outcome::wrong;
-  const bool ok = session->diag.ok() && !unfit;
+  bool ok = session->diag.ok() && !unfit;
+  if (ranks() != nullptr) ranks()->broadcast(std::as_writable_bytes(std::span(&ok, 1)));  // some questions only the first has asked
   ProblemClass worst{};
   const bool any = session->diag.worst(worst);
   if (o.common.json) {
@@ -152,7 +154,7 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(check) = {
     .name = "check", .summary = "Verify a checkpoint: every tensor explained, every scale sane",
     .examples = "Examples:\n  quantbridge check ./Llama-3.1-8B-FP8\n  quantbridge check --deep --json ./model\n  quantbridge check ./model --for vllm\n  quantbridge check --explain kv-scale-name",
-    .rank = 2, .setup = setup};
+    .rank = 2, .setup = setup, .together = true};
 // clang-format on
 
 }  // namespace qb::cli

@@ -15,6 +15,7 @@ struct Command {
   int rank;  // order in --help
   // Adds options to `app`; the returned function runs the command once they are parsed.
   std::function<int()> (*setup)(CLI::App& app);
+  bool together = false;  // several processes can do it as one
 };
 
 std::span<const Command* const> commands();  // the generated manifest

@@ -68,7 +68,7 @@ QB_COMMAND(convert) = {
                 "  quantbridge convert ./Llama-FP8 ./Llama-FP8-rank1 --to modelopt --tp 4 --rank 1\n"
                 "  quantbridge convert ./gpt-oss-20b ./gpt-oss-20b-ct --to compressed_tensors --experts separate\n"
                 "  quantbridge convert ./gpt-oss-20b/original ./gpt-oss-20b-hf --to hf_mxfp4",
-    .rank = 3, .setup = setup};
+    .rank = 3, .setup = setup, .together = true};
 // clang-format on
 
 }  // namespace qb::cli

@@ -9,6 +9,7 @@
 #include "bridge/samples.h"
 #include "cli/command.h"
 #include "cli/logits_file.h"
+#include "cli/ranks.h"
 #include "cli/runtime_options.h"
 #include "engine/metrics.h"
 
@@ -41,7 +42,7 @@ int run(const Options& o) {
   std::vector<std::vector<int32_t>> chunks;
   int64_t longest = o.ctx;
   if (!o.ids.empty()) {
-    Result<std::vector<std::vector<int32_t>>> ids = read_input_ids(o.ids);
+    Result<std::vector<std::vector<int32_t>>> ids = agree(ranks(), read_input_ids(o.ids));
     if (!ids) return fail("eval", ids.error(), o.common);
     chunks = std::move(*ids);
     longest = static_cast<int64_t>(chunks.front().size());
@@ -49,7 +50,7 @@ int run(const Options& o) {
   std::unique_ptr<Runtime> r = load_model("eval", o, o.path, longest, context, code);
   if (r == nullptr) return code;
   if (!o.text.empty()) {
-    Result<std::vector<std::vector<int32_t>>> cut = text_chunks(o, r->session);
+    Result<std::vector<std::vector<int32_t>>> cut = agree(ranks(), text_chunks(o, r->session));
     if (!cut) return fail("eval", cut.error(), o.common);
     chunks = std::move(*cut);
   }
@@ -66,8 +67,9 @@ int run(const Options& o) {
   }
   const auto vocab = static_cast<size_t>(r->model->vocab());
   LogitsFile file;
-  if (!o.logits.empty())
-    if (Result<void> opened = file.open(o.logits, chunks.size(), chunks.front().size(), vocab); !opened) return fail("eval", opened.error(), o.common);
+  const bool writes = !o.logits.empty() && is_speaker();
+  const Result<void> opened = agree(ranks(), writes ? file.open(o.logits, chunks.size(), chunks.front().size(), vocab) : Result<void>());
+  if (!opened) return fail("eval", opened.error(), o.common);
 
   engine::Perplexity perplexity;
   engine::Comparison comparison;
@@ -77,7 +79,7 @@ int run(const Options& o) {
     const std::span<const std::vector<int32_t>> one(&chunks[i], 1);
     const auto scored = engine::score(*r->model, *r->cache, one, [&](size_t, std::span<const float> logits) {
       if (!o.text.empty()) perplexity.add(logits, vocab, chunks[i]);
-      if (!o.logits.empty())
+      if (writes)
         if (Result<void> w = file.write(logits); !w) failed = w.error();
       if (other) {
         const auto second = engine::score(*other->model, *other->cache, one, [&](size_t, std::span<const float> theirs) {
@@ -90,9 +92,10 @@ int run(const Options& o) {
     });
     if (!scored && !failed) failed = scored.error();
     if (context.stop()) failed = Error{Errc::cancelled, "interrupted"};
+    if (failed && ranks() != nullptr) end_ranks("eval", *failed);  // the others are at work, and cannot be told
     if (bar) bar({i + 1, chunks.size()});
   }
-  if (!failed && !o.logits.empty())
+  if (!failed && writes)
     if (Result<void> closed = file.finish(); !closed) failed = closed.error();
   if (failed) return fail("eval", *failed, o.common);
 
@@ -119,6 +122,7 @@ int run(const Options& o) {
 std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_model_options(app, *o);
+  add_rank_options(app, *o);
   app.add_option("--text", o->text, "text file: perplexity of its tokens, in chunks that stand alone; the last short one is dropped")->type_name("FILE");
   app.add_option("--ctx", o->ctx, "tokens of a chunk")->check(CLI::Range(2, 1 << 20))->capture_default_str();
   app.add_option("--against", o->against, "another checkpoint, taken as the truth: mean KL, agreement, largest difference")->type_name("PATH2");
@@ -135,7 +139,7 @@ QB_COMMAND(eval) = {
     .examples = "Examples:\n  quantbridge eval ./model --text book.txt --ctx 512\n  quantbridge eval ./model-NVFP4 --text book.txt --against ./model-BF16\n"
                 "  quantbridge eval ./model-BF16 --quantization nvfp4 --text book.txt --against ./model-BF16\n"
                 "  quantbridge eval ./model --logits out.safetensors --ids ids.safetensors --reference",
-    .rank = 6, .setup = setup};
+    .rank = 6, .setup = setup, .together = true};
 // clang-format on
 
 }  // namespace qb::cli

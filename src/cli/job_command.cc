@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/ranks.h"
 #include "host/host.h"
 #include "ir/shorthand.h"
 
@@ -145,7 +146,7 @@ bool parse_job_options(std::string_view command, const JobCommandOptions& o, Job
 
 int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, const Limits& limits, Calibration* calibration) {
   const auto begin = std::chrono::steady_clock::now();
-  Result<Session> session = open_session(o.in);
+  Result<Session> session = agree(ranks(), open_session(o.in));
   if (!session) return fail(command, session.error(), o.common);
   Context context;
   context.limits = limits;
@@ -154,16 +155,19 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
   context.progress = progress_bar(std::string(command), o.common);
   Outcome r;
   Diagnostics diag;
+  const Together together{ranks(), [command](const Error& e) { end_ranks(command, e); }};
   bool possible = true;
   if (calibration != nullptr) {
     calibration->progress = progress_bar("calibrate", o.common, count_text);
     if (const std::filesystem::path beside = std::filesystem::path(o.out).parent_path(); !beside.empty()) calibration->scratch = beside;
-    Result<bool> measured = calibrate(*session, job, *calibration, context, diag);
+    Result<bool> measured = calibrate(*session, job, *calibration, context, diag, together);
     if (!measured) return fail(command, measured.error(), o.common, diag.all());
     possible = *measured;
     if (possible) diag = {};  // what the plan says is said below
   }
   const bool planned = possible && plan_job(*session, job, context, r.job, diag);
+  if (const Result<void> same = agree(ranks(), planned ? Result<void>() : Result<void>(Error{Errc::bad_input, "the job cannot be planned"})); planned && !same)
+    return fail(command, same.error(), o.common);
   r.problems.assign(diag.all().begin(), diag.all().end());
   if (!planned) {
     if (o.common.json)
@@ -178,7 +182,7 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
     else
       print_plan(r.job);
   } else {
-    Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context);
+    Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context, together);
     if (!report) return fail(command, report.error(), o.common, r.problems);
     r.report = *report;
     r.problems.insert(r.problems.end(), r.report.problems.begin(), r.report.problems.end());

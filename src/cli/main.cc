@@ -4,44 +4,74 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <sstream>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/quantization_options.h"
+#include "cli/ranks.h"
+#include "cli/report.h"
 #include "quantbridge/version.h"
 
-int main(int argc, char** argv) {
-  using namespace qb::cli;
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write, not a signal
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
-  catch_interrupts();
+namespace qb::cli {
+namespace {
+
+int run(int argc, char** argv) {
   CLI::App app{"QuantBridge: reads, verifies, converts and makes quantized LLM checkpoints", "quantbridge"};
   app.set_version_flag("--version", fmt::format("quantbridge {}", qb::version));
   app.require_subcommand(1);
   app.footer("quantbridge <command> --help shows examples. Exit codes: 0 done, 1 the input has problems, 2 wrong usage, 3 the outside world.");
   std::vector<const Command*> all(commands().begin(), commands().end());
   std::sort(all.begin(), all.end(), [](const Command* a, const Command* b) { return a->rank < b->rank; });
-  std::vector<std::pair<CLI::App*, std::function<int()>>> runs;
+  struct Run {
+    const Command* command;
+    CLI::App* app;
+    std::function<int()> run;
+  };
+  std::vector<Run> runs;
   for (const Command* c : all) {
     CLI::App* sub = app.add_subcommand(std::string(c->name), std::string(c->summary));
     sub->footer(std::string(c->examples));
-    runs.emplace_back(sub, c->setup(*sub));
+    runs.push_back({c, sub, c->setup(*sub)});
   }
   try {
     std::vector<std::string> words = with_settings(argc, argv);
     std::reverse(words.begin(), words.end());  // as the parser takes them
     app.parse(std::move(words));
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
+    std::ostringstream out, err;
+    const int code = app.exit(e, out, err);
+    print_out(out.str());
+    print_err(err.str());
     return code == 0 ? exit_done : exit_usage;
   }
-  for (const auto& [sub, run] : runs) {
-    if (!sub->parsed()) continue;
-    const int code = run();
+  for (const Run& r : runs) {
+    if (!r.app->parsed()) continue;
+    if (ranks() != nullptr && !r.command->together) {
+      print_err(fmt::format("quantbridge {}: {} processes were started, and this is work for one\n", r.command->name, ranks()->size()));
+      return exit_usage;
+    }
+    const int code = r.run();
     std::fflush(stdout);
     // A signal that came too late to stop anything: the output is there, and the exit code says so.
     return interrupted_by() != 0 && code != exit_done ? 128 + interrupted_by() : code;
   }
   return exit_usage;
+}
+
+}  // namespace
+}  // namespace qb::cli
+
+int main(int argc, char** argv) {
+  using namespace qb::cli;
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
+  catch_interrupts();
+  if (const qb::Result<void> joined = join_ranks(); !joined) {
+    print_err(fmt::format("quantbridge: {}\n", joined.error().what));
+    return exit_usage;
+  }
+  const int code = run(argc, argv);
+  leave_ranks();
+  return code;
 }

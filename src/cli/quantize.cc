@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/job_command.h"
 #include "cli/quantization_options.h"
+#include "cli/ranks.h"
 #include "host/host.h"
 #include "ir/shorthand.h"
 #include "recipe/recipe.h"
@@ -81,7 +82,7 @@ int run(const Options& o) {
     print_err("quantbridge quantize: --to dense holds nothing quantized\n");
     return exit_usage;
   }
-  Result<pass::QuantizeOptions> options = what_to_make(o);
+  Result<pass::QuantizeOptions> options = agree(ranks(), what_to_make(o));
   if (!options) return fail("quantize", options.error(), o.common);
   job.quantize = std::move(*options);
   std::vector<std::string>& ignore = job.quantize->config.ignore;
@@ -126,7 +127,7 @@ QB_COMMAND(quantize) = {
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
                 "  quantbridge quantize ./Llama-NVFP4 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize --list",
-    .rank = 4, .setup = setup};
+    .rank = 4, .setup = setup, .together = true};
 // clang-format on
 
 }  // namespace qb::cli

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "cli/command.h"
+#include "cli/ranks.h"
 #include "quantbridge/version.h"
 
 namespace qb::cli {
@@ -40,10 +41,10 @@ Json envelope(std::string_view command, bool ok, std::span<const Problem> proble
 }
 
 void print_out(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (is_speaker()) std::fwrite(text.data(), 1, text.size(), stdout);
 }
 void print_err(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stderr);
+  if (is_speaker()) std::fwrite(text.data(), 1, text.size(), stderr);
 }
 void print_json(const Json& value) {
   print_out(dump_json(value) + "\n");
@@ -64,6 +65,18 @@ void print_problems(std::span<const Problem> problems, size_t limit) {
     if (count > limit) print_err(fmt::format("... and {} more of {}\n", count - limit, code));
 }
 
+int exit_code_of(const Error& error) {
+  switch (error.code) {
+    case Errc::exists:
+    case Errc::invalid_argument:
+      return exit_usage;
+    case Errc::bad_input:
+      return exit_problems;
+    default:
+      return exit_environment;
+  }
+}
+
 int fail(std::string_view command, const Error& error, const CommonOptions& options, std::span<const Problem> problems) {
   static const std::map<Errc, const char*> codes{{Errc::io, "io-error"},
                                                  {Errc::not_found, "path-missing"},
@@ -80,15 +93,7 @@ int fail(std::string_view command, const Error& error, const CommonOptions& opti
   } else {
     print_err(fmt::format("quantbridge {}: {}\n", command, escape(error.what)));
   }
-  switch (error.code) {
-    case Errc::exists:
-    case Errc::invalid_argument:
-      return exit_usage;
-    case Errc::bad_input:
-      return exit_problems;
-    default:
-      return exit_environment;
-  }
+  return exit_code_of(error);
 }
 
 std::string size_text(uint64_t bytes) {

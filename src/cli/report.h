@@ -19,12 +19,14 @@ struct CommonOptions {
 Json envelope(std::string_view command, bool ok, std::span<const Problem> problems);
 Json to_json(const Problem&);
 
+// Of several processes (ranks.h) one prints.
 void print_out(const std::string& text);  // stdout
 void print_err(const std::string& text);  // stderr
 void print_json(const Json& value);       // stdout
 // Problems for people, on stderr: at most `limit` of one code, then a count.
 void print_problems(std::span<const Problem> problems, size_t limit = 5);
 
+int exit_code_of(const Error& error);
 // An outside-world error: to stderr, or as JSON with a problem of class environment. Returns the exit code.
 int fail(std::string_view command, const Error& error, const CommonOptions& options, std::span<const Problem> problems = {});
 

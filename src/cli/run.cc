@@ -2,14 +2,17 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <charconv>
 #include <chrono>
+#include <cstring>
 #include <iostream>
 #include <iterator>
 
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/ranks.h"
 #include "cli/runtime_options.h"
 #include "host/host.h"
 
@@ -52,6 +55,31 @@ Result<std::vector<int32_t>> prompt_ids(const Options& o, const Session& s, cons
   return tokenizer->encode(prompt, !o.chat);
 }
 
+// The speaker's prompt, which has the standard input and the tokenizer, on every rank.
+Result<std::vector<int32_t>> shared_prompt(const Options& o, const Runtime& r, std::optional<text::Tokenizer>& tokenizer) {
+  const auto of_speaker = [&]() -> Result<std::vector<int32_t>> {
+    if (Result<text::Tokenizer> t = load_tokenizer(r.session); t)
+      tokenizer = std::move(*t);
+    else if (!o.ids)
+      return t.error();
+    if (tokenizer && tokenizer->size() > r.model->vocab())
+      return Error{Errc::bad_input, fmt::format("tokenizer.json has ids up to {}, the model's vocabulary is {}", tokenizer->size() - 1, r.model->vocab())};
+    QB_ASSIGN(std::vector<int32_t> ids, prompt_ids(o, r.session, tokenizer));
+    QB_TRY(engine::check_prompt(*r.model, *r.cache, ids));
+    return ids;
+  };
+  Result<std::vector<int32_t>> ids = is_speaker() ? of_speaker() : std::vector<int32_t>();
+  if (ranks() == nullptr) return ids;
+  std::string bytes;
+  if (ids) bytes.assign(reinterpret_cast<const char*>(ids->data()), ids->size() * sizeof(int32_t));
+  ranks()->broadcast_text(bytes);
+  if (ids) {
+    ids->resize(bytes.size() / sizeof(int32_t));
+    std::memcpy(ids->data(), bytes.data(), bytes.size());
+  }
+  return ids;
+}
+
 int run(const Options& o) {
   const auto begin = std::chrono::steady_clock::now();
   if (o.prompt.has_value() == o.ids.has_value()) {
@@ -63,22 +91,14 @@ int run(const Options& o) {
   std::unique_ptr<Runtime> r = load_model("run", o, o.path, o.context, context, code);
   if (r == nullptr) return code;
   std::optional<text::Tokenizer> tokenizer;
-  if (Result<text::Tokenizer> t = load_tokenizer(r->session); t)
-    tokenizer = std::move(*t);
-  else if (!o.ids)
-    return fail("run", t.error(), o.common);
-  if (tokenizer && tokenizer->size() > r->model->vocab())
-    return fail("run",
-                {Errc::bad_input, fmt::format("tokenizer.json has ids up to {}, the model's vocabulary is {}", tokenizer->size() - 1, r->model->vocab())},
-                o.common);
-  Result<std::vector<int32_t>> prompt = prompt_ids(o, r->session, tokenizer);
+  const Result<std::vector<int32_t>> prompt = agree(ranks(), shared_prompt(o, *r, tokenizer));
   if (!prompt) return fail("run", prompt.error(), o.common);
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
   std::optional<text::TokenStream> stream;
   if (tokenizer) stream.emplace(*tokenizer);
   std::string text;
-  engine::GenerateOptions options{.sampling = o.sampling, .max_new = o.n, .stop_ids = r->stop_ids};
+  engine::GenerateOptions options{.sampling = o.sampling, .max_new = o.n, .stop_ids = r->stop_ids, .ranks = ranks()};
   options.on_token = [&](int32_t id) {
     if (interrupted()) return false;
     if (stream)
@@ -93,13 +113,16 @@ int run(const Options& o) {
     return true;
   };
   Result<engine::Generated> g = engine::generate(*r->model, *r->cache, *prompt, options);
+  if (!g && ranks() != nullptr) end_ranks("run", g.error());
   if (!g) return fail("run", g.error(), o.common);
   const std::string rest = stream ? stream->finish() : std::string();
   text += rest;
   const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0.0; };
   const double prefill = rate(static_cast<double>(prompt->size()), g->prefill_seconds), decode = rate(static_cast<double>(g->decode_steps), g->decode_seconds);
-  const uint64_t packed = r->model->resident_bytes(), kv = r->kv_bytes(static_cast<int64_t>(prompt->size()) + g->decode_steps);
   host::sample_memory();
+  std::array<uint64_t, 3> sizes{r->model->resident_bytes(), r->kv_bytes(static_cast<int64_t>(prompt->size()) + g->decode_steps), host::peak_anonymous()};
+  if (ranks() != nullptr) ranks()->sum(std::span(sizes));
+  const auto& [packed, kv, anonymous] = sizes;
   if (o.common.json) {
     Json j = envelope("run", true, r->session.diag.all());
     j["prompt_ids"] = *prompt;
@@ -109,7 +132,7 @@ int run(const Options& o) {
     j["timings"] = {{"load_s", load_s}, {"prefill_tokens_per_s", prefill}, {"decode_tokens_per_s", decode}};
     j["packed_weight_bytes"] = packed;
     j["kv_bytes"] = kv;
-    j["peak_anonymous_bytes"] = host::peak_anonymous();
+    j["peak_anonymous_bytes"] = anonymous;
     print_json(j);
     return exit_done;
   }
@@ -122,13 +145,14 @@ int run(const Options& o) {
     print_err(fmt::format(
         "load {:.2f} s; {} prompt tokens at {:.1f} tokens/s, {} new at {:.1f} tokens/s ({}); {} of packed weights, {} of KV cache, peak {} of anonymous "
         "memory\n",
-        load_s, prompt->size(), prefill, g->ids.size(), decode, g->finish_reason, size_text(packed), size_text(kv), size_text(host::peak_anonymous())));
+        load_s, prompt->size(), prefill, g->ids.size(), decode, g->finish_reason, size_text(packed), size_text(kv), size_text(anonymous)));
   return exit_done;
 }
 
 std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_model_options(app, *o);
+  add_rank_options(app, *o);
   app.add_option("--prompt", o->prompt, "text; - reads it from stdin")->type_name("TEXT");
   app.add_option("--ids", o->ids, "token ids in place of text: 1,2,3")->type_name("IDS");
   app.add_flag("--chat", o->chat, "the prompt is a user's message: apply the chat template");
@@ -149,8 +173,9 @@ QB_COMMAND(run) = {
     .examples = "Examples:\n  quantbridge run ./SmolLM2-NVFP4 --chat --prompt 'What is the capital of France?'\n"
                 "  quantbridge run ./model --prompt - -n 64 --temperature 0.8 --seed 7 < prompt.txt\n  quantbridge run ./model --ids 1,2,3 --reference --json\n"
                 "  quantbridge run ./model-BF16 --quantization fp8_per_channel --prompt 'Once upon a time'\n"
-                "  quantbridge run ./model-NVFP4 --quantization-config.linear.activation bf16 --prompt 'Once upon a time'",
-    .rank = 5, .setup = setup};
+                "  quantbridge run ./model-NVFP4 --quantization-config.linear.activation bf16 --prompt 'Once upon a time'\n"
+                "  mpirun -n 2 quantbridge run ./model --tp 2 --prompt 'Once upon a time'",
+    .rank = 5, .setup = setup, .together = true};
 // clang-format on
 
 }  // namespace qb::cli

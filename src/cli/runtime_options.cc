@@ -5,7 +5,9 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/ranks.h"
 #include "host/host.h"
+#include "host/mpi.h"
 
 namespace qb::cli {
 
@@ -24,6 +26,11 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
   app.add_flag("--quiet", o.common.quiet, "no progress, no timings");
 }
 
+void add_rank_options(CLI::App& app, ModelOptions& o) {
+  app.add_option("--tp", o.ranks.tp, "N processes share each matrix: mpirun -n N quantbridge ...")->check(CLI::Range(1, 1024))->type_name("N");
+  app.add_option("--ep", o.ranks.ep, "N processes share the experts, some whole ones each")->check(CLI::Range(1, 1024))->type_name("N");
+}
+
 RuntimeOptions runtime_options(const ModelOptions& o) {
   RuntimeOptions r;
   r.threads = o.threads > 0 ? o.threads : host::processors();
@@ -32,6 +39,8 @@ RuntimeOptions runtime_options(const ModelOptions& o) {
   r.model.linear.policy = {.prefer = o.prefer, .deny = o.deny, .reference = o.reference};
   r.model.linear.inputs = o.activations == "f32" ? kernel::Inputs::f32 : o.activations == "bf16" ? kernel::Inputs::bf16 : kernel::Inputs::as_scheme;
   r.model.quantized_kv = o.activations == "as-stored";
+  r.world = ranks();
+  r.ranks = o.ranks;
   return r;
 }
 
@@ -41,7 +50,7 @@ void add_run_quantization(CLI::App& app, QuantizationOptions& o) {
 
 bool apply_quantization(std::string_view command, const QuantizationOptions& o, const CommonOptions& common, Session& session, int& code) {
   if (!o.given()) return true;
-  const Result<pass::QuantizeOptions> options = quantization(o, "modelopt");
+  const Result<pass::QuantizeOptions> options = agree(ranks(), quantization(o, "modelopt"));
   if (!options) {
     code = fail(command, options.error(), common);
     return false;
@@ -71,14 +80,26 @@ std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions
   }
   context.isa = host::detect_isa();
   context.cancelled = &interrupted();
-  Result<Session> session = open_session(path);
+  if (!arch::is_sound(o.ranks)) {
+    code = fail(command, {Errc::invalid_argument, "of --tp and --ep one is a multiple of the other"}, o.common);
+    return nullptr;
+  }
+  if (o.ranks.count() > 1 && !host::has_mpi()) {
+    code = fail(command, host::mpi_world().error(), o.common);
+    return nullptr;
+  }
+  if (const Result<void> fit = check_world(ranks(), o.ranks); !fit) {
+    code = fail(command, fit.error(), o.common);
+    return nullptr;
+  }
+  Result<Session> session = agree(ranks(), open_session(path));
   if (!session) {
     code = fail(command, session.error(), o.common);
     return nullptr;
   }
   if (!apply_quantization(command, o.quantization, o.common, *session, code)) return nullptr;
   const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
-  Result<std::unique_ptr<Runtime>> runtime = Runtime::load(std::move(*session), options, context);
+  Result<std::unique_ptr<Runtime>> runtime = agree(ranks(), Runtime::load(std::move(*session), options, context));
   if (!runtime) {
     if (!o.common.json) print_problems(problems);
     code = fail(command, runtime.error(), o.common, problems);

@@ -15,6 +15,7 @@ struct ModelOptions {
   std::string path, activations = "as-stored";
   std::vector<std::string> prefer, deny;
   bool reference = false;
+  arch::Ranks ranks;
   int threads = 0;
   QuantizationOptions quantization;
   std::string memory_budget = "32MiB";
@@ -29,7 +30,10 @@ void add_run_quantization(CLI::App& app, QuantizationOptions& options);
 // Does what they say to the modules of an opened checkpoint; problems go to the session's. False: an error has been reported, `code` is the exit code.
 bool apply_quantization(std::string_view command, const QuantizationOptions& options, const CommonOptions& common, Session& session, int& code);
 
-// Opens and loads a model; an error has been reported when it returns null, and `code` is the exit code.
+// --tp and --ep, for the commands that several processes run together.
+void add_rank_options(CLI::App& app, ModelOptions& options);
+
+// Opens and loads a model, with the other ranks where there are any; an error has been reported when it returns null, and `code` is the exit code.
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& options, const std::string& path, int64_t context_tokens, Context& context,
                                     int& code);
 

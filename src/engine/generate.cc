@@ -13,32 +13,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// How many tokens a sequence can have.
+int64_t room(const model::Model& model, const model::KvCache& cache) {
+  return std::min(model.max_positions(), cache.blocks() * model::KvCache::block_tokens);
+}
+
 // One sequence that owns the whole cache: its blocks are 0, 1, 2, ...
 class Sequence {
  public:
   Sequence(model::Model& model, model::KvCache& cache) : model_(model), cache_(cache), table_(static_cast<size_t>(cache.blocks())) {
     std::iota(table_.begin(), table_.end(), 0);
   }
-  // How many tokens it can have.
-  int64_t room() const { return std::min(model_.max_positions(), cache_.blocks() * model::KvCache::block_tokens); }
-
-  Result<void> check(std::span<const int32_t> ids) const {
-    if (ids.empty()) return Error{Errc::invalid_argument, "the prompt has no tokens"};
-    const auto count = static_cast<int64_t>(ids.size());
-    if (count > model_.max_positions()) {
-      return Error{Errc::invalid_argument,
-                   fmt::format("the prompt has {} tokens, the model has {} positions; shorten the prompt", count, model_.max_positions())};
-    }
-    if (count > room())
-      return Error{Errc::invalid_argument,
-                   fmt::format("the prompt has {} tokens, the KV cache holds {}; make the context larger or the prompt shorter", count, room())};
-    for (const int32_t id : ids)
-      if (id < 0 || id >= model_.vocab()) {
-        return Error{Errc::invalid_argument, fmt::format("token id {} is not in the vocabulary of {}; the tokenizer is of another model", id, model_.vocab())};
-      }
-    return {};
-  }
-
   // The tokens' logits, or those of the last one. `length`: of the whole prompt.
   Result<std::span<const float>> advance(std::span<const int32_t> ids, int64_t length, bool all) {
     const auto count = static_cast<int32_t>(ids.size());
@@ -61,13 +46,29 @@ class Sequence {
 
 }  // namespace
 
+Result<void> check_prompt(const model::Model& model, const model::KvCache& cache, std::span<const int32_t> ids) {
+  if (ids.empty()) return Error{Errc::invalid_argument, "the prompt has no tokens"};
+  const auto count = static_cast<int64_t>(ids.size());
+  if (count > model.max_positions()) {
+    return Error{Errc::invalid_argument, fmt::format("the prompt has {} tokens, the model has {} positions; shorten the prompt", count, model.max_positions())};
+  }
+  if (count > room(model, cache))
+    return Error{Errc::invalid_argument,
+                 fmt::format("the prompt has {} tokens, the KV cache holds {}; make the context larger or the prompt shorter", count, room(model, cache))};
+  for (const int32_t id : ids)
+    if (id < 0 || id >= model.vocab()) {
+      return Error{Errc::invalid_argument, fmt::format("token id {} is not in the vocabulary of {}; the tokenizer is of another model", id, model.vocab())};
+    }
+  return {};
+}
+
 int64_t blocks_for(int64_t tokens) {
   return tokens / model::KvCache::block_tokens + (tokens % model::KvCache::block_tokens != 0 ? 1 : 0);
 }
 
 Result<Generated> generate(model::Model& model, model::KvCache& cache, std::span<const int32_t> prompt, const GenerateOptions& options) {
   Sequence sequence(model, cache);
-  QB_TRY(sequence.check(prompt));
+  QB_TRY(check_prompt(model, cache, prompt));
   Generated out;
   if (options.max_new <= 0) return out;
   const auto length = static_cast<int64_t>(prompt.size());
@@ -79,20 +80,23 @@ Result<Generated> generate(model::Model& model, model::KvCache& cache, std::span
   }
   out.prefill_seconds = seconds_since(start);
   start = std::chrono::steady_clock::now();
-  out.ids.reserve(static_cast<size_t>(std::min(options.max_new, sequence.room() - length + 1)));
+  out.ids.reserve(static_cast<size_t>(std::min(options.max_new, room(model, cache) - length + 1)));
   Sampler sampler(options.sampling);
   for (;;) {
-    const int32_t id = sampler.next(logits);
+    int32_t id = sampler.next(logits);
+    if (options.ranks != nullptr) options.ranks->broadcast(std::as_writable_bytes(std::span(&id, 1)));
     if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       out.finish_reason = "stop";
       break;
     }
     out.ids.push_back(id);
-    if (options.on_token && !options.on_token(id)) {
+    bool more = !options.on_token || options.on_token(id);
+    if (options.ranks != nullptr) options.ranks->broadcast(std::as_writable_bytes(std::span(&more, 1)));
+    if (!more) {
       out.finish_reason = "cancelled";
       break;
     }
-    if (static_cast<int64_t>(out.ids.size()) >= options.max_new || sequence.tokens() >= sequence.room()) break;
+    if (static_cast<int64_t>(out.ids.size()) >= options.max_new || sequence.tokens() >= room(model, cache)) break;
     QB_ASSIGN(logits, sequence.advance({&id, 1}, 0, false));
     ++out.decode_steps;
   }
@@ -104,7 +108,7 @@ Result<void> score(model::Model& model, model::KvCache& cache, std::span<const s
                    const std::function<bool(size_t, std::span<const float>)>& take) {
   for (size_t i = 0; i < chunks.size(); ++i) {
     Sequence sequence(model, cache);
-    QB_TRY(sequence.check(chunks[i]));
+    QB_TRY(check_prompt(model, cache, chunks[i]));
     QB_ASSIGN(const std::span<const float> logits, sequence.advance(chunks[i], static_cast<int64_t>(chunks[i].size()), true));
     if (!take(i, logits)) break;
   }

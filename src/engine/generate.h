@@ -17,6 +17,7 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids;  // end the text; they are not a part of it
   int64_t prefill_chunk = 512;
   std::function<bool(int32_t id)> on_token;  // called for each new token; false stops
+  host::Communicator* ranks = nullptr;       // that generate the same text together: rank 0 chooses the tokens, and stops
 };
 
 struct Generated {
@@ -26,8 +27,12 @@ struct Generated {
   int64_t decode_steps = 0;
 };
 
+// Whether a prompt can be run at all: the errors that `generate` would have.
+Result<void> check_prompt(const model::Model&, const model::KvCache&, std::span<const int32_t> prompt);
+
 // The text ends after max_new tokens, or sooner where the model's positions or the cache's blocks are used up (length).
-// Errors: an empty prompt, a prompt longer than the model's positions or the cache (says both numbers), an id outside the vocabulary.
+// With ranks, all of them call it with the same prompt. Errors: an empty prompt, a prompt longer than the model's positions or the cache (says both numbers),
+// an id outside the vocabulary.
 Result<Generated> generate(model::Model&, model::KvCache&, std::span<const int32_t> prompt, const GenerateOptions&);
 
 // Logits of every position of independent chunks, for perplexity and comparisons: calls `take(chunk, logits [tokens, vocab])`; false stops.

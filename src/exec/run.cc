@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -239,15 +240,33 @@ class Runner {
 
 }  // namespace
 
-Result<RunReport> run_plan(std::span<const PlannedFile> files, Source& source, OutputDirectory& out, bool checksums, Context& context) {
+std::vector<int> share_files(std::span<const PlannedFile> files, const std::vector<bool>& finished, int ranks) {
+  std::vector<size_t> order(files.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return files[a].bytes > files[b].bytes; });
+  std::vector<uint64_t> bytes(static_cast<size_t>(ranks), 0);
+  std::vector<int> rank(files.size(), 0);
+  for (const size_t f : order) {
+    const auto least = std::min_element(bytes.begin(), bytes.end());
+    rank[f] = static_cast<int>(least - bytes.begin());
+    *least += finished[f] ? 0 : files[f].bytes + 1;
+  }
+  return rank;
+}
+
+Result<RunReport> run_plan(std::span<const PlannedFile> files, Source& source, OutputDirectory& out, bool checksums, Context& context,
+                           const std::vector<bool>& others) {
+  const auto of_others = [&others](size_t f) { return !others.empty() && others[f]; };
   std::vector<bool> finished;
-  for (const PlannedFile& f : files) finished.push_back(out.finished(f.name));
+  for (size_t f = 0; f < files.size(); ++f) finished.push_back(of_others(f) || out.finished(files[f].name));
   QB_ASSIGN(const Schedule schedule, make_schedule(files, finished, context.limits));
   Runner runner(files, schedule, source, out, checksums, context);
   QB_TRY(runner.run());
   RunReport report;
   report.not_finite = runner.not_finite();
-  for (const ScheduledFile& f : schedule.files) {
+  for (size_t i = 0; i < schedule.files.size(); ++i) {
+    if (of_others(i)) continue;
+    const ScheduledFile& f = schedule.files[i];
     report.bytes_in += f.bytes_in;
     report.bytes_out += f.bytes;
     report.bytes_copied_unchanged += f.bytes_unchanged;

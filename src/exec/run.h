@@ -30,8 +30,12 @@ struct RunReport {
   std::vector<std::string> not_finite;  // outputs with NaN or infinities, as far as they were written now; of numbers that lie in two pieces nothing is said
 };
 
-// Writes every file that `out` does not have finished. Each gets the metadata "quantbridge.checksums" (unless switched off): a JSON object tensor -> XXH3-64 of
-// its bytes, 16 hex digits. The header is written last: a file without it cannot be mistaken for a whole one.
-Result<RunReport> run_plan(std::span<const PlannedFile> files, Source&, OutputDirectory& out, bool checksums, Context&);
+// Writes every file that `out` does not have finished, but for those that other processes write (`others[f]`; empty: none), which the report leaves out. Each
+// gets the metadata "quantbridge.checksums" (unless switched off): a JSON object tensor -> XXH3-64 of its bytes, 16 hex digits. The header is written last: a
+// file without it cannot be mistaken for a whole one.
+Result<RunReport> run_plan(std::span<const PlannedFile> files, Source&, OutputDirectory& out, bool checksums, Context&, const std::vector<bool>& others = {});
+
+// Which of `ranks` processes writes each file: the largest first, to who has least. `finished[f]` costs nothing.
+std::vector<int> share_files(std::span<const PlannedFile> files, const std::vector<bool>& finished, int ranks);
 
 }  // namespace qb

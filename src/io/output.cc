@@ -1,5 +1,6 @@
-// OUT.partial holds `lock` (flock: it dies with its process), `journal` and `files/`, which commit() renames to OUT. So the lock and the journal never have to
-// be taken out of a finished directory, and another process that waits for the lock never sees it vanish while the rename is still to come.
+// OUT.partial holds `lock` (flock: it dies with its process), `journal`, for each process that joined `lock.<rank>` and `journal.<rank>`, and `files/`, which
+// commit() renames to OUT. So the lock and the journal never have to be taken out of a finished directory, and another process that waits for the lock never
+// sees it vanish while the rename is still to come.
 #include "io/output.h"
 
 #include <fcntl.h>
@@ -104,6 +105,31 @@ Result<void> check_ours(const fs::path& partial) {
   return {};
 }
 
+// `lock.1`, `journal.2`: what processes that joined have left.
+std::vector<fs::path> of_joined(const fs::path& partial, std::string_view what) {
+  std::vector<fs::path> out;
+  std::error_code ec;
+  for (fs::directory_iterator it(partial, ec), end; !ec && it != end; it.increment(ec)) {
+    const std::string name = it->path().filename().native();
+    if (name.size() > what.size() + 1 && name.starts_with(what) && name[what.size()] == '.' && name != "journal.new") out.push_back(it->path());
+  }
+  return out;
+}
+
+// Takes a lock on a file, which is made if need be.
+Result<Fd> lock_file(const fs::path& name) {
+  Fd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
+  if (!fd) return system_error("create", name.native(), errno);
+  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno == EWOULDBLOCK)
+      return Error{Errc::io,
+                   fmt::format("{} is locked: another process is writing this output; wait for it or give another directory", shown(name.parent_path()))};
+    break;  // a file system without locks
+  }
+  return fd;
+}
+
 // Makes OUT.partial and locks it.
 Result<Fd> lock_partial(const fs::path& partial) {
   for (int attempt = 0; attempt < 100; ++attempt) {
@@ -115,15 +141,10 @@ Result<Fd> lock_partial(const fs::path& partial) {
       QB_TRY(check_ours(partial));
     }
     const fs::path name = partial / "lock";
-    Fd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
-    if (!fd && errno == ENOENT) continue;
-    if (!fd) return system_error("create", name.native(), errno);
-    while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EINTR) continue;
-      if (errno == EWOULDBLOCK)
-        return Error{Errc::io, fmt::format("{} is locked: another process is writing this output; wait for it or give another directory", shown(partial))};
-      break;  // a file system without locks
-    }
+    Result<Fd> locked = lock_file(name);
+    if (!locked && errno == ENOENT) continue;
+    if (!locked) return locked.error();
+    Fd fd = std::move(*locked);
     // The process before us may have finished, and removed the file that we hold.
     struct stat held {};
     struct stat named {};
@@ -170,6 +191,15 @@ class Output final : public OutputDirectory {
  public:
   Output(fs::path out, fs::path partial, bool force, Fd lock)
       : out_(std::move(out)), partial_(std::move(partial)), files_(partial_ / "files"), force_(force), lock_(std::move(lock)) {}
+  // One that joined.
+  Output(const fs::path& partial, Fd lock, Journal journal, std::map<std::string, Journal::FileState, std::less<>> finished)
+      : partial_(partial),
+        files_(partial_ / "files"),
+        force_(false),
+        lock_(std::move(lock)),
+        journal_(std::move(journal)),
+        finished_(std::move(finished)),
+        keep_(true) {}
   ~Output() override {
     if (!committed_ && !keep_) remove_partial();
   }
@@ -202,7 +232,7 @@ class Output final : public OutputDirectory {
   Result<void> sync_tree();
   void remove_partial();
 
-  const fs::path out_, partial_, files_;
+  const fs::path out_, partial_, files_;  // no OUT: this one has joined
   const bool force_;
   Fd lock_;
   Start start_ = Start::fresh;
@@ -267,7 +297,10 @@ Result<void> Output::prepare(std::string_view fingerprint, uint64_t bytes) {
     start_ = same ? Start::resumed : Start::restarted;
     if (same) {
       keep_ = true;
-      QB_TRY(keep_finished(*old));
+      Journal::Content all = *old;
+      for (const fs::path& joined : of_joined(partial_, "journal"))
+        if (auto more = Journal::read(joined); more && more->fingerprint == fingerprint) all.files.merge(more->files);
+      QB_TRY(keep_finished(all));
     }
   }
   if (start_ != Start::resumed) {
@@ -285,6 +318,7 @@ Result<void> Output::prepare(std::string_view fingerprint, uint64_t bytes) {
   if (free_bytes(v) < need) return no_space(out_, need, free_bytes(v));
   QB_ASSIGN(Journal journal, Journal::create(partial_ / "journal", {std::string(fingerprint), finished_}));
   journal_.emplace(std::move(journal));
+  for (const fs::path& joined : of_joined(partial_, "journal")) fs::remove(joined, ec);  // what they say stands in ours, or is of another job
   keep_ = false;
   return {};
 }
@@ -319,6 +353,7 @@ Result<void> Output::sync_tree() {
 }
 
 Result<void> Output::commit() {
+  if (out_.empty()) return Error{Errc::invalid_argument, "the process that made the output directory commits it"};
   const std::scoped_lock lock(mutex_);
   QB_TRY(sync_tree());
   // From here on files/ may hold what OUT was: nobody may take it for this job's.
@@ -342,6 +377,8 @@ void Output::remove_partial() {
   std::error_code ec;  // what cannot be removed is taken up by the next run
   fs::remove_all(files_, ec);
   fs::remove_all(partial_ / "old", ec);
+  for (const char* what : {"journal", "lock"})
+    for (const fs::path& joined : of_joined(partial_, what)) fs::remove(joined, ec);
   fs::remove(partial_ / "journal.new", ec);
   fs::remove(partial_ / "journal", ec);
   fs::remove(partial_ / "lock", ec);
@@ -359,11 +396,23 @@ Result<std::unique_ptr<OutputDirectory>> OutputDirectory::create(const fs::path&
   partial += ".partial";
   QB_TRY(check_apart(partial, in, false));
   QB_ASSIGN(Fd lock, lock_partial(partial));
+  for (const fs::path& joined : of_joined(partial, "lock")) QB_TRY(lock_file(joined));  // their processes are gone
   QB_TRY(restore_old(partial, real));
   auto output = std::make_unique<Output>(real, partial, force, std::move(lock));
   QB_TRY(check_absent(real, force));  // the process that held the lock may have made it
   QB_TRY(output->prepare(fingerprint, bytes));
   return std::unique_ptr<OutputDirectory>(std::move(output));
+}
+
+Result<std::unique_ptr<OutputDirectory>> OutputDirectory::join(const fs::path& files, int rank, std::string_view fingerprint) {
+  const fs::path partial = files.parent_path();
+  QB_ASSIGN(Fd lock, lock_file(partial / fmt::format("lock.{}", rank)));
+  auto first = Journal::read(partial / "journal");
+  if (!first || first->fingerprint != fingerprint)
+    return Error{Errc::invalid_argument,
+                 fmt::format("{} is not the output of the job that this process has planned: do all see the same files?", shown(partial))};
+  QB_ASSIGN(Journal journal, Journal::create(partial / fmt::format("journal.{}", rank), {std::string(fingerprint), {}}));
+  return std::unique_ptr<OutputDirectory>(std::make_unique<Output>(partial, std::move(lock), std::move(journal), std::move(first->files)));
 }
 
 Result<void> write_whole_file(const fs::path& file, std::string_view bytes, bool force) {

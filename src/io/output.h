@@ -3,6 +3,8 @@
 //
 // Resuming: OUT.partial holds a journal with the fingerprint of the job and the names of finished files. A second run with the same fingerprint keeps those
 // (after checking size and modification time against the journal); another fingerprint restarts.
+//
+// Several processes may fill one directory: the first creates and commits it, the others join. Nobody takes it over while one of them still holds its lock.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +40,10 @@ class OutputDirectory {
   // out_of_space (`bytes` do not fit on the file system; the finished files of a resumed job and OUT under force are not counted twice).
   static Result<std::unique_ptr<OutputDirectory>> create(const std::filesystem::path& out, const std::filesystem::path& in, bool force,
                                                          std::string_view fingerprint, uint64_t bytes);
+  // Another process of the same job, `rank` above 0, writes files into the directory that the first one has made: `files` is its path(). This one keeps a
+  // journal and a lock of its own, which a later `create` goes by; it neither commits nor removes anything. Errors: invalid_argument (the directory is another
+  // job's).
+  static Result<std::unique_ptr<OutputDirectory>> join(const std::filesystem::path& files, int rank, std::string_view fingerprint);
   virtual ~OutputDirectory() = default;  // not committed: removes OUT.partial
 
   virtual Start start() const = 0;

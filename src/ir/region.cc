@@ -28,11 +28,31 @@ int64_t unit_of(const Stored& s, size_t axis) {
   return width < 8 && v.stride[axis] == width ? 8 / std::gcd(8, width) : 1;
 }
 
-// Some of the numbers of an axis: nothing where that would part a unit.
+// Of a view that consists of others.
+std::optional<View> some_of_parts(const View& v, size_t axis, Range r) {
+  View out{.dims = v.dims};
+  out.along = v.along;
+  out.dims[axis] = r.size();
+  int64_t at = 0;
+  for (const View& part : v.parts) {
+    const Range here = axis == v.along ? Range{std::clamp(r.begin - at, int64_t{0}, part.dims[axis]), std::clamp(r.end - at, int64_t{0}, part.dims[axis])} : r;
+    at += part.dims[axis];
+    if (axis == v.along && here.size() == 0) continue;
+    std::optional<View> one = some(part, axis, here);
+    if (!one) return std::nullopt;
+    out.parts.push_back(std::move(*one));
+  }
+  if (out.parts.size() == 1) return View(std::move(out.parts.front()));
+  return out;
+}
+
+}  // namespace
+
 std::optional<View> some(View v, size_t axis, Range r) {
   const int64_t all = v.dims[axis];
-  if (r.begin < 0 || r.end > all || r.begin > r.end || !v.parts.empty()) return std::nullopt;
+  if (r.begin < 0 || r.end > all || r.begin > r.end) return std::nullopt;
   if (r == Range{0, all}) return v;
+  if (!v.parts.empty()) return some_of_parts(v, axis, r);
   v.dims[axis] = r.size();
   int64_t skip = r.begin;
   if (View::Repeat& repeat = v.repeat[axis]; repeat.times > 1) {
@@ -42,6 +62,7 @@ std::optional<View> some(View v, size_t axis, Range r) {
   if (axis == 0 && v.piece != 0) {
     if (skip % v.piece != 0) return std::nullopt;
     v.offset += skip / v.piece * v.next_piece;
+    if (r.size() <= v.piece) v.piece = v.next_piece = 0;
     return v;
   }
   if (v.planes && axis == planes_axis(v) && (skip % 32 != 0 || r.size() % 32 != 0)) return std::nullopt;
@@ -52,6 +73,8 @@ std::optional<View> some(View v, size_t axis, Range r) {
   return v;
 }
 
+namespace {
+
 // Ranges of an axis, one behind the other.
 std::optional<View> some(const View& v, size_t axis, const std::vector<Range>& ranges) {
   if (ranges.size() == 1) return some(v, axis, ranges.front());
@@ -60,9 +83,12 @@ std::optional<View> some(const View& v, size_t axis, const std::vector<Range>& r
   all.along = static_cast<uint8_t>(axis);
   for (const Range& r : ranges) {
     const std::optional<View> one = some(v, axis, r);
-    if (!one) return std::nullopt;
+    if (!one || (!one->parts.empty() && one->along != axis)) return std::nullopt;
     all.dims[axis] += r.size();
-    all.parts.push_back(*one);
+    if (one->parts.empty())
+      all.parts.push_back(*one);
+    else
+      all.parts.insert(all.parts.end(), one->parts.begin(), one->parts.end());
   }
   return all;
 }
@@ -124,7 +150,7 @@ class Cutter {
       const View before = s.view;
       if (!cut(s)) return std::nullopt;
       if (s.view == before) continue;
-      if (!s.mask.tensor.empty() || !s.by.empty()) return std::nullopt;
+      if (!s.mask.tensor.empty() || !s.by.empty() || !s.joined.empty()) return std::nullopt;
       s.deviation.clear();  // what a note says of shapes is about the whole
       s.origin.clear();
       s.shape = shape_of(out, s);
@@ -173,16 +199,7 @@ class Cutter {
   bool take(Stored& s, const std::vector<Range>& rows, const std::vector<Range>& cols, int64_t each) const {
     const bool stacked = m_.stack.experts != 0;
     std::optional<View> v = some(s.view, 0, stacked ? in_stack(rows, g_.experts, each) : rows);
-    if (v && !v->parts.empty() && v->along == 0) {  // columns of each part
-      for (View& part : v->parts) {
-        const std::optional<View> narrow = some(part, 1, cols);
-        if (!narrow || !narrow->parts.empty()) return false;
-        part = *narrow;
-      }
-      v->dims[1] = v->parts.front().dims[1];
-    } else if (v) {
-      v = some(*v, 1, cols);
-    }
+    if (v) v = some(*v, 1, cols);
     if (v) s.view = *v;
     return v.has_value();
   }

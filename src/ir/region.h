@@ -38,6 +38,9 @@ Grain grain_of(const Module&, int axis);
 // every bound of the region. Nothing where it may not be cut so: grain_of() says why. Numbers for the whole matrix (second-level and input scales) stay.
 std::optional<Module> region_of(const Module&, const Region&, Block block);
 
+// Some of the rows (axis 0) or columns of a view; nothing where that would part a unit.
+std::optional<View> some(View v, size_t axis, Range r);
+
 // Some rows of a stored matrix, as a matrix of their own; nothing where that would part a unit.
 std::optional<Stored> rows_of(const Stored&, Range rows);
 

@@ -1,6 +1,9 @@
 #include "ir/stack.h"
 
+#include <optional>
 #include <utility>
+
+#include "ir/region.h"
 
 namespace qb::ir {
 namespace {
@@ -101,14 +104,13 @@ Module expert_of(const Module& stack, int64_t expert, int64_t first, int64_t ste
       if (s.role == Role::bias || stack.stack.inputs_first) s = swapped(std::move(s));
       if (!s.joined.empty() && s.join == Join{0, true} && s.joined.size() == static_cast<size_t>(step))
         s = Stored(std::move(s.joined[static_cast<size_t>(first)]));
-    } else if (s.role == Role::bias) {  // [experts, outputs]: a column of them
-      v = {.dims = {v.dims[1], 1}, .stride = {v.stride[1], v.stride[1]}, .offset = v.offset + expert * v.stride[0]};
-      take_rows(v, first, step);
     } else if (own) {
-      v.offset += expert * expert_bits(v, experts);
-      v.dims[0] /= experts;
-      if (stack.stack.inputs_first) v = swapped(v, v.dims[0]);
-      if (s.role == Role::code || outputs_per_scale == 1) take_rows(v, first, step);
+      const int64_t each = v.dims[0] / experts;
+      if (std::optional<View> mine = some(v, 0, {expert * each, (expert + 1) * each})) v = std::move(*mine);
+      const bool bias = s.role == Role::bias;  // [experts, outputs]: a column of them
+      if (bias || stack.stack.inputs_first) v = transposed(std::move(v));
+      if (bias && v.parts.empty()) v.stride[1] = v.stride[0];
+      if (bias || s.role == Role::code || outputs_per_scale == 1) take_rows(v, first, step);
     }
     m.parts.push_back(std::move(s));
   }

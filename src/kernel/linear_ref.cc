@@ -9,6 +9,7 @@
 #include "exec/numbers.h"
 #include "host/host.h"
 #include "kernel/quantized.h"
+#include "kernel/reference.h"
 
 namespace qb::kernel {
 namespace {
@@ -183,7 +184,9 @@ double total(double* s) {
   return s[0];
 }
 
-void run(const RunArgs& a) noexcept {
+// put(token, row, sum) for every output of the call.
+template <class F>
+void run_rows(const RunArgs& a, const F& put) noexcept {
   static const Isa isa = host::detect_isa();
   const Problem& p = *a.problem;
   const float* x = quantized(a);
@@ -204,13 +207,21 @@ void run(const RunArgs& a) noexcept {
       }
       for (int64_t m = 0; m < here; ++m) {
         const double bias = a.weight->bias == nullptr ? 0.0 : static_cast<double>(a.weight->bias[n]);
-        a.y[(m0 + m) * p.n + n] = static_cast<float>(total(sums[m]) + bias);
+        put(m0 + m, n, total(sums[m]) + bias);
       }
     }
   }
 }
 
+void run(const RunArgs& a) noexcept {
+  run_rows(a, [&a](int64_t m, int64_t n, double sum) { a.y[m * a.problem->n + n] = static_cast<float>(sum); });
+}
+
 }  // namespace
+
+void run_reference_sums(const RunArgs& a, double* sums) noexcept {
+  run_rows(a, [&a, sums](int64_t m, int64_t n, double sum) { sums[m * a.problem->n + n] = sum; });
+}
 
 QB_KERNEL(linear_ref) = {"linear_ref", host::Feature::none, ir::Layout::rows, ir::Layout::rows, accepts, cost_ns, workspace_bytes, prepare, run};
 

@@ -1,17 +1,12 @@
 #include "kernel/quantized.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace qb::kernel {
 namespace {
 
 void fp8(const float* x, int64_t count, float scale, float* out) {
   for (int64_t j = 0; j < count; ++j) out[j] = inputs::to_e4m3(x[j] / scale) * scale;
-}
-
-float rounded(float x, float low, float high) {
-  return std::clamp(std::nearbyint(x), low, high);  // NaN stays
 }
 
 void mx(Quantization q, const float* x, int64_t count, float* out) {
@@ -37,36 +32,11 @@ QuantizedInputs::QuantizedInputs(const RunArgs& args) : a_(args), integers_(inte
   const int64_t all = p.m * p.k;
   if (integers_) {
     tensor_.zero = static_cast<float>(a_.weight->input_zero);
-    if (!integers_->fixed && integers_->columns == 0) tensor_ = integer_scale(a_.x, all);
+    if (!integers_->fixed && integers_->columns == 0) tensor_ = integer_scale(*integers_, integer_range(*integers_, a_.x, all));
   } else {
     q_ = *quantization_of(p);
     if (q_ == Quantization::fp8_tensor) tensor_.scale = inputs::fp8_scale(inputs::amax(a_.x, all));
   }
-}
-
-// Of these numbers alone.
-QuantizedInputs::Scale QuantizedInputs::integer_scale(const float* x, int64_t count) const {
-  const float low = -static_cast<float>(1 << (integers_->bits - 1)), high = -low - 1;
-  Scale s;
-  if (integers_->zeros) {
-    float least = 0, most = 0;
-    for (int64_t j = 0; j < count; ++j) {
-      least = x[j] >= least || least != least ? least : x[j];  // NaN is taken and stays
-      most = x[j] <= most || most != most ? most : x[j];
-    }
-    s.scale = (most - least) / (high - low);
-    s.scale = s.scale == 0 ? 1.0F : s.scale;
-    s.zero = rounded(low - least / s.scale, low, high);
-  } else {
-    s.scale = inputs::amax(x, count) / high;
-    s.scale = s.scale < 1e-12F ? 1e-12F : s.scale;
-  }
-  return s;
-}
-
-void QuantizedInputs::integers(const float* x, int64_t count, Scale s, float* out) const {
-  const float low = -static_cast<float>(1 << (integers_->bits - 1)), high = -low - 1;
-  for (int64_t j = 0; j < count; ++j) out[j] = (rounded(x[j] / s.scale + s.zero, low, high) - s.zero) * s.scale;
 }
 
 void QuantizedInputs::row(int64_t m, float* out) const {
@@ -77,7 +47,7 @@ void QuantizedInputs::row(int64_t m, float* out) const {
     const int64_t columns = own ? integers_->columns : k;
     for (int64_t j = 0; j < k; j += columns) {
       const int64_t count = std::min(columns, k - j);
-      integers(x + j, count, own ? integer_scale(x + j, count) : tensor_, out + j);
+      round_integers(*integers_, x + j, count, own ? integer_scale(*integers_, integer_range(*integers_, x + j, count)) : tensor_, out + j);
     }
     return;
   }

@@ -3,7 +3,7 @@
 // One row at a time, by the formulas of inputs.h; the same bits on every machine.
 #pragma once
 
-#include "kernel/inputs.h"
+#include "kernel/input_range.h"
 
 namespace qb::kernel {
 
@@ -19,16 +19,10 @@ class QuantizedInputs {
   void row(int64_t m, float* out) const;  // [k]
 
  private:
-  struct Scale {
-    float scale = 1, zero = 0;
-  };
-  Scale integer_scale(const float* x, int64_t count) const;
-  void integers(const float* x, int64_t count, Scale s, float* out) const;
-
   const RunArgs& a_;
   std::optional<IntegerInputs> integers_;
   Quantization q_ = Quantization::f32;
-  Scale tensor_;
+  IntegerScale tensor_;  // of fp8 its scale alone
 };
 
 }  // namespace qb::kernel

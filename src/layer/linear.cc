@@ -14,7 +14,8 @@
 #include "exec/execute.h"
 #include "exec/ops.h"
 #include "ir/region.h"
-#include "kernel/inputs.h"
+#include "kernel/input_range.h"
+#include "kernel/reference.h"
 #include "layer/numbers.h"
 
 namespace qb::layer {
@@ -251,6 +252,11 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (!scheme.weight.plain() && !m.make && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
   const ir::Stored* order = m.part(Role::order);
   l.problem_.scheme.features.actorder = order != nullptr;
+  l.cut_ = options.cut;
+  if (l.cut_ != nullptr && kernel::input_ranges(l.problem_) > 0) {
+    l.ranged_ = l.problem_;
+    l.problem_.inputs = kernel::Inputs::f32;
+  }
   QB_ASSIGN(l.plan_, plan_for(l.problem_, options.cpu, options.policy));
   const ir::Layout codes = l.plan_.code_layout, scales = l.plan_.scale_layout;
   if (scales != ir::Layout::rows && scales != ir::Layout::panel_scale) return cannot_load(m, fmt::format("scales cannot be laid out as {}", to_string(scales)));
@@ -364,6 +370,7 @@ Result<void> Linear::load_around(const ir::Module& m, Source& source, host::Aren
     ir::Module factor{.path = m.path, .kind = m.kind, .n = s->view.dims[0], .k = s->view.dims[1]};
     factor.parts.push_back(*s);
     factor.parts.back().role = Role::code;
+    plain.cut = role == Role::lowrank_a ? options.cut : nullptr;
     QB_ASSIGN(*into, load(factor, source, arena, plain, context));
     bytes_ += into->bytes();
   }
@@ -388,7 +395,8 @@ size_t Linear::workspace_bytes(int64_t m) const {
   if (lowrank_ != nullptr)
     bytes = floats_bytes(m * lowrank_->a.n()) + floats_bytes(m * n()) + std::max({bytes, lowrank_->a.workspace_bytes(m), lowrank_->b.workspace_bytes(m)});
   if (prescale_ != nullptr || rotated_inputs_ != nullptr) bytes += floats_bytes(m * k());
-  return bytes == 0 ? 0 : bytes + 64;  // the floats lie at multiples of 64
+  if (cut_ != nullptr) bytes += 2 * floats_bytes(m * n()) + (ranged_ ? floats_bytes(m * k()) : 0);  // sums in double
+  return bytes == 0 ? 0 : bytes + 64;                                                               // the floats lie at multiples of 64
 }
 
 // In numbers of the type: e4m3, or integers with a zero point (kernel/inputs.h).
@@ -440,6 +448,40 @@ void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::
 }
 
 void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (cut_ != nullptr) return run_part(x, m, y, workspace, pool);
+  multiply(x, m, y, nullptr, workspace, pool);
+}
+
+// The scales of each token, or of all, by the columns of every rank.
+const float* Linear::quantized_together(const float* x, int64_t m, float* out) const {
+  kernel::Problem p = *ranged_;
+  p.m = m;
+  const auto count = static_cast<size_t>(kernel::input_ranges(p)), ranks = static_cast<size_t>(cut_->size());
+  std::vector<kernel::InputRange> mine(count), all(ranks * count);
+  kernel::find_ranges(p, x, mine);
+  cut_->gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)));
+  for (size_t i = 0; i < ranks * count; ++i) mine[i % count] = i < count ? all[i] : kernel::both(mine[i % count], all[i]);
+  kernel::quantize_by_range(p, x, mine, out);
+  return out;
+}
+
+void Linear::run_part(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  workspace = workspace.subspan((64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64);
+  const std::span<double> sums(reinterpret_cast<double*>(workspace.data()), static_cast<size_t>(m * n()));
+  workspace = workspace.subspan(2 * floats_bytes(m * n()));
+  if (ranged_) {
+    x = quantized_together(x, m, reinterpret_cast<float*>(workspace.data()));
+    workspace = workspace.subspan(floats_bytes(m * k()));
+  }
+  const bool exact = plan_.kernel_for(m) == &kernel::kernel_linear_ref;
+  multiply(x, m, y, exact ? sums.data() : nullptr, workspace, pool);
+  if (!exact) std::copy_n(y, m * n(), sums.begin());
+  cut_->sum(sums);
+  for (size_t i = 0; i < sums.size(); ++i) y[i] = static_cast<float>(sums[i]);
+}
+
+// Into `sums` where they are given, which the reference kernel can.
+void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool) const {
   kernel::Problem p = problem_;
   p.m = m;
   const kernel::Kernel& k = *plan_.kernel_for(m);
@@ -448,12 +490,16 @@ void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte
   struct Call {
     const kernel::Kernel& kernel;
     const kernel::RunArgs& all;
-  } const call{k, all};
+    double* sums;
+  } const call{k, all, sums};
   pool.ranges(p.n, rows_at_once(m, p.n, pool.size()), [&call](int64_t begin, int64_t end) {
     kernel::RunArgs part = call.all;
     part.n_begin = begin;
     part.n_end = end;
-    call.kernel.run(part);
+    if (call.sums != nullptr)
+      kernel::run_reference_sums(part, call.sums);
+    else
+      call.kernel.run(part);
   });
 }
 

@@ -3,6 +3,9 @@
 // What a scheme does besides one product is done here, around the kernel. Inputs go through a matrix, block by block, and are multiplied column by column
 // (pre-scales) before anything else; a low-rank part is two linears more on these inputs: y = Q(x * p) W^T + ((x * p) A^T) B^T. Outputs are quantized, and go
 // through a matrix, after all else.
+//
+// A weight whose columns are cut among ranks gives a part of each sum. Parts are added in double, in the order of the ranks (the reference kernel's as they are
+// before rounding), before anything that is not linear; the bias is the first rank's. Scales that are taken over whole inputs are those of all ranks' columns.
 #pragma once
 
 #include <memory>
@@ -13,6 +16,7 @@
 #include "base/result.h"
 #include "exec/context.h"
 #include "host/arena.h"
+#include "host/communicator.h"
 #include "host/threads.h"
 #include "ir/checkpoint.h"
 #include "layer/observer.h"
@@ -25,9 +29,10 @@ struct LinearOptions {
   host::Cpu cpu;
   oracle::Policy policy;
   kernel::Inputs inputs = kernel::Inputs::as_scheme;
-  host::ThreadPool* pool = nullptr;  // loads with these threads; null: with the caller's
-  Rotations* rotations = nullptr;    // the matrices that linears share; null: each has its own
-  Observers* observers = nullptr;    // who looks on; null: nobody
+  host::ThreadPool* pool = nullptr;   // loads with these threads; null: with the caller's
+  Rotations* rotations = nullptr;     // the matrices that linears share; null: each has its own
+  Observers* observers = nullptr;     // who looks on; null: nobody
+  host::Communicator* cut = nullptr;  // the ranks among which the columns of the weight are cut; null: all columns are here
 };
 
 // Makes all outputs of a program into buffers of their own, in blocks of a few MiB spread over the pool's threads (null: the caller's alone), as many of them
@@ -51,7 +56,7 @@ class Linear {
   int64_t n() const { return problem_.n; }
   int64_t k() const { return problem_.k; }
   // y[m,n] = x[m,k] W^T (+ bias). `workspace` is of workspace_bytes(m). The rows of W are split over the pool's threads; the result does not depend on their
-  // number.
+  // number. Of a cut weight: all its ranks call it with as many tokens.
   void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   size_t workspace_bytes(int64_t m) const;
   struct LowRank;
@@ -76,6 +81,8 @@ class Linear {
   };
   std::optional<Outputs> quantized_outputs_;
   std::shared_ptr<const LowRank> lowrank_;
+  host::Communicator* cut_ = nullptr;
+  std::optional<kernel::Problem> ranged_;  // of a cut weight whose inputs have scales over all columns: what the scheme says; the kernel gets their numbers
   size_t bytes_ = 0;
 
   Result<void> load_transforms(const ir::Module&, Source&, const LinearOptions&, Context&);
@@ -83,6 +90,9 @@ class Linear {
   void run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   void finish(float* y, int64_t m, host::ThreadPool& pool) const;
   void run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  void run_part(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  void multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  const float* quantized_together(const float* x, int64_t m, float* out) const;
 };
 
 struct Linear::LowRank {

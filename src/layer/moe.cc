@@ -70,38 +70,51 @@ void route(const Routing& r, const float* logits, int64_t rows, int32_t* chosen,
   }
 }
 
-int64_t Experts::scratch_per_row() const {
+int64_t Experts::scratch_per_row(int64_t top) const {
   int64_t most = 0;
   for (const FeedForward& e : experts_) most = std::max(most, e.scratch_per_row());
-  return 2 * hidden_ + most;
+  return 2 * hidden_ + most + (place_.spread == nullptr ? 0 : top * hidden_);
 }
 
 void Experts::run(const float* x, int64_t rows, int64_t top, const int32_t* chosen, const float* weights, float* y, float* scratch, const Tools& t) {
   const int64_t count = rows * top;
-  begins_.assign(experts_.size() + 1, 0);
+  begins_.assign(static_cast<size_t>(place_.all) + 1, 0);
   for (int64_t i = 0; i < count; ++i) ++begins_[static_cast<size_t>(chosen[i]) + 1];
-  for (size_t e = 0; e < experts_.size(); ++e) begins_[e + 1] += begins_[e];
+  for (size_t e = 0; e + 1 < begins_.size(); ++e) begins_[e + 1] += begins_[e];
   places_.resize(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) places_[static_cast<size_t>(begins_[static_cast<size_t>(chosen[i])]++)] = static_cast<int32_t>(i);
   std::fill_n(y, rows * hidden_, 0.0F);
+  if (place_.spread == nullptr) return run_here(x, rows, top, weights, y, scratch, t, nullptr);
+  // What each expert gave to each token that chose it, and 0 from the ranks that do not have it.
+  float* const apart = scratch + rows * (scratch_per_row(top) - top * hidden_);
+  std::fill_n(apart, count * hidden_, 0.0F);
+  run_here(x, rows, top, weights, y, scratch, t, apart);
+  place_.spread->sum(std::span(apart, static_cast<size_t>(count * hidden_)));
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t d = 0; d < hidden_; ++d) y[i / top * hidden_ + d] += weights[i] * apart[i * hidden_ + d];
+}
+
+// Adds what the experts that are here give, by weight; or leaves it in `apart` [rows, top, hidden].
+void Experts::run_here(const float* x, int64_t rows, int64_t top, const float* weights, float* y, float* scratch, const Tools& t, float* apart) {
   float* const in = scratch;
-  float* const out = in + rows * hidden_;
-  int32_t first = 0;
-  for (size_t e = 0; e < experts_.size(); ++e) {
-    const int32_t last = begins_[e];  // each begin has moved to the next expert's
-    const int64_t mine = last - first;
+  for (size_t here = 0; here < experts_.size(); ++here) {
+    const auto e = here + static_cast<size_t>(place_.first);
+    const int32_t first = e == 0 ? 0 : begins_[e - 1];  // each begin has moved to the next expert's
+    const int64_t mine = begins_[e] - first;
     if (mine == 0 && !t.every_expert) continue;
     const int32_t* const places = places_.data() + first;
-    first = last;
-    if (t.every_expert) {
-      experts_[e].run(x, rows, out, out + rows * hidden_, t);
-    } else {
+    const int64_t seen = t.every_expert ? rows : mine;
+    float* const out = in + seen * hidden_;
+    if (!t.every_expert)
       for (int64_t i = 0; i < mine; ++i) std::memcpy(in + i * hidden_, x + places[i] / top * hidden_, static_cast<size_t>(hidden_) * sizeof(float));
-      experts_[e].run(in, mine, out, out + rows * hidden_, t);
-    }
+    experts_[here].run(t.every_expert ? x : in, seen, out, out + seen * hidden_, t);
     for (int64_t i = 0; i < mine; ++i) {
       const int64_t row = places[i] / top;
       const float* const from = out + (t.every_expert ? row : i) * hidden_;
+      if (apart != nullptr) {
+        std::copy_n(from, hidden_, apart + places[i] * hidden_);
+        continue;
+      }
       float* const to = y + row * hidden_;
       const float weight = weights[places[i]];
       for (int64_t d = 0; d < hidden_; ++d) to[d] += weight * from[d];

@@ -14,12 +14,55 @@ namespace {
 
 using layer::Linear;
 
+// The vocabulary's ends. Of several ranks each has some of its words: their rows of the embedding, and their logits.
 struct Ends {
   layer::Embedding embedding;
   Linear head;
   std::string head_path;
   const float* norm = nullptr;
+  host::Communicator* ranks = nullptr;  // null: all words are here
+  std::vector<arch::Range> words;       // of each rank
+
+  int64_t vocab() const { return ranks == nullptr ? head.n() : words.back().end; }
+  // Of the rank that has most.
+  int64_t most_words() const {
+    int64_t most = 0;
+    for (const arch::Range& r : words) most = std::max(most, r.size());
+    return most;
+  }
+  // Floats beside the logits of `rows` tokens.
+  int64_t scratch(int64_t rows) const { return ranks == nullptr ? 0 : (rows + ranks->size()) * most_words(); }
+  void embed(const DecoderParts& parts, std::span<const int32_t> ids, float* x) const;
+  void run(const float* x, int64_t rows, float* logits, float* scratch, std::span<std::byte> workspace, host::ThreadPool& pool) const;
 };
+
+void Ends::embed(const DecoderParts& parts, std::span<const int32_t> ids, float* x) const {
+  if (ranks == nullptr) return model::embed(embedding, parts, ids, x);
+  const arch::Range mine = words[static_cast<size_t>(ranks->rank())];
+  const int64_t width = embedding.k();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    float* const row = x + static_cast<int64_t>(i) * width;
+    const auto own = static_cast<int32_t>(ids[i] - mine.begin);
+    if (ids[i] >= mine.begin && ids[i] < mine.end)
+      model::embed(embedding, parts, {&own, 1}, row);
+    else
+      std::fill_n(row, width, 0.0F);
+  }
+  ranks->sum(std::span(x, ids.size() * static_cast<size_t>(width)));  // one rank's numbers, and zeros
+}
+
+void Ends::run(const float* x, int64_t rows, float* logits, float* scratch, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (ranks == nullptr) return head.run(x, rows, logits, workspace, pool);
+  const int64_t most = most_words(), mine = head.n();
+  float* const own = scratch + ranks->size() * most;
+  head.run(x, rows, own, workspace, pool);
+  for (int64_t row = 0; row < rows; ++row) {
+    // A rank with fewer words sends what lies behind them: the next row, or what is left of an earlier call.
+    const std::span<const float> sent(own + row * mine, static_cast<size_t>(most));
+    ranks->gather(std::as_bytes(sent), std::as_writable_bytes(std::span(scratch, sent.size() * words.size())));
+    for (size_t r = 0; r < words.size(); ++r) std::copy_n(scratch + static_cast<int64_t>(r) * most, words[r].size(), logits + row * vocab() + words[r].begin);
+  }
+}
 
 // How keys and values are quantized. as_bytes: an E4M3 cache holds them; other schemes are rounded into a cache of bfloat16.
 struct KvScheme {
@@ -43,7 +86,7 @@ class Decoder final : public Model {
 
   KvCache::Shape kv_shape() const override { return p_.kv; }
   Elem kv_elem() const override { return reference_ ? Elem::f32 : kv_.as_bytes ? Elem::e4m3 : Elem::bf16; }
-  int64_t vocab() const override { return ends_.head.n(); }
+  int64_t vocab() const override { return ends_.vocab(); }
   int64_t max_positions() const override { return p_.config.max_positions; }
   Result<std::span<const float>> forward(const Batch& batch, KvCache& cache) override;
   size_t resident_bytes() const override { return resident_; }
@@ -65,7 +108,8 @@ class Decoder final : public Model {
   KvScheme kv_;
   size_t resident_ = 0;
   LayerRunner runner_;
-  Buffer logits_buffer_;
+  Buffer logits_buffer_, words_buffer_;
+  float* words_ = nullptr;
 };
 
 Result<std::span<const float>> Decoder::forward(const Batch& batch, KvCache& cache) {
@@ -77,6 +121,9 @@ Result<std::span<const float>> Decoder::forward(const Batch& batch, KvCache& cac
   const auto count = static_cast<size_t>(rows * vocab());
   QB_ASSIGN(std::byte* const space, logits_buffer_.at_least(count * sizeof(float)));
   auto* const logits = reinterpret_cast<float*>(space);
+  const auto words = static_cast<size_t>(ends_.scratch(std::min(rows, runner_.pass_rows())));
+  QB_ASSIGN(std::byte* const words_space, words_buffer_.at_least(words * sizeof(float)));
+  words_ = reinterpret_cast<float*>(words_space);
   float* next = logits;
   for (int64_t begin = 0; begin < tokens; begin += runner_.pass_rows()) {
     runner_.begin(batch, begin, std::min(tokens, begin + runner_.pass_rows()));
@@ -89,7 +136,7 @@ Result<std::span<const float>> Decoder::forward(const Batch& batch, KvCache& cac
 void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
   const BatchPass& pass = runner_.pass();
   const int64_t hidden = p_.config.hidden;
-  embed(ends_.embedding, p_, batch.ids.subspan(static_cast<size_t>(pass.begin), static_cast<size_t>(pass.count())), runner_.x());
+  ends_.embed(p_, batch.ids.subspan(static_cast<size_t>(pass.begin), static_cast<size_t>(pass.count())), runner_.x());
   Step step = runner_.step(cache, reference_, kv_elem() == Elem::e4m3 ? layer::KvRounding::none : kv_.rounding);
   for (DecoderLayer& l : layers_) {
     runner_.run(l, step);
@@ -99,8 +146,7 @@ void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
   if (wanted == 0) return;
   float* const normed = runner_.normed();
   for (int64_t i = 0; i < wanted; ++i) runner_.norm(runner_.x() + pass.wanted[static_cast<size_t>(i)] * hidden, ends_.norm, 1, normed + i * hidden);
-  const layer::Tools tools = runner_.tools();
-  ends_.head.run(normed, wanted, logits, tools.workspace, pool_);
+  ends_.run(normed, wanted, logits, words_, runner_.tools().workspace, pool_);
   if (const float cap = p_.logit_softcap; cap > 0)
     pool_.ranges(wanted * vocab(), 1024, [logits, &cap](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
@@ -145,6 +191,12 @@ Result<Ends> load_ends(Loader& l, const arch::Topology& t, const DecoderParts& p
                  fmt::format("{}: the weight is {} x {}, expected {} x {}", embed, e.embedding.n(), e.embedding.k(), e.head.n(), parts.config.hidden)};
   }
   QB_ASSIGN(e.norm, l.norm(t.body + ".norm", parts.config.hidden, parts.norm_plus));
+  if (const Team* team = l.team(); team != nullptr && team->tensor != nullptr) {
+    e.ranks = team->tensor;
+    e.words = team->words;
+    if (const arch::Range mine = e.words[static_cast<size_t>(e.ranks->rank())]; e.head.n() != mine.size())
+      return Error{Errc::invalid_argument, fmt::format("{}: {} words are here, expected {}", e.head_path, e.head.n(), mine.size())};
+  }
   return e;
 }
 

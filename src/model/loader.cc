@@ -30,12 +30,32 @@ Result<const ir::Module*> Loader::need(const std::string& path) const {
   return Error{Errc::invalid_argument, fmt::format("{}: the checkpoint has no weight for it", path)};
 }
 
-Result<layer::Linear> Loader::load(const ir::Module& m, int64_t n, int64_t k, kernel::Inputs inputs) {
+layer::Experts::Place Loader::experts(int64_t all) const {
+  const arch::Topology& t = loading_.checkpoint.topology;
+  if (loading_.team == nullptr || loading_.team->spread == nullptr) return {0, all, all, nullptr};
+  const arch::Range mine = arch::experts_of(all, loading_.team->sharing, t.rank).value_or(arch::Range{});
+  return {mine.begin, mine.size(), all, loading_.team->spread};
+}
+
+const arch::Module* Loader::topology_of(const ir::Module& m) const {
+  return m.topology < 0 ? nullptr : &loading_.checkpoint.topology.modules[static_cast<size_t>(m.topology)];
+}
+
+// The ranks that have the other columns of its weight.
+host::Communicator* Loader::cut_of(const arch::Module* m) const {
+  const arch::Topology& t = loading_.checkpoint.topology;
+  if (loading_.team == nullptr || m == nullptr) return nullptr;
+  if (m->parallel != arch::Parallel::rows || arch::cut_of(*m, t.ranks, t.rank).ranks == 1) return nullptr;
+  return m->expert >= 0 || m->kind == arch::Kind::expert ? loading_.team->expert : loading_.team->tensor;
+}
+
+Result<layer::Linear> Loader::load(const ir::Module& m, const arch::Module* topology, int64_t n, int64_t k, kernel::Inputs inputs) {
   if ((n != 0 && m.n != n) || (k != 0 && m.k != k)) {
     return Error{Errc::invalid_argument, fmt::format("{}: the weight is {} x {}, expected {} x {} by config.json", m.path, m.n, m.k, n, k)};
   }
   layer::LinearOptions options = options_;
   options.inputs = inputs;
+  options.cut = cut_of(topology);
   // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
   if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || (!m.scheme->input && !m.scheme->features.output)))
     options.inputs = kernel::Inputs::f32;
@@ -48,16 +68,16 @@ Result<layer::Linear> Loader::linear(const std::string& path, int64_t n, int64_t
   if (const auto at = parts_.find(path); at != parts_.end() && find(path) == nullptr) {
     const Part& p = at->second;
     const std::optional<ir::Module> part = ir::part_of(*p.whole, *p.topology, p.number);
-    if (part) return load(*part, n, k, options_.inputs);
+    if (part) return load(*part, p.topology, n, k, options_.inputs);
     return Error{Errc::invalid_argument, fmt::format("{}: it cannot be taken out of {}: {}", path, p.whole->path, ir::inseparable_by(*p.whole, *p.topology))};
   }
   QB_ASSIGN(const ir::Module* const m, need(path));
-  return load(*m, n, k, options_.inputs);
+  return load(*m, topology_of(*m), n, k, options_.inputs);
 }
 
 Result<layer::Linear> Loader::exact_linear(const std::string& path, int64_t n, int64_t k) {
   QB_ASSIGN(const ir::Module* const m, need(path));
-  return load(*m, n, k, kernel::Inputs::f32);
+  return load(*m, topology_of(*m), n, k, kernel::Inputs::f32);
 }
 
 Result<const float*> Loader::floats(const ir::Stored& stored, int64_t n, float plus) {

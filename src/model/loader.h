@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "layer/embedding.h"
+#include "layer/moe.h"
 #include "model/model.h"
 
 namespace qb::model {
@@ -18,6 +19,9 @@ class Loader {
   Result<const ir::Module*> need(const std::string& path) const;
   // Whether there is a weight for it: its own, or rows of a matrix that it shares with others.
   bool has(const std::string& path) const { return find(path) != nullptr || parts_.contains(path); }
+  // Which of so many experts are here.
+  layer::Experts::Place experts(int64_t all) const;
+  const Team* team() const { return loading_.team; }
 
   // n, k: the size that it must have; 0: any. Also of a module that lies in one matrix with others.
   Result<layer::Linear> linear(const std::string& path, int64_t n, int64_t k);
@@ -34,7 +38,10 @@ class Loader {
   size_t resident() const { return resident_; }  // of everything loaded so far
 
  private:
-  Result<layer::Linear> load(const ir::Module& module, int64_t n, int64_t k, kernel::Inputs inputs);
+  // The module in the topology, whose part it may be; null: none.
+  const arch::Module* topology_of(const ir::Module& module) const;
+  host::Communicator* cut_of(const arch::Module* module) const;
+  Result<layer::Linear> load(const ir::Module& module, const arch::Module* topology, int64_t n, int64_t k, kernel::Inputs inputs);
   Result<const float*> floats(const ir::Stored& stored, int64_t n, float plus);
   const Loading& loading_;
   layer::Rotations rotations_;

@@ -22,7 +22,8 @@ Result<DecoderBuilder> begin_mixtral(const Loading& loading) {
     spec.router = at.path(i, block) + ".gate";
     spec.experts = at.path(i, block) + ".experts";
     // Each by itself: in one matrix with another, a linear has its usual name.
-    const auto named = [&](const char* own, const char* usual) { return at.loader().has(fmt::format("{}.0.{}", spec.experts, own)) ? own : usual; };
+    const std::string some = fmt::format("{}.{}", spec.experts, at.loader().experts(spec.routing.experts).first);
+    const auto named = [&](const char* own, const char* usual) { return at.loader().has(fmt::format("{}.{}", some, own)) ? own : usual; };
     spec.expert.names = {named("w1", "gate_proj"), named("w3", "up_proj"), named("w2", "down_proj")};
     QB_ASSIGN(auto feed_forward, load_mixture(at.loader(), spec));
     return at.layer(i, std::move(attention), std::move(feed_forward));

@@ -49,12 +49,13 @@ class Mixture final : public Sublayer {
       QB_ASSIGN(r.bias, l.plain(s_.router, s_.bias, r.experts));
     }
     std::vector<FeedForward> experts;
-    for (int64_t e = 0; e < r.experts; ++e) {
-      QB_ASSIGN(FeedForward one, load_parts(l, fmt::format("{}.{}", s_.experts, e), s_.expert));
+    const layer::Experts::Place place = l.experts(r.experts);
+    for (int64_t e = 0; e < place.here; ++e) {
+      QB_ASSIGN(FeedForward one, load_parts(l, fmt::format("{}.{}", s_.experts, place.first + e), s_.expert));
       experts.push_back(std::move(one));
       host::sample_memory();
     }
-    experts_ = {std::move(experts), s_.expert.hidden};
+    experts_ = {std::move(experts), s_.expert.hidden, place};
     if (!s_.shared.empty()) {
       QB_ASSIGN(shared_, load_parts(l, s_.shared, {.hidden = s_.expert.hidden, .activation = s_.expert.activation}));
     }
@@ -65,13 +66,14 @@ class Mixture final : public Sublayer {
   }
 
   int64_t scratch_per_row() const override {
-    const int64_t parts = std::max(experts_.scratch_per_row(), s_.shared.empty() ? 0 : s_.expert.hidden + 1 + shared_.scratch_per_row());
+    const int64_t parts = std::max(experts_.scratch_per_row(s_.routing.top), s_.shared.empty() ? 0 : s_.expert.hidden + 1 + shared_.scratch_per_row());
     return s_.routing.experts + s_.routing.top + s_.expert.hidden + parts;
   }
 
   void add_linears(NamedLinears& out) const override {
     out.emplace_back(s_.router, &router_);
-    for (size_t e = 0; e < experts_.all().size(); ++e) add_parts(experts_.all()[e], fmt::format("{}.{}", s_.experts, e), s_.expert.names, out);
+    for (size_t e = 0; e < experts_.here().size(); ++e)
+      add_parts(experts_.here()[e], fmt::format("{}.{}", s_.experts, experts_.first() + static_cast<int64_t>(e)), s_.expert.names, out);
     if (!s_.shared.empty()) add_parts(shared_, s_.shared, {}, out);
     if (!s_.shared_gate.empty()) out.emplace_back(s_.shared_gate, &shared_gate_);
   }

@@ -59,7 +59,7 @@ Result<std::unique_ptr<Model>> load(const Loading& loading) {
   for (const Problem& p : diag.all())
     if (p.repair != Repair::exact)
       return Error{Errc::bad_input, fmt::format("{} {}: found {}, expected {}", p.code, escape(p.tensor), escape(p.found), escape(p.expected))};
-  return load_settled({loading.package, settled, loading.arena, loading.pool, loading.context, loading.options});
+  return load_settled({loading.package, settled, loading.arena, loading.pool, loading.context, loading.options, loading.team});
 }
 
 }  // namespace qb::model

@@ -7,10 +7,12 @@
 #include <string_view>
 #include <vector>
 
+#include "arch/parallel.h"
 #include "base/json_fwd.h"
 #include "base/result.h"
 #include "exec/context.h"
 #include "host/arena.h"
+#include "host/communicator.h"
 #include "host/threads.h"
 #include "io/package.h"
 #include "ir/checkpoint.h"
@@ -99,6 +101,16 @@ class LayerStream {
   virtual Result<void> run(float* x, int64_t tokens) = 0;
 };
 
+// The ranks that run one model; each has its part of the checkpoint (pass/shard.h). They call the model together, with the same batches, and all get the
+// logits.
+struct Team {
+  host::Communicator* tensor = nullptr;  // those that cut the matrices; null: nobody else does
+  host::Communicator* expert = nullptr;  // those that cut an expert's
+  host::Communicator* spread = nullptr;  // those that have a layer's experts together; null: all are here
+  std::vector<arch::Range> words;        // of the vocabulary, for each rank of `tensor`
+  arch::Sharing sharing{arch::Ranks{}};
+};
+
 struct Loading {
   const Package& package;
   const ir::Checkpoint& checkpoint;
@@ -106,6 +118,7 @@ struct Loading {
   host::ThreadPool& pool;  // used by the model as long as it lives
   Context& context;
   Options options;
+  const Team* team = nullptr;  // outlives the model; null: nobody else
 };
 
 struct Architecture {

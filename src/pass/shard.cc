@@ -14,6 +14,7 @@ namespace {
 using arch::Parallel;
 using arch::Range;
 using arch::Ranks;
+using arch::Sharing;
 using ir::Region;
 
 // The rank's part of the matrix as it is stored. Precondition: the share is there.
@@ -34,10 +35,10 @@ bool one_range(const ir::Module& m, const arch::Module& t, const arch::Share& sh
 }
 
 // What ranks have of one module: the regions that differ; nothing where they cannot share it equally.
-std::optional<std::vector<Region>> regions_of(const ir::Module& m, const arch::Module& t, Ranks ranks, arch::Uneven& why) {
+std::optional<std::vector<Region>> regions_of(const ir::Module& m, const arch::Module& t, const Sharing& how, arch::Uneven& why) {
   std::vector<Region> out;
-  for (int64_t rank = 0; rank < ranks.count(); ++rank) {
-    const std::optional<arch::Share> share = arch::share_of(t, ranks, rank, why);
+  for (int64_t rank = 0; rank < how.ranks.count(); ++rank) {
+    const std::optional<arch::Share> share = arch::share_of(t, how, rank, why);
     if (!share) return std::nullopt;
     if (!share->there) continue;
     if (!one_range(m, t, *share)) {
@@ -95,7 +96,7 @@ std::string_view option(Ranks ranks) {
 
 class Cuts {
  public:
-  Cuts(const ir::Checkpoint& c, Ranks ranks) : c_(c), ranks_(ranks) {}
+  Cuts(const ir::Checkpoint& c, const Sharing& how) : c_(c), how_(how), ranks_(how.ranks) {}
 
   // Numbers of ranks at which the module is cut between blocks.
   std::string legal(const ir::Module& m, const arch::Module& t) const {
@@ -105,7 +106,7 @@ class Cuts {
       const Ranks ranks = with(ranks_, n);
       arch::Uneven why;
       if (!arch::is_sound(ranks)) continue;
-      if (const auto regions = regions_of(m, t, ranks, why); regions && !blocked(m, *regions)) sizes.push_back(n);
+      if (const auto regions = regions_of(m, t, {ranks, how_.kv_heads}, why); regions && !blocked(m, *regions)) sizes.push_back(n);
     }
     return joined(sizes);
   }
@@ -117,7 +118,7 @@ class Cuts {
     const Place place{.tensor = code == nullptr ? std::string_view() : std::string_view(code->tensor), .module = m.path};
     const std::string others = alike > 1 ? fmt::format(" (and {} more modules like it)", alike - 1) : "";
     arch::Uneven why;
-    const std::optional<std::vector<Region>> regions = regions_of(m, t, ranks_, why);
+    const std::optional<std::vector<Region>> regions = regions_of(m, t, how_, why);
     if (!regions) {
       diag.report("share-uneven", place, fmt::format("{} for {} ranks{}", why.what, ranks_.count(), others),
                   fmt::format("a number of ranks that shares them equally: {} {}", option(ranks_), legal(m, t)));
@@ -157,7 +158,7 @@ class Cuts {
     for (const auto* kind : order) possible &= judge(*kind->first, kind->second, diag);
     for (const bool kv : {false, true}) {
       arch::Uneven why;
-      if (arch::share_of_heads(c_.topology, kv, ranks_, 0, why)) continue;
+      if (arch::share_of_heads(c_.topology, kv, how_, 0, why)) continue;
       possible = false;
       if (diag.ok())
         diag.report("share-uneven", {.file = "config.json"}, fmt::format("{} for {} ranks", why.what, ranks_.tp), "a number of ranks that divides them");
@@ -167,18 +168,19 @@ class Cuts {
 
  private:
   const ir::Checkpoint& c_;
+  Sharing how_;
   Ranks ranks_;
 };
 
 // What an attention module has for each head, or each element of each KV head.
-bool cut_heads(ir::Module& m, const arch::Topology& t, Ranks ranks, int64_t rank) {
+bool cut_heads(ir::Module& m, const arch::Topology& t, const Sharing& how, int64_t rank) {
   for (ir::Stored& s : m.parts) {
     const int64_t count = s.view.dims[0] * s.view.dims[1];
     const bool kv = s.role != ir::Role::plain;
     const int64_t heads = kv ? t.kv_heads : t.heads;
     if (count <= 1 || heads == 0 || count % heads != 0) continue;
     arch::Uneven why;
-    const std::optional<arch::Share> share = arch::share_of_heads(t, kv, ranks, rank, why);
+    const std::optional<arch::Share> share = arch::share_of_heads(t, kv, how, rank, why);
     if (!share) return false;
     if (share->ranges.empty()) continue;
     const int64_t each = count / heads;
@@ -203,14 +205,14 @@ void check_cuts(const ir::Checkpoint& c, Ranks ranks, Diagnostics& diag) {
   Cuts(c, ranks).judge_all(diag);
 }
 
-bool shard(ir::Checkpoint& c, Ranks ranks, int64_t rank, std::vector<SmallerBlocks>& changes, Diagnostics& diag) {
-  if (ranks.count() == 1) return true;
+bool shard(ir::Checkpoint& c, const Sharing& how, int64_t rank, std::vector<SmallerBlocks>& changes, Diagnostics& diag) {
+  if (how.ranks.count() == 1) return true;
   Diagnostics found;
   if (c.topology.ranks.count() > 1) {
     diag.report("share-uneven", {.file = "config.json"}, fmt::format("one rank's part of {}", c.topology.ranks.count()), "a whole checkpoint");
     return false;
   }
-  const bool possible = Cuts(c, ranks).judge_all(found);
+  const bool possible = Cuts(c, how).judge_all(found);
   for (Problem p : found.all()) {
     if (possible) p.severity = Severity::warning;
     diag.add(std::move(p));
@@ -222,17 +224,17 @@ bool shard(ir::Checkpoint& c, Ranks ranks, int64_t rank, std::vector<SmallerBloc
   int next = 0;
   for (size_t i = 0; i < c.topology.modules.size(); ++i) {
     arch::Uneven why;
-    const std::optional<arch::Share> share = arch::share_of(c.topology.modules[i], ranks, rank, why);
+    const std::optional<arch::Share> share = arch::share_of(c.topology.modules[i], how, rank, why);
     if (share && share->there) place[i] = next++;
   }
   for (ir::Module& m : c.modules) {
     const arch::Module& t = c.topology.modules[static_cast<size_t>(m.topology)];
     arch::Uneven why;
-    const std::optional<arch::Share> share = arch::share_of(t, ranks, rank, why);
+    const std::optional<arch::Share> share = arch::share_of(t, how, rank, why);
     if (!share || !share->there) continue;
-    if (m.kind == arch::Kind::attention && !cut_heads(m, c.topology, ranks, rank)) return false;
+    if (m.kind == arch::Kind::attention && !cut_heads(m, c.topology, how, rank)) return false;
     if (!share->whole() && m.part(ir::Role::code) != nullptr) {
-      const std::optional<std::vector<Region>> all = regions_of(m, t, ranks, why);
+      const std::optional<std::vector<Region>> all = regions_of(m, t, how, why);
       std::optional<ir::Module> mine = ir::region_of(m, region_for(m, t, *share), ir::common_block(m, *all));
       if (!mine) {
         diag.report("cut-through-block", {.module = m.path}, "numbers that cannot be taken apart", "a whole matrix");
@@ -252,7 +254,7 @@ bool shard(ir::Checkpoint& c, Ranks ranks, int64_t rank, std::vector<SmallerBloc
   for (auto& [key, change] : smaller) changes.push_back(std::move(change));
   c.modules = std::move(kept);
   arch::Uneven why;
-  return arch::take_share(c.topology, ranks, rank, why);
+  return arch::take_share(c.topology, how, rank, why);
 }
 
 }  // namespace qb::pass

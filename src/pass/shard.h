@@ -21,6 +21,6 @@ struct SmallerBlocks {
   ir::Scheme from, to;
   std::vector<std::string> modules;
 };
-bool shard(ir::Checkpoint&, arch::Ranks, int64_t rank, std::vector<SmallerBlocks>&, Diagnostics&);
+bool shard(ir::Checkpoint&, const arch::Sharing&, int64_t rank, std::vector<SmallerBlocks>&, Diagnostics&);
 
 }  // namespace qb::pass
