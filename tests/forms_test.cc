@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "arch/joined.h"
 #include "suite.h"
 
 namespace qb::suite {
@@ -19,29 +18,6 @@ JobOptions with_forms(std::string dialect, pass::Forms forms) {
   o.forms = forms;
   return o;
 }
-
-void same_bytes(const Path& want, const Path& got) {
-  const Weights a = read_weights(want), b = read_weights(got);
-  for (const auto& [name, tensor] : a.tensors) {
-    ASSERT_TRUE(b.tensors.contains(name)) << name << " is missing";
-    EXPECT_EQ(describe(b.tensors.at(name)), describe(tensor)) << name;
-    EXPECT_TRUE(b.tensors.at(name).bytes == tensor.bytes) << name << ": other bytes";
-  }
-  EXPECT_EQ(b.tensors.size(), a.tensors.size());
-}
-
-// Which forms a checkpoint has, and may have instead.
-struct Kinds {
-  bool fused = false, separate = false, stacked = false, experts = false;
-  explicit Kinds(const arch::Topology& t) {
-    for (const arch::Module& m : t.modules) {
-      fused |= !m.parts.empty() && m.kind != arch::Kind::expert;
-      stacked |= m.kind == arch::Kind::expert;
-    }
-    separate = !arch::fusable(t.modules).empty();
-    experts = !arch::stackable(t.modules).empty();
-  }
-};
 
 // There in `other`, back in `own`. Parts that are not alike are refused by name: how many.
 int there_and_back(const Fixture& f, const Session& s, const pass::Forms& other, const pass::Forms& own) {
@@ -57,7 +33,7 @@ int there_and_back(const Fixture& f, const Session& s, const pass::Forms& other,
   if (!read.ok() || !read->readable) return 0;
   for (const Problem& p : read->diag.all())
     EXPECT_TRUE(p.severity != Severity::error || s.diag.has(p.code)) << p.code << " " << p.tensor << " " << p.module << ": " << p.found;
-  const Kinds kinds(read->checkpoint.topology);
+  const FormsThere kinds(read->checkpoint.topology);
   EXPECT_TRUE(other.projections != Form::separate || !kinds.fused);
   EXPECT_TRUE(other.projections != Form::joined || (kinds.fused && !kinds.separate));
   EXPECT_TRUE(other.experts != Form::separate || (kinds.experts && !kinds.stacked));
@@ -97,7 +73,7 @@ TEST(Forms, ThereAndBack) {
       Result<Session> session = open_session(f.path);
       ASSERT_TRUE(session.ok()) << session.error().what;
       if (!session->readable || session->checkpoint.topology.family == nullptr) continue;
-      const Kinds kinds(session->checkpoint.topology);
+      const FormsThere kinds(session->checkpoint.topology);
       const auto run = [&](const char* what, const pass::Forms& other, const pass::Forms& own) {
         SCOPED_TRACE(what);
         const int no = there_and_back(f, *session, other, own);

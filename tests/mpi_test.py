@@ -78,6 +78,22 @@ def shares_a_conversion(tmp):
     check("damage is found by any of them", deep.returncode == 1 and codes.count("checksum-mismatch") == 1, deep)
 
 
+def shares_a_quantization(tmp):
+    """What is measured, and by how much weights change, does not depend on who does it."""
+    dense, ids = FIXTURES / "base/llama_small", SOURCE / "tests/data/calibration/ids.safetensors"
+    for name, source, more in (("static", dense, ["--scheme", "NVFP4_DEFAULT_CFG", "--kv", "fp8", "--calibrate", ids]),
+                               ("requantized", FIXTURES / "modelopt/llama-nvfp4-kv_fp8", ["--scheme", "fp8_channel:fp8_token"])):
+        args = [*more, "--max-shard-size", "60kB", "--json"]
+        one, many = run(1, "quantize", source, tmp / f"{name}-one", *args), run(3, "quantize", source, tmp / f"{name}-three", *args)
+        check(f"{name}: three processes write the bytes of one", many.returncode == 0 and same_files(tmp / f"{name}-one", tmp / f"{name}-three"), many)
+        check(f"{name}: and report the same", many.returncode == 0 and json.loads(one.stdout)["scheme_changes"] == json.loads(many.stdout)["scheme_changes"], many)
+        check(f"{name}: in several files", len(list((tmp / f"{name}-three").glob("*.safetensors"))) > 2, many)
+    r = run(2, "quantize", dense, tmp / "none", "--scheme", "NVFP4_DEFAULT_CFG", "--calibrate", tmp / "nowhere.txt")
+    check("no samples is said once", r.returncode == 3 and r.stderr.count("nowhere.txt") == 1 and not (tmp / "none").exists(), r)
+    r = run(2, "quantize", dense, tmp / "none", "--scheme", "NVFP4_DEFAULT_CFG", "--to", "awq", "--calibrate", ids)
+    check("what cannot be written is not measured, and said once", r.returncode == 1 and r.stderr.count("self_attn.q_proj") == 1, r)
+
+
 def main():
     if shutil.which("mpirun") is None:
         print("skipped: there is no mpirun")
@@ -89,6 +105,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         shares_a_model(Path(name))
         shares_a_conversion(Path(name))
+        shares_a_quantization(Path(name))
     return 1 if failures else 0
 
 

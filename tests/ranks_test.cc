@@ -71,9 +71,9 @@ struct Outcome {
 
 const std::vector<int32_t> prompt{5, 17, 42, 31, 63, 7, 7, 50, 30, 12, 9};
 
-Outcome run_on(const suite::Fixture& f, host::Communicator* world, arch::Ranks ranks) {
+Outcome run_on(const suite::Path& path, host::Communicator* world, arch::Ranks ranks) {
   Outcome out;
-  auto session = open_session(f.path);
+  auto session = open_session(path);
   EXPECT_TRUE(session.ok());
   if (!session) return out;
   const bool repeats_kv = session->checkpoint.topology.kv_heads < 2;
@@ -107,9 +107,9 @@ Outcome run_on(const suite::Fixture& f, host::Communicator* world, arch::Ranks r
 }
 
 // What each of them had to say.
-std::vector<Outcome> run_together(const suite::Fixture& f, arch::Ranks ranks) {
+std::vector<Outcome> run_together(const suite::Path& path, arch::Ranks ranks) {
   std::vector<Outcome> all(static_cast<size_t>(ranks.count()));
-  host::run_ranks(static_cast<int>(ranks.count()), [&](host::Communicator& world) { all[static_cast<size_t>(world.rank())] = run_on(f, &world, ranks); });
+  host::run_ranks(static_cast<int>(ranks.count()), [&](host::Communicator& world) { all[static_cast<size_t>(world.rank())] = run_on(path, &world, ranks); });
   return all;
 }
 
@@ -127,13 +127,29 @@ std::vector<suite::Fixture> in_scope() {
   std::vector<suite::Fixture> all;
   for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "awq", "gptq", "base"})
     for (suite::Fixture& f : suite::fixtures(folder))
-      if (std::filesystem::exists(f.path / "expected.logits") && suite::scope_of(f).in) all.push_back(std::move(f));
+      if ((std::string_view(folder) == "base" || std::filesystem::exists(f.path / "expected.logits")) && suite::scope_of(f).in) all.push_back(std::move(f));
   return all;
 }
 
 // A cut that would change what a scheme means names what is in the way.
 bool is_named(const std::string& refusal) {
   return refusal.find("cut-through-block") != refusal.npos || refusal.find("share-uneven") != refusal.npos || refusal.find("cannot share") != refusal.npos;
+}
+
+// 1, or 0 where the cut is refused.
+int give_the_tokens_of_one(const suite::Path& path, arch::Ranks ranks) {
+  const std::vector<Outcome> all = run_together(path, ranks);
+  if (!all[0].refused.empty()) {
+    EXPECT_TRUE(is_named(all[0].refused)) << all[0].refused;
+    return 0;
+  }
+  const Outcome one = run_on(path, nullptr, {});
+  for (const Outcome& o : all) {
+    EXPECT_EQ(o.ids, one.ids);
+    EXPECT_EQ(o.logits, all[0].logits);  // the same bits on every rank
+  }
+  EXPECT_LE(relative_difference(all[0].logits, one.logits), 1e-6);
+  return 1;
 }
 
 class SharedModel : public ::testing::TestWithParam<arch::Ranks> {};
@@ -144,18 +160,25 @@ TEST_P(SharedModel, GiveTheTokensOfOne) {
     SCOPED_TRACE(f.name);
     const bool mixture = f.config.contains("num_local_experts") || f.config.contains("n_routed_experts") || f.config.contains("num_experts");
     if (GetParam().ep > 1 && !mixture) continue;
-    const std::vector<Outcome> all = run_together(f, GetParam());
-    if (!all[0].refused.empty()) {
-      EXPECT_TRUE(is_named(all[0].refused)) << all[0].refused;
-      continue;
+    shared += give_the_tokens_of_one(f.path, GetParam());
+  }
+  EXPECT_GT(shared, 0);
+}
+
+// Fused projections and stacked experts where they were separate, and the other way round.
+TEST_P(SharedModel, GiveTheTokensOfOneInOtherForms) {
+  int shared = 0;
+  for (const suite::Fixture& f : in_scope()) {
+    const Result<Session> session = open_session(f.path);
+    ASSERT_TRUE(session.ok());
+    for (const pass::Forms& forms : suite::FormsThere(session->checkpoint.topology).others()) {
+      if (GetParam().ep > 1 && forms.experts == pass::Form::as_is) continue;
+      SCOPED_TRACE(fmt::format("{} {} {}", f.name, static_cast<int>(forms.projections), static_cast<int>(forms.experts)));
+      suite::Scratch scratch;
+      JobOptions options = suite::to_dialect(std::string(session->dialect->name));
+      options.forms = forms;
+      if (suite::convert(f.path, scratch / "other", options).written) shared += give_the_tokens_of_one(scratch / "other", GetParam());
     }
-    ++shared;
-    const Outcome one = run_on(f, nullptr, {});
-    for (const Outcome& o : all) {
-      EXPECT_EQ(o.ids, one.ids);
-      EXPECT_EQ(o.logits, all[0].logits);  // the same bits on every rank
-    }
-    EXPECT_LE(relative_difference(all[0].logits, one.logits), 1e-6);
   }
   EXPECT_GT(shared, 0);
 }
@@ -168,8 +191,8 @@ TEST(SharedWeights, RanksReadTheirOwnBytes) {
   int judged = 0;
   for (const suite::Fixture& f : in_scope()) {
     SCOPED_TRACE(f.name);
-    const Outcome one = run_on(f, nullptr, {});
-    const std::vector<Outcome> all = run_together(f, {.tp = 2});
+    const Outcome one = run_on(f.path, nullptr, {});
+    const std::vector<Outcome> all = run_together(f.path, {.tp = 2});
     if (!all[0].refused.empty()) continue;
     ++judged;
     // Some numbers are read for two reasons, by one process too.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cstdio>
 #include <cstring>
 
@@ -96,6 +97,8 @@ JobOptions values_of() {
   return o;
 }
 
+constexpr const char* folders[] = {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "awq", "gptq", "base"};
+
 struct Count {
   int whole = 0, refused = 0, smaller = 0;
 };
@@ -148,7 +151,7 @@ void share(const Fixture& f, const Weights& whole, arch::Ranks ranks, Count& cou
 
 TEST(Shards, AreTheWholeBitForBit) {
   Count count;
-  for (const char* folder : {"modelopt", "compressed_tensors", "hf_fp8", "hf_mxfp4", "awq", "gptq"})
+  for (const char* folder : folders)
     for (const Fixture& f : fixtures(folder)) {
       if (!scope_of(f).in) continue;
       Scratch scratch;
@@ -163,6 +166,109 @@ TEST(Shards, AreTheWholeBitForBit) {
     }
   std::printf("%d shared, %d of them with smaller blocks, %d refused\n", count.whole, count.smaller, count.refused);
   EXPECT_GT(count.whole, 20);
+}
+
+// "... --tp 1, 2, 4; or ...": the numbers behind the option.
+std::set<int64_t> named_sizes(const std::string& expected, const std::string& option) {
+  std::set<int64_t> out;
+  const size_t at = expected.find(option + " ");
+  for (size_t i = at == expected.npos ? expected.size() : at + option.size() + 1; i < expected.size() && std::isdigit(expected[i]) != 0;) {
+    size_t digits = 0;
+    out.insert(std::stoll(expected.substr(i), &digits));
+    i += digits;
+    if (expected.compare(i, 2, ", ") == 0) i += 2;
+  }
+  return out;
+}
+
+// The numbers of ranks that a message names are those at which nothing is said of the module: no more and no fewer.
+TEST(Shards, WhatIsNamedInsteadWorks) {
+  int named = 0;
+  for (const char* folder : folders)
+    for (const Fixture& f : fixtures(folder)) {
+      if (!scope_of(f).in) continue;
+      SCOPED_TRACE(f.name);
+      const Result<Session> session = open_session(f.path);
+      ASSERT_TRUE(session.ok());
+      int64_t most_experts = 0;
+      for (const arch::Module& m : session->checkpoint.topology.modules) most_experts = std::max(most_experts, m.experts);
+      for (const bool experts : {false, true}) {
+        const int64_t most = experts ? most_experts : session->checkpoint.topology.heads;
+        std::map<int64_t, Diagnostics> said;
+        for (int64_t n = 1; n <= most; ++n) pass::check_cuts(session->checkpoint, experts ? arch::Ranks{.ep = n} : arch::Ranks{.tp = n}, said[n]);
+        for (const auto& [n, diag] : said)
+          for (const Problem& p : diag.all()) {
+            if (p.module.empty()) continue;
+            const std::set<int64_t> sizes = named_sizes(p.expected, experts ? "--ep" : "--tp");
+            EXPECT_TRUE(sizes.contains(1)) << p.expected;
+            for (int64_t other = 1; other <= most; ++other) {
+              const std::span<const Problem> problems = said[other].all();
+              const bool quiet = std::none_of(problems.begin(), problems.end(), [&p](const Problem& q) { return q.module == p.module; });
+              EXPECT_EQ(sizes.contains(other), quiet) << p.module << ", " << other << " ranks: " << p.found << "; " << p.expected;
+            }
+            ++named;
+          }
+      }
+    }
+  EXPECT_GT(named, 100);
+}
+
+// What a rank has does not depend on the form: of fused projections and stacked experts it is the same rows and columns, whether the whole is put into that
+// form or the part.
+TEST(Shards, OfOtherFormsAreTheSame) {
+  int compared = 0, refused = 0;
+  JobOptions apart = values_of();
+  apart.forms = {pass::Form::separate, pass::Form::separate};
+  for (const char* folder : folders)
+    for (const Fixture& f : fixtures(folder)) {
+      if (!scope_of(f).in) continue;
+      const Result<Session> session = open_session(f.path);
+      ASSERT_TRUE(session.ok());
+      if (!session->readable || session->checkpoint.topology.family == nullptr) continue;
+      const std::string dialect(session->dialect->name);
+      for (const pass::Forms& forms : FormsThere(session->checkpoint.topology).others()) {
+        SCOPED_TRACE(fmt::format("{} {} {}", f.name, static_cast<int>(forms.projections), static_cast<int>(forms.experts)));
+        Scratch scratch;
+        JobOptions other = to_dialect(dialect);
+        other.forms = forms;
+        if (!convert(f.path, scratch / "other", other).written) continue;
+        if (!convert(f.path, scratch / "values", apart).written || !convert(scratch / "other", scratch / "other values", apart).written) continue;
+        const Weights own = read_weights(scratch / "values"), others = read_weights(scratch / "other values");
+        // What is joined does not say how its parts were spelled.
+        if (!std::equal(own.tensors.begin(), own.tensors.end(), others.tensors.begin(), others.tensors.end(),
+                        [](const auto& a, const auto& b) { return a.first == b.first; }))
+          continue;
+        for (const arch::Ranks ranks : {arch::Ranks{.tp = 2}, arch::Ranks{.ep = 2}, arch::Ranks{.tp = 4, .ep = 2}}) {
+          if (ranks.ep > 1 && forms.experts == pass::Form::as_is) continue;
+          const int64_t rank = ranks.count() - 1;
+          SCOPED_TRACE(fmt::format("tp {} ep {}", ranks.tp, ranks.ep));
+          Scratch parts;
+          JobOptions joined = to_rank(dialect, ranks, rank);
+          joined.forms = forms;
+          if (!convert(f.path, parts / "usual", to_rank(dialect, ranks, rank)).written) continue;
+          const Outcome part_of_other = convert(scratch / "other", parts / "part of other", to_rank(dialect, ranks, rank)),
+                        part_as_other = convert(f.path, parts / "part as other", joined);
+          ASSERT_TRUE(convert(parts / "usual", parts / "usual values", apart).written);
+          for (const auto& [name, o] : {std::pair("part of other", &part_of_other), {"part as other", &part_as_other}}) {
+            SCOPED_TRACE(name);
+            const Outcome values = o->written ? convert(parts / name, parts / fmt::format("{} values", name), apart) : *o;
+            if (!values.written) {
+              // A cut may go through what lies in one word, or one block, when matrices lie below each other.
+              const std::set<std::string> codes = values.codes();
+              EXPECT_TRUE(codes.contains("form-inexpressible") || codes.contains("cut-through-block") || codes.contains("share-uneven") ||
+                          codes.contains("scheme-inexpressible"))
+                  << values.text();
+              ++refused;
+              continue;
+            }
+            same_bytes(parts / "usual values", parts / fmt::format("{} values", name));
+            ++compared;
+          }
+        }
+      }
+    }
+  std::printf("%d compared, %d refused\n", compared, refused);
+  EXPECT_GT(compared, 20);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "arch/joined.h"
 #include "arch/match.h"
 #include "exec/context.h"
 #include "host/host.h"
@@ -527,6 +528,36 @@ Outcome convert(const Path& in, const Path& out, const JobOptions& options, cons
   if (!report) result.error = report.error().what;
   result.written = report.ok();
   return result;
+}
+
+void same_bytes(const Path& want, const Path& got) {
+  const Weights a = read_weights(want), b = read_weights(got);
+  for (const auto& [name, tensor] : a.tensors) {
+    ASSERT_TRUE(b.tensors.contains(name)) << name << " is missing";
+    EXPECT_EQ(describe(b.tensors.at(name)), describe(tensor)) << name;
+    EXPECT_TRUE(b.tensors.at(name).bytes == tensor.bytes) << name << ": other bytes";
+  }
+  EXPECT_EQ(b.tensors.size(), a.tensors.size());
+}
+
+FormsThere::FormsThere(const arch::Topology& t) {
+  for (const arch::Module& m : t.modules) {
+    fused |= !m.parts.empty() && m.kind != arch::Kind::expert;
+    stacked |= m.kind == arch::Kind::expert;
+  }
+  separate = !arch::fusable(t.modules).empty();
+  experts = !arch::stackable(t.modules).empty();
+}
+
+std::vector<pass::Forms> FormsThere::others() const {
+  using pass::Form;
+  const auto other = [](bool joined, bool apart) { return joined ? Form::separate : apart ? Form::joined : Form::as_is; };
+  const pass::Forms both{other(fused, separate), other(stacked, experts)};
+  std::vector<pass::Forms> out;
+  if (both.projections != Form::as_is) out.push_back({both.projections, Form::as_is});
+  if (both.experts != Form::as_is) out.push_back({Form::as_is, both.experts});
+  if (out.size() == 2) out.push_back(both);
+  return out;
 }
 
 Kind kind_of(const Session& s) {

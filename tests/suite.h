@@ -119,6 +119,16 @@ struct Outcome {
 };
 Outcome convert(const Path& in, const Path& out, const JobOptions& options, const Limits& limits = {});
 JobOptions to_dialect(std::string dialect);
+// Both hold the same tensors, byte for byte.
+void same_bytes(const Path& want, const Path& got);
+
+// Which forms of matrices that belong together a checkpoint has.
+struct FormsThere {
+  bool fused = false, separate = false, stacked = false, experts = false;
+  explicit FormsThere(const arch::Topology&);
+  // Forms that it does not have and may be written in: projections, experts, both.
+  std::vector<pass::Forms> others() const;
+};
 
 // Distinct schemes of a checkpoint's linears ("... in stacks" of stacked experts) and its KV cache in the grammar's words; "none" without any. From the
 // library's own reader.

@@ -128,7 +128,10 @@ std::vector<Module> as_stored(std::vector<Module> modules, const Family& family,
       const std::string& whole = modules[group.front()].*word;
       const bool joined = parameter ? has_parameter(tensors, whole) : has_tensors(tensors, whole);
       if (!joined && !usual) return true;
-      return std::any_of(group.begin(), group.end(), [&](size_t i) { return has_weight(tensors, modules[i].path); });
+      return std::any_of(group.begin(), group.end(), [&](size_t i) {
+        const Module& m = modules[i];
+        return has_weight(tensors, m.path) || (parameter && !m.fused.empty() && has_weight(tensors, m.fused));
+      });
     });
     return groups;
   };

@@ -6,6 +6,7 @@
 #include "arch/joined.h"
 #include "exec/test_support.h"
 #include "ir/parts.h"
+#include "ir/region.h"
 #include "pass/forms.h"
 
 namespace qb {
@@ -42,7 +43,8 @@ unsigned scale_at(const Made& m, int64_t e, int64_t o, int64_t g) {
 
 ir::Stored stored(Memory& source, Role role, Elem elem, const Bytes& bytes, int64_t rows, int64_t cols, ir::View view) {
   const prog::Input in = source.add(std::string(to_string(role)), Elem::u8, 1, static_cast<int64_t>(bytes.size()), bytes);
-  return {.role = role, .tensor = in.tensor, .file = in.file, .offset = in.offset, .bytes = in.bytes, .elem = elem, .shape = {rows, cols}, .view = view};
+  return {
+      .role = role, .tensor = in.tensor, .file = in.file, .offset = in.offset, .bytes = in.bytes, .elem = elem, .shape = {rows, cols}, .view = std::move(view)};
 }
 
 void make(const Kind& kind, Made& made) {
@@ -183,6 +185,58 @@ TEST(Stack, PiecesThatReachBeyondTheTensorAreRefused) {
     p.inputs[0].view.next_piece = next;
     EXPECT_FALSE(prog::type_check(p).ok()) << next;
   }
+}
+
+std::vector<int64_t> numbers_in(const std::vector<ir::Range>& ranges) {
+  std::vector<int64_t> out;
+  for (const ir::Range& r : ranges)
+    for (int64_t i = r.begin; i < r.end; ++i) out.push_back(i);
+  return out;
+}
+
+// Some experts of a stack, and of each of them some rows and columns: what ranks have. Each expert is a linear there too.
+TEST(Stack, APartOfEachExpertIsALinear) {
+  std::mt19937 random(6);
+  const auto below = [&random](int64_t most) { return static_cast<int64_t>(random() % static_cast<uint64_t>(most)); };
+  int in_two = 0;
+  for (const Kind& kind : kinds)
+    for (int round = 0; round < 24; ++round) {
+      Made made;
+      make(kind, made);
+      const ir::Module& m = made.module;
+      const int64_t rows = m.n / experts, row = ir::grain_of(m, 0).exact, col = ir::grain_of(m, 1).exact;
+      const auto cut = [&below](int64_t size, int64_t step) { return step * below(size / step + 1); };
+      ir::Region g = ir::all_of(m);
+      const int64_t from = below(experts), a = cut(rows, row), b = cut(rows, row), c = cut(m.k, col);
+      g.experts = {from, from + 1 + below(experts - from)};
+      g.rows = a < b ? std::vector<ir::Range>{{0, a}, {b, rows}} : std::vector<ir::Range>{{b, a}};
+      std::erase_if(g.rows, [](const ir::Range& r) { return r.size() == 0; });
+      g.cols = c < m.k ? ir::Range{c, m.k} : ir::Range{0, m.k};
+      if (g.rows.empty() || (kind.inputs_first && g.rows.size() > 1 && m.scheme)) continue;
+      in_two += g.rows.size() > 1 ? 1 : 0;
+      SCOPED_TRACE(
+          fmt::format("{}: experts [{}, {}), {} ranges of rows, columns from {}", kind.name, g.experts.begin, g.experts.end, g.rows.size(), g.cols.begin));
+      const std::optional<ir::Module> part = ir::region_of(m, g, ir::common_block(m, {g}));
+      ASSERT_TRUE(part);
+      const std::vector<int64_t> some_rows = numbers_in(g.rows), some_cols = numbers_in({g.cols});
+      const std::vector<int64_t>&outs = kind.inputs_first ? some_cols : some_rows, &ins = kind.inputs_first ? some_rows : some_cols;
+      for (int64_t e = 0; e < g.experts.size(); ++e) {
+        const ir::Module one = ir::expert_of(*part, e);
+        ASSERT_EQ(one.n, static_cast<int64_t>(outs.size()));
+        ASSERT_EQ(one.k, static_cast<int64_t>(ins.size()));
+        std::vector<unsigned> codes, scales;
+        for (const int64_t o : outs) {
+          for (const int64_t i : ins) codes.push_back(code_at(made, g.experts.begin + e, o, i));
+          for (size_t i = 0; i < ins.size(); i += 32) scales.push_back(scale_at(made, g.experts.begin + e, o, ins[i] / 32));
+        }
+        for (const int64_t height : {1, 3, 100}) {
+          EXPECT_EQ(read(made, *one.part(Role::code), height), codes) << "expert " << e;
+          const ir::Stored* scale = one.part(Role::scale);
+          EXPECT_EQ(scale == nullptr ? scales : read(made, *scale, height), scales) << "expert " << e;
+        }
+      }
+    }
+  EXPECT_GT(in_two, 5);
 }
 
 // Stacks taken apart, and put together again: gate and up of each expert are the halves of its outputs, or take turns.

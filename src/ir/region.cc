@@ -148,9 +148,10 @@ class Cutter {
     if (m_.scheme) out.scheme->weight.block = scheme_block();
     for (Stored& s : out.parts) {
       const View before = s.view;
+      const bool joined = !s.joined.empty();
       if (!cut(s)) return std::nullopt;
-      if (s.view == before) continue;
-      if (!s.mask.tensor.empty() || !s.by.empty() || !s.joined.empty()) return std::nullopt;
+      if (s.view == before || joined) continue;
+      if (!s.mask.tensor.empty() || !s.by.empty()) return std::nullopt;
       s.deviation.clear();  // what a note says of shapes is about the whole
       s.origin.clear();
       s.shape = shape_of(out, s);
@@ -198,10 +199,26 @@ class Cutter {
   // Rows of one expert's part, of which each expert has `each`.
   bool take(Stored& s, const std::vector<Range>& rows, const std::vector<Range>& cols, int64_t each) const {
     const bool stacked = m_.stack.experts != 0;
+    if (!s.joined.empty()) return !stacked && cols == std::vector<Range>{{0, s.view.dims[1]}} && take_joined(s, rows);
     std::optional<View> v = some(s.view, 0, stacked ? in_stack(rows, g_.experts, each) : rows);
     if (v) v = some(*v, 1, cols);
     if (v) s.view = *v;
     return v.has_value();
+  }
+
+  // One of the matrices that it consists of, or all.
+  static bool take_joined(Stored& s, const std::vector<Range>& rows) {
+    if (rows == std::vector<Range>{{0, s.view.dims[0]}}) return true;
+    if (s.join != Join{} || rows.size() != 1) return false;
+    int64_t at = 0;
+    for (const Stored& part : s.joined) {
+      if (rows.front() == Range{at, at + part.view.dims[0]}) {
+        s = Stored(part);
+        return true;
+      }
+      at += part.view.dims[0];
+    }
+    return false;
   }
 
   // Scales and zero points; blocks that are cut have theirs in both halves.
@@ -214,7 +231,7 @@ class Cutter {
     const int64_t own_rows = per_expert ? 0 : own_.rows, new_rows = per_expert ? 0 : block_.rows;
     const auto spread = [&](size_t axis, int64_t own, int64_t now, int64_t size) {
       if (own == now || own == 0) return true;
-      if (v.repeat[axis].times != 1 || v.piece != 0 || m_.stack.experts > 1) return false;
+      if (v.repeat[axis].times != 1 || v.piece != 0 || m_.stack.experts > 1 || !s.joined.empty()) return false;
       v.repeat[axis].times = own / now;
       v.dims[axis] = (size + now - 1) / now;
       return true;

@@ -120,8 +120,9 @@ class Cuts {
     arch::Uneven why;
     const std::optional<std::vector<Region>> regions = regions_of(m, t, how_, why);
     if (!regions) {
-      diag.report("share-uneven", place, fmt::format("{} for {} ranks{}", why.what, ranks_.count(), others),
-                  fmt::format("a number of ranks that shares them equally: {} {}", option(ranks_), legal(m, t)));
+      diag.report(
+          "share-uneven", place, fmt::format("{} for {} ranks{}", why.what, ranks_.count(), others),
+          fmt::format("a number of ranks {}: {} {}", how_.uneven() ? "of which each gets some" : "that shares them equally", option(ranks_), legal(m, t)));
       return false;
     }
     const std::optional<Blocked> b = blocked(m, *regions);

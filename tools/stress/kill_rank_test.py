@@ -65,6 +65,15 @@ def send(pid, number):
         pass
 
 
+def state(pid):
+    """In the kernel's words: 'S (sleeping)', and where."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return status.split("State:", 1)[1].split("\n", 1)[0].strip() + " in " + Path(f"/proc/{pid}/wchan").read_text()
+    except (OSError, IndexError):
+        return "gone"
+
+
 def kill_round(case, rng):
     case.clear()
     launcher = subprocess.Popen(case.line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
@@ -85,10 +94,11 @@ def kill_round(case, rng):
     try:
         launcher.wait(PATIENCE)
     except subprocess.TimeoutExpired:
+        left = ", ".join(f"{pid} {state(pid)}" for pid in (launcher.pid, *case.mine()))
         launcher.kill()
         for pid in case.mine():
             send(pid, signal.SIGKILL)
-        raise Violation("a rank was killed, and the job did not end")
+        raise Violation(f"the job did not end ({how} killed of {ranks}); still there: {left}")
     deadline = time.monotonic() + PATIENCE
     while case.mine() and time.monotonic() < deadline:
         time.sleep(0.05)
