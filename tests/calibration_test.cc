@@ -25,31 +25,6 @@ constexpr double bfloat16_noise = 16 * 0x1p-9, bfloat16_average = 28 * 0x1p-9;
 
 const Path data = Path(QB_TEST_DATA) / "calibration";
 
-// The directories of the fixtures and of the selection that is always there.
-std::optional<Path> base_at(const std::string& name) {
-  for (const Path& folder : {root() / "base", Path(QB_TEST_DATA) / "fixtures" / "base"})
-    if (std::filesystem::exists(folder / name / "config.json")) return folder / name;
-  return std::nullopt;
-}
-
-// The ids as the model's vocabulary has them.
-Path ids_for(const Fixture& base, const Scratch& scratch) {
-  Weights ids;
-  ids = read_weights(data);
-  const Json* text = find(base.config, "text_config");
-  const int64_t vocab = int_at(text != nullptr ? *text : base.config, "vocab_size", 0);
-  Tensor& t = ids.tensors.at("input_ids");
-  for (size_t at = 0; at < t.bytes.size(); at += 8) {
-    int64_t id = 0;
-    std::memcpy(&id, t.bytes.data() + at, 8);
-    id %= vocab;
-    std::memcpy(t.bytes.data() + at, &id, 8);
-  }
-  Path file = scratch / "ids.safetensors";
-  write_weights(file, ids);
-  return file;
-}
-
 struct Case {
   std::string scheme, numerics;
   bool kv = false;
@@ -76,8 +51,8 @@ std::map<std::string, double> measured(const Fixture& base, const Case& c, uint6
   context.limits = {.memory_budget = budget, .threads = threads};
   context.isa = host::detect_isa();
   Diagnostics diag;
-  const Result<bool> done =
-      calibrate(*session, job, {.file = ids_for(base, scratch).string(), .limits = {}, .scratch = scratch / "", .progress = {}}, context, diag);
+  Calibration how{.file = calibration_ids(base, scratch).string(), .limits = {}, .out = scratch / "out", .progress = {}};
+  const Result<bool> done = calibrate(*session, job, how, context, diag);
   EXPECT_TRUE(done.ok()) << done.error().what;
   if (!done || !*done) {
     for (const Problem& p : diag.all()) ADD_FAILURE() << p.code << " " << p.module << ": " << p.found;
@@ -123,7 +98,7 @@ TEST(Calibration, ScalesAreTheProducersInFloat32) {
   int cases = 0, scales = 0, equal = 0;
   double worst = 0;
   for (const Json& e : expected["cases"]) {
-    const std::optional<Path> path = base_at(std::string(string_at(e, "base")));
+    const std::optional<Path> path = checkpoint_at("base/" + std::string(string_at(e, "base")));
     if (!path) continue;
     const std::string title = fmt::format("{} {} {}", string_at(e, "base"), string_at(e, "numerics"), string_at(e, "label"));
     SCOPED_TRACE(title);
@@ -207,7 +182,7 @@ TEST(Calibration, ScalesAreNearThoseOfModelsInBfloat16) {
 
 // What is between layers lies in a file where the budget is small.
 TEST(Calibration, ScalesDependOnNeitherBudgetNorThreads) {
-  const std::optional<Path> path = base_at("llama_small");
+  const std::optional<Path> path = checkpoint_at("base/llama_small");
   ASSERT_TRUE(path);
   const Fixture base = fixture_at(*path);
   for (const char* numerics : {"modelopt", "llm-compressor"}) {
@@ -218,7 +193,7 @@ TEST(Calibration, ScalesDependOnNeitherBudgetNorThreads) {
 
 // What is taken apart on the way sees what the whole would have seen.
 TEST(Calibration, PartsOfAMatrixHaveTheScaleOfTheWhole) {
-  const std::optional<Path> path = base_at("phi3_long_tiny");
+  const std::optional<Path> path = checkpoint_at("base/phi3_long_tiny");
   ASSERT_TRUE(path);
   const Fixture base = fixture_at(*path);
   Case c{"fp8_tensor:fp8_tensor_static", "modelopt"};

@@ -572,4 +572,26 @@ std::string Kind::text() const {
   return fmt::format("{}{}", schemes.empty() ? "none" : fmt::format("{}", fmt::join(schemes, " + ")), kv.empty() ? "" : " " + kv);
 }
 
+std::optional<Path> checkpoint_at(const std::string& name) {
+  for (const Path& folder : {root(), Path(QB_TEST_DATA) / "fixtures"})
+    if (std::filesystem::exists(folder / name / "config.json")) return folder / name;
+  return std::nullopt;
+}
+
+Path calibration_ids(const Fixture& base, const Scratch& scratch) {
+  Weights ids = read_weights(Path(QB_TEST_DATA) / "calibration");
+  const Json* text = find(base.config, "text_config");
+  const int64_t vocab = int_at(text != nullptr ? *text : base.config, "vocab_size", 0);
+  Tensor& t = ids.tensors.at("input_ids");
+  for (size_t at = 0; at < t.bytes.size(); at += 8) {
+    int64_t id = 0;
+    std::memcpy(&id, t.bytes.data() + at, 8);
+    id %= vocab;
+    std::memcpy(t.bytes.data() + at, &id, 8);
+  }
+  Path file = scratch / "ids.safetensors";
+  write_weights(file, ids);
+  return file;
+}
+
 }  // namespace qb::suite

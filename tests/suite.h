@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -104,6 +105,11 @@ class Scratch {
  private:
   Path path_;
 };
+
+// A fixture by its folder and name, of the root or else of the selection that is always there.
+std::optional<Path> checkpoint_at(const std::string& name);
+// The token ids that the producers' checkpoints were calibrated on, as the model's vocabulary has them: a file in the scratch directory.
+Path calibration_ids(const Fixture& base, const Scratch& scratch);
 
 // One run of open_session, plan_job and write_job.
 struct Outcome {

@@ -18,7 +18,7 @@ LAYERS = re.search(r"^set\(QB_LAYERS ([a-z ]+)\)", BUILD, re.M)[1].split()
 CORE_LAST = "dialect"
 POSIX_FILE = re.compile(re.search(r'^set\(QB_POSIX_FILES "(.+)"\)', BUILD, re.M)[1])
 # Third-party headers by prefix: the files of src/ that may include them.
-AT_HOME = {"nlohmann/": r"base/json\w*\.h", "CLI/": r"cli/.*", "pcre2": r"host/.*", "utf8proc": r"text/.*", "xxhash": r"(exec|bridge)/.*", "mpi.h": r"host/mpi\.cc", "gtest/": r".*(_test\.cc|/test_\w+\.(h|cc))",
+AT_HOME = {"nlohmann/": r"base/json\w*\.h", "CLI/": r"cli/.*", "pcre2": r"host/.*", "utf8proc": r"text/.*", "xxhash": r"(exec|bridge)/.*", "Eigen/": r"calib/.*\.cc", "mpi.h": r"host/mpi\.cc", "gtest/": r".*(_test\.cc|/test_\w+\.(h|cc))",
            "gmock/": r".*_test\.cc", "rapidcheck": r".*_test\.cc", "benchmark/": r"(?!)", "fmt/": r".*"}
 NOT_IN_CORE = re.compile(r"(unistd|fcntl|dirent|poll|pthread|sched|dlfcn|signal|semaphore|netdb|termios|spawn|glob|ftw)\.h|(sys|netinet|arpa|linux)/.*|"
                          r"thread|mutex|shared_mutex|condition_variable|future|semaphore|barrier|latch|stop_token|csignal|filesystem|regex|"

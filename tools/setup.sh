@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by ./quickstart, ./test and .ci/run: Debian packages, stages and their times. Bash.
 
-BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libxxhash-dev)
+BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libxxhash-dev libeigen3-dev)
 TEST_PACKAGES=(libgtest-dev librapidcheck-dev python3 libopenmpi-dev openmpi-bin)
 VENV_PACKAGES=(python3 python3-venv)
 CI_PACKAGES=(clang clang-tidy clang-format lld libclang-rt-14-dev wasi-libc libc++-14-dev-wasm32 libc++abi-14-dev-wasm32 libclang-rt-14-dev-wasm32 python3)

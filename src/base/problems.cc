@@ -276,8 +276,11 @@ constexpr ProblemKind kinds[] = {
      "The target dialect has no word for factors of a linear's inputs (pre_quant_scale). They can be folded into the norm or the linear that feeds it where "
      "nothing else reads that; powers of two always, others where `--repair lossy` allows the rounding.",
      "-", "Choose modelopt as the target, or dense, which multiplies the weights; or allow the rounding."},
-    {"calibration-needed", unsupported, none, "Static scales of activations, keys and values have to be measured on data.", "-",
-     "Give `quantize --calibrate FILE` text or token ids, or choose weight-only or run-time activation scales."},
+    {"algorithm-unsuited", unsupported, none, "An algorithm that makes weights from data is asked for a weight which it cannot make.", "-",
+     "Name another algorithm or scheme for the module, or none."},
+    {"calibration-needed", unsupported, none,
+     "Static scales of activations, keys and values have to be measured on data, and weights that an algorithm makes are made from data.", "-",
+     "Give `quantize --calibrate FILE` text or token ids, or choose weight-only or run-time activation scales, or no algorithm."},
     {"calibration-range", unsupported, none,
      "What flowed into a linear, or into the cache, while it was measured gives no scale: nothing did, it was always 0, or it was not finite.", "-",
      "Calibrate on more or other samples, or leave the module out with --ignore."},

@@ -1,29 +1,32 @@
 #include "bridge/calibrate.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstring>
 
 #include "bridge/runtime.h"
-#include "engine/calibrate.h"
-#include "engine/ranges.h"
+#include "bridge/weights_work.h"
+#include "calib/calibrate.h"
+#include "calib/ranges.h"
 #include "exec/execute.h"
 #include "host/cpu.h"
+#include "io/added_source.h"
 #include "ir/given.h"
 #include "pass/settle.h"
+#include "quantbridge/version.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 namespace qb {
 namespace {
 
-// Everything that the job asks for; the checkpoint is settled on the way, and taken apart as the job takes it. Whatever it takes a stand-in for is what has to
-// be measured.
-Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Session& s, const JobOptions& job, Context& context) {
-  StreamSurveyor surveyor(*s.package.source, context);
-  Diagnostics diag;
-  QB_TRY(pass::settle(settled, surveyor, diag));
-  std::vector<pass::Reformed> reformed;
-  std::vector<pass::SmallerBlocks> smaller;
-  pass::separate(settled, taken_apart(s, job.forms), reformed, smaller, diag);
-  ir::Checkpoint planned = settled;
-  pass::quantize(planned, *job.quantize, diag);
+using Samples = std::vector<std::vector<int32_t>>;
+using Algorithms = std::vector<const calib::Algorithm*>;
+
+// Of a planned checkpoint: whatever it takes a stand-in for is what has to be measured.
+std::vector<pass::Measured> places_of(const ir::Checkpoint& planned) {
   std::vector<pass::Measured> out;
   for (const ir::Module& m : planned.modules)
     for (const ir::Stored& part : m.parts)
@@ -31,36 +34,166 @@ Result<std::vector<pass::Measured>> wanted(ir::Checkpoint& settled, const Sessio
   return out;
 }
 
-Result<bool> measure(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag) {
-  job.quantize->ranges = pass::Ranges{.measured = {}, .otherwise = recipe::Range{-1, 1}};
-  Job rehearsal;
-  if (!plan_job(s, job, context, rehearsal, diag)) return false;
-  ir::Checkpoint checkpoint = s.checkpoint;
-  QB_ASSIGN(const std::vector<pass::Measured> places, wanted(checkpoint, s, job, context));
-  job.quantize->ranges = pass::Ranges{};
-  if (places.empty()) return true;
-  QB_ASSIGN(const std::vector<std::vector<int32_t>> samples, read_samples(s, how.file, how.limits));
+// The algorithms that modules name, each once, factors before codes.
+Result<Algorithms> algorithms_of(const ir::Checkpoint& planned) {
+  Algorithms out;
+  for (const ir::Module& m : planned.modules) {
+    if (!m.make || m.make->algorithm.empty()) continue;
+    QB_ASSIGN(const Algorithms named, calib::parse_algorithms(m.make->algorithm, recipe::find_recipe(m.make->recipe)->numerics));
+    for (const calib::Algorithm* a : named)
+      if (std::find(out.begin(), out.end(), a) == out.end()) out.push_back(a);
+  }
+  std::stable_sort(out.begin(), out.end(), [](const auto* a, const auto* b) { return a->kind > b->kind; });
+  return out;
+}
 
+// Of everything that an algorithm's results depend on.
+std::string digest_of(const Session& s, const ir::Checkpoint& planned, const Samples& samples, bool every_expert) {
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_64bits_reset(state);
+  const auto add = [&](std::string_view text) { XXH3_64bits_update(state, text.data(), text.size()); };
+  add(fmt::format("calibration 1 {} {}\n{}", version, every_expert, state_of(s)));
+  for (const ir::Module& m : planned.modules)
+    if (m.make) add(fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm));
+  for (const std::vector<int32_t>& sample : samples) {
+    add(fmt::format("{}\n", sample.size()));
+    XXH3_64bits_update(state, sample.data(), sample.size() * sizeof(int32_t));
+  }
+  const uint64_t hash = XXH3_64bits_digest(state);
+  XXH3_freeState(state);
+  return fmt::format("{:016x}", hash);
+}
+
+// The model of a checkpoint and who works on it; a traversal by all samples at a time.
+class Runner {
+ public:
+  Runner(const Session& s, const Samples& samples, const Calibration& how, bool every_expert, Context& context)
+      : s_(s), samples_(samples), how_(how), every_expert_(every_expert), context_(context), pool_(context.limits.threads) {}
+
+  host::ThreadPool& pool() { return pool_; }
+
+  Result<void> run(const ir::Checkpoint& checkpoint, layer::Observers& observers, calib::LayerWork& work) {
+    host::Arena none;
+    model::Options options;
+    options.linear.cpu = host::this_cpu();
+    options.linear.inputs = kernel::Inputs::f32;
+    options.linear.observers = &observers;
+    options.every_expert = every_expert_;
+    const model::Loading loading{s_.package, checkpoint, none, pool_, context_, options};
+    const Result<std::unique_ptr<model::LayerStream>> model = model::stream(loading);
+    if (!model) return refusal(model.error(), options.linear.policy);
+    const std::filesystem::path beside = how_.out.parent_path();
+    return calib::calibrate(
+        **model, samples_, work,
+        {.memory = context_.limits.memory_budget / 2, .scratch = beside.empty() ? "." : beside, .progress = how_.progress, .cancelled = context_.cancelled});
+  }
+
+ private:
+  const Session& s_;
+  const Samples& samples_;
+  const Calibration& how_;
+  bool every_expert_;
+  Context& context_;
+  host::ThreadPool pool_;
+};
+
+// Every algorithm in its turn. False: `diag` says why.
+Result<bool> make_weights(const Session& s, const Algorithms& algorithms, ir::Checkpoint running, ir::Checkpoint planned, Runner& runner, LayerStore& store,
+                          Context& context, Diagnostics& diag) {
+  for (const calib::Algorithm* a : algorithms) {
+    const WeightsPlan plan{.algorithm = *a,
+                           .stage = fmt::format("{}{}", a->name, a->numerics ? fmt::format(".{}", recipe::to_string(*a->numerics)) : ""),
+                           .running = running,
+                           .planned = planned,
+                           .store = store,
+                           .source = *s.package.source,
+                           .context = context,
+                           .tools = {runner.pool(), context.isa},
+                           .memory = context.limits.memory_budget / 4};
+    WeightsWork work(plan);
+    if (!work.check(diag)) return false;
+    if (work.unfinished()) QB_TRY(runner.run(running, work, work));
+    pass::change_numbers(running, store.overlay());
+    pass::change_numbers(planned, store.overlay());
+  }
+  return true;
+}
+
+// What flowed into modules whose inputs were scaled: the algorithm has seen it, column by column.
+Result<void> known_ranges(const Session& s, const pass::Overlay& overlay, std::vector<pass::Measured>& places, pass::Ranges& ranges) {
+  std::vector<pass::Measured> left;
+  for (pass::Measured& what : places) {
+    const auto at = overlay.tensors.find("range:" + what.path);
+    if (what.role != ir::Role::input_scale || at == overlay.tensors.end()) {
+      left.push_back(std::move(what));
+      continue;
+    }
+    float range[2]{};
+    const ReadRequest read{at->second.file, at->second.offset, std::as_writable_bytes(std::span(range))};
+    QB_TRY(s.package.source->read(std::span(&read, 1)));
+    ranges.measured[what] = {range[0], range[1]};
+  }
+  places = std::move(left);
+  return {};
+}
+
+bool names_algorithms(pass::QuantConfig& config) {
+  const std::vector<pass::Says*> entries = config.entries();
+  return std::any_of(entries.begin(), entries.end(), [](const pass::Says* says) { return says->weight && !says->weight->algorithm.empty(); });
+}
+
+// Weights that are not what the source has, module by module, are none that an algorithm sees.
+bool suits_algorithms(const Job& rehearsal, Diagnostics& diag) {
+  if (rehearsal.requantized.source != nullptr)
+    diag.report("algorithm-unsuited", {.module = rehearsal.requantized.weights.front().path}, "a weight that is quantized already",
+                "plain weights: convert --to dense first");
+  if (!rehearsal.reformed.empty())
+    diag.report("algorithm-unsuited", {.module = rehearsal.reformed.front().modules.front()}, "matrices that are taken apart or put together on the way",
+                "the checkpoint's own form; convert it first");
+  return diag.ok();
+}
+
+Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& context, Diagnostics& diag) {
+  job.quantize->ranges = pass::Ranges{.measured = {}, .otherwise = recipe::Range{-1, 1}};
+  job.quantize->overlay = pass::Overlay{};
+  Job rehearsal;
+  const Limits limits = context.limits;  // planning takes what making weights anew needs
+  if (!plan_job(s, job, context, rehearsal, diag)) return false;
+  if (names_algorithms(job.quantize->config) && !suits_algorithms(rehearsal, diag)) return false;
+  context.limits = limits;
+  ir::Checkpoint plain = s.checkpoint;
+  StreamSurveyor surveyor(*s.package.source, context);
+  Diagnostics said;
+  QB_TRY(pass::settle(plain, surveyor, said));
+  // As the job takes it apart.
+  std::vector<pass::Reformed> reformed;
+  std::vector<pass::SmallerBlocks> smaller;
+  pass::separate(plain, taken_apart(s, job.forms), reformed, smaller, said);
+  ir::Checkpoint planned = plain;
+  pass::quantize(planned, *job.quantize, said);
+  std::vector<pass::Measured> places = places_of(planned);
+  QB_ASSIGN(const Algorithms algorithms, algorithms_of(planned));
+  pass::Ranges& ranges = job.quantize->ranges.emplace();
+  job.quantize->overlay.reset();
+  if (places.empty() && algorithms.empty()) return true;
+  QB_ASSIGN(const Samples samples, read_samples(s, how.file, how.limits));
   const bool compressor = job.quantize->numerics == recipe::Numerics::llm_compressor;
-  engine::RangeObservers observers;
+  Runner runner(s, samples, how, compressor, context);
+  if (!algorithms.empty()) {
+    // The number behind the package's files is that of weights which are made anew while they are read.
+    const auto first = static_cast<FileId>(s.package.files.size() + 1);
+    QB_ASSIGN(how.store, LayerStore::open(how.out, digest_of(s, planned, samples, compressor), first));
+    s.package.source = std::make_shared<AddedSource>(s.package.source, first, how.store->source());
+    QB_ASSIGN(const bool made, make_weights(s, algorithms, plain, planned, runner, *how.store, context, diag));
+    if (!made) return false;
+    job.quantize->overlay = how.store->overlay();
+    QB_TRY(known_ranges(s, how.store->overlay(), places, ranges));
+  }
+  if (places.empty()) return true;
+  calib::RangeObservers observers;
   for (const pass::Measured& what : places) observers.watch(what, compressor && what.role != ir::Role::input_scale);
-  host::ThreadPool pool(context.limits.threads);
-  host::Arena none;
-  model::Options options;
-  options.linear.cpu = host::this_cpu();
-  options.linear.inputs = kernel::Inputs::f32;
-  options.linear.observers = &observers;
-  options.every_expert = compressor;
-  const model::Loading loading{s.package, checkpoint, none, pool, context, options};
-  const Result<std::unique_ptr<model::LayerStream>> model = model::stream(loading);
-  if (!model) return refusal(model.error(), options.linear.policy);
-  QB_TRY(engine::calibrate(**model, samples,
-                           {.memory = context.limits.memory_budget / 2,
-                            .scratch = how.scratch,
-                            .progress = how.progress,
-                            .cancelled = context.cancelled,
-                            .sample_done = [&observers] { observers.sample_done(); }}));
-  job.quantize->ranges = observers.ranges();
+  QB_TRY(runner.run(plain, observers, observers));
+  for (auto& [what, range] : observers.ranges().measured) ranges.measured[what] = range;
   return true;
 }
 
@@ -87,7 +220,9 @@ void share(host::Communicator& world, pass::Ranges& ranges) {
 
 }  // namespace
 
-Result<bool> calibrate(const Session& s, JobOptions& job, const Calibration& how, Context& context, Diagnostics& diag, const Together& together) {
+Result<bool> calibrate(Session& s, JobOptions& job, Calibration& how, Context& context, Diagnostics& diag, const Together& together) {
+  if (together.world != nullptr && names_algorithms(job.quantize->config))
+    return Error{Errc::invalid_argument, "an algorithm makes weights in one process: run quantize by itself, without mpirun"};
   if (together.world == nullptr) return measure(s, job, how, context, diag);
   QB_ASSIGN(bool measured, agree(together.world, together.rank() == 0 ? measure(s, job, how, context, diag) : Result<bool>(true)));
   together.world->broadcast(std::as_writable_bytes(std::span(&measured, 1)));

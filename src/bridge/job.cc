@@ -52,15 +52,26 @@ bool usable(const Session& s, const JobOptions& options, Job& job, Diagnostics& 
   return ok;
 }
 
+}  // namespace
+
+std::string state_of(const Session& s) {
+  std::string out;
+  for (const PackageFile& f : s.package.files) {
+    struct stat st {};
+    ::stat((s.path / f.name).c_str(), &st);
+    out += fmt::format("{} {} {}.{}\n", f.name, f.size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+  }
+  return out;
+}
+
+namespace {
+
 std::string fingerprint(const Session& s, const Job& job, bool checksums) {
   Xxh3 hash(Isa::generic);
   const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
   add(checksums ? "checksums" : "plain");
-  for (const PackageFile& f : s.package.files) {
-    struct stat st {};
-    ::stat((s.path / f.name).c_str(), &st);
-    add(fmt::format("{} {} {}.{}\n", f.name, f.size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec));
-  }
+  add(state_of(s));
+  add(job.calibration);
   for (const PlannedFile& f : job.files) {
     add(f.name);
     for (const auto& [key, value] : f.metadata) add(fmt::format("{}={}\n", key, value));
@@ -216,8 +227,15 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
   std::vector<pass::SmallerBlocks> parted;
   if (!pass::separate(checkpoint, taken_apart(s, options.forms), job.reformed, parted, own)) return fail();
   note_smaller(std::move(parted), parts_cut, job);
-  if (options.quantize && (!requantize(s, checkpoint, *options.quantize, context, job.requantized, own) || !pass::quantize(checkpoint, *options.quantize, own)))
-    return fail();
+  std::vector<std::string> made;
+  if (options.quantize) {
+    const pass::Overlay* const overlay = options.quantize->overlay ? &*options.quantize->overlay : nullptr;
+    if (overlay != nullptr) pass::change_numbers(checkpoint, *overlay);
+    if (!requantize(s, checkpoint, *options.quantize, context, job.requantized, own) || !pass::quantize(checkpoint, *options.quantize, own)) return fail();
+    made = made_text(checkpoint);
+    if (overlay != nullptr) pass::give_codes(checkpoint, *overlay);
+    if (overlay != nullptr) job.calibration = overlay->digest;
+  }
   note_requantized(checkpoint, job);
   StreamSurveyor whole(source_of(s, job), context);
   const WriteContext write{.package = s.package,
@@ -234,7 +252,6 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
       pass::join(checkpoint, {options.forms.projections == pass::Form::joined, options.forms.experts == pass::Form::joined}, whole, job.reformed, own);
   if (!joined) diag.report("shard-unreadable", {}, joined.error().what, "tensors that can be read");
   if (!joined || !*joined) return fail();
-  std::vector<std::string> made = made_text(checkpoint);
   if (!write_plan(*target, std::move(checkpoint), write, options, job, own)) return fail();
   if (options.ranks.count() > 1) mark_rank(options, job.plan);
   for (const Problem& p : own.all()) diag.add(p);

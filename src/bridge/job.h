@@ -37,9 +37,13 @@ struct Job {
   std::vector<pass::Repaired> repairs;
   Requantized requantized;
   std::vector<pass::Reformed> reformed;
+  std::string calibration;  // the digest of what was made for it (pass::Overlay); empty: nothing
   uint64_t bytes_in = 0, bytes_out = 0;
   int64_t tensors = 0;
 };
+
+// The files of a source, by name, size and time: what a job that goes on later takes as a sign that they are the same.
+std::string state_of(const Session&);
 
 // What the plan's programs read.
 inline Source& source_of(const Session& s, const Job& job) {

@@ -25,7 +25,9 @@ std::string repair_text(const pass::Repaired& r) {
 std::vector<std::string> made_text(const ir::Checkpoint& c) {
   std::map<std::string, size_t> modules;
   for (const ir::Module& m : c.modules)
-    if (m.make) ++modules[fmt::format("made {} by the recipe {}", to_string(*m.scheme), m.make->recipe)];
+    if (m.make)
+      ++modules[fmt::format("made {} by the recipe {}{}{}", to_string(*m.scheme), m.make->recipe, m.make->algorithm.empty() ? "" : " with ",
+                            m.make->algorithm)];
   std::vector<std::string> out;
   for (const auto& [text, n] : modules) out.push_back(fmt::format("{} {}", count(n, "module"), text));
   return out;

@@ -6,7 +6,10 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
+#include "arch/family.h"
+#include "base/json.h"
 #include "bridge/runtime.h"
 #include "io/safetensors.h"
 
@@ -43,7 +46,11 @@ Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path
 }
 
 Result<std::vector<std::vector<int32_t>>> read_samples(const Session& session, const std::string& path, const SampleLimits& limits) {
-  const auto cut = [&limits](std::vector<int32_t>& ids) { ids.resize(std::min(ids.size(), static_cast<size_t>(limits.tokens))); };
+  int64_t most = limits.tokens;
+  // Ours are cut to what the model has positions for; those of users are refused where they are longer.
+  if (const Json* config = session.package.document("config.json"); path.empty() && config != nullptr)
+    most = std::clamp<int64_t>(int_at(arch::text_config(*config), "max_position_embeddings", most), 1, most);
+  const auto cut = [most](std::vector<int32_t>& ids) { ids.resize(std::min(ids.size(), static_cast<size_t>(most))); };
   std::vector<std::vector<int32_t>> out;
   if (path.ends_with(".safetensors")) {
     QB_ASSIGN(out, read_input_ids(path));
@@ -51,15 +58,18 @@ Result<std::vector<std::vector<int32_t>>> read_samples(const Session& session, c
     std::for_each(out.begin(), out.end(), cut);
     return out;
   }
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path)};
+  std::ifstream file;
+  std::istringstream own{std::string(own_samples())};
+  if (!path.empty()) file.open(path, std::ios::binary);
+  if (!path.empty() && !file) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path)};
+  std::istream& in = path.empty() ? static_cast<std::istream&>(own) : file;
   QB_ASSIGN(const text::Tokenizer tokenizer, load_tokenizer(session));
   std::string line;
   for (int64_t number = 1; static_cast<int64_t>(out.size()) < limits.samples && std::getline(in, line); ++number) {
     if (line.ends_with('\r')) line.pop_back();
     if (line.find_first_not_of(" \t") == line.npos) continue;
     Result<std::vector<int32_t>> ids = tokenizer.encode(line, true);
-    if (!ids) return Error{Errc::bad_input, fmt::format("{}, line {}: {}", path, number, ids.error().what)};
+    if (!ids) return Error{Errc::bad_input, fmt::format("{}, line {}: {}", path.empty() ? "the calibration text" : path, number, ids.error().what)};
     if (ids->empty()) continue;
     cut(*ids);
     out.push_back(std::move(*ids));

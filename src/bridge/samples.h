@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bridge/session.h"
@@ -17,7 +18,10 @@ struct SampleLimits {
   int64_t tokens = 512;   // of each, from its beginning
 };
 // A file whose name ends in .safetensors holds ids; any other is text with a sample in each line that is not empty, with what the tokenizer puts around a text.
-// Errors: not_found, bad_input.
+// An empty path: our own text. Errors: not_found, bad_input.
 Result<std::vector<std::vector<int32_t>>> read_samples(const Session&, const std::string& path, const SampleLimits& limits);
+
+// Text that comes with the program, a sample in each line.
+std::string_view own_samples();
 
 }  // namespace qb

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/json.h"
+#include "bridge/runtime.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/ranks.h"
@@ -98,6 +99,22 @@ void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& 
   print_out(o.out + "\n");
 }
 
+Result<bool> measure(const JobCommandOptions& o, Session& session, JobOptions& job, Calibration& calibration, Context& context, Diagnostics& diag,
+                     const Together& together) {
+  calibration.progress = progress_bar("calibrate", o.common, count_text);
+  if (calibration.out.empty()) calibration.out = "quantbridge-dry-run";
+  // Before hours are spent.
+  std::error_code ec;
+  if (!o.dry_run && !o.force && std::filesystem::exists(o.out, ec)) return Error{Errc::exists, fmt::format("{} exists; --force replaces it", escape(o.out))};
+  if (calibration.file.empty() && !o.common.quiet)
+    print_err("note: no --calibrate: what is needed is measured on the text that comes with the program; text like that of the model's use is better\n");
+  Result<bool> measured = calibrate(session, job, calibration, context, diag, together);
+  if (!measured && measured.error().code == Errc::cancelled && calibration.store) calibration.store->remove();
+  if (calibration.store && calibration.store->resumed() && !o.common.quiet) print_err("note: an interrupted calibration went on where it was\n");
+  if (measured && *measured) diag = {};  // what the plan says is said then
+  return measured;
+}
+
 }  // namespace
 
 void add_job_options(CLI::App& app, JobCommandOptions& o) {
@@ -156,16 +173,21 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
   Outcome r;
   Diagnostics diag;
   const Together together{ranks(), [command](const Error& e) { end_ranks(command, e); }};
-  bool possible = true;
-  if (calibration != nullptr) {
-    calibration->progress = progress_bar("calibrate", o.common, count_text);
-    if (const std::filesystem::path beside = std::filesystem::path(o.out).parent_path(); !beside.empty()) calibration->scratch = beside;
-    Result<bool> measured = calibrate(*session, job, *calibration, context, diag, together);
+  const auto plan = [&] {
+    r.job = {};
+    context.limits = limits;  // planning takes what making weights anew needs
+    return plan_job(*session, job, context, r.job, diag);
+  };
+  const bool given = calibration != nullptr && !calibration->file.empty();
+  bool planned = !given && plan();
+  // Where nothing but data is missing, our own text is there for whoever has a tokenizer.
+  const bool own = !planned && !given && calibration != nullptr && diag.has("calibration-needed") && load_tokenizer(*session);
+  if (own) diag = {};
+  if (given || own) {
+    const Result<bool> measured = measure(o, *session, job, *calibration, context, diag, together);
     if (!measured) return fail(command, measured.error(), o.common, diag.all());
-    possible = *measured;
-    if (possible) diag = {};  // what the plan says is said below
+    planned = *measured && plan();
   }
-  const bool planned = possible && plan_job(*session, job, context, r.job, diag);
   if (const Result<void> same = agree(ranks(), planned ? Result<void>() : Result<void>(Error{Errc::bad_input, "the job cannot be planned"})); planned && !same)
     return fail(command, same.error(), o.common);
   r.problems.assign(diag.all().begin(), diag.all().end());
@@ -177,12 +199,14 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
     return exit_problems;
   }
   if (o.dry_run) {
+    if (calibration != nullptr && calibration->store) calibration->store->remove();
     if (o.common.json)
       print_json(to_json(command, o, *session, r, true));
     else
       print_plan(r.job);
   } else {
     Result<JobReport> report = write_job(*session, r.job, o.out, o.force, job.checksums, context, together);
+    if (calibration != nullptr && calibration->store && (report || report.error().code == Errc::cancelled)) calibration->store->remove();
     if (!report) return fail(command, report.error(), o.common, r.problems);
     r.report = *report;
     r.problems.insert(r.problems.end(), r.report.problems.begin(), r.report.problems.end());

@@ -22,7 +22,8 @@ void add_job_options(CLI::App& app, JobCommandOptions& options);
 // Fills what every job needs. False: a usage error was printed.
 bool parse_job_options(std::string_view command, const JobCommandOptions& options, JobOptions& job, Limits& limits);
 
-// Opens IN, measures what the job needs on `calibration` (null: nothing), plans, writes OUT, reports. Returns the exit code.
+// Opens IN, measures what the job needs on `calibration` (null: nothing; no file: our own text, where the job needs data), plans, writes OUT, reports. Returns
+// the exit code.
 int run_job(std::string_view command, const JobCommandOptions& options, JobOptions& job, const Limits& limits, Calibration* calibration = nullptr);
 
 }  // namespace qb::cli

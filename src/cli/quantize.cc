@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/json.h"
+#include "calib/algorithm.h"
 #include "cli/command.h"
 #include "cli/job_command.h"
 #include "cli/quantization_options.h"
@@ -14,10 +15,11 @@ namespace qb::cli {
 namespace {
 
 struct Options : JobCommandOptions {
-  std::string scheme, recipe, kv;
+  std::string scheme, recipe, algorithm, kv;
   QuantizationOptions quantization;
   std::vector<std::string> ignore;
-  Calibration calibration;
+  std::string samples;
+  SampleLimits limits;
   bool list = false;
 };
 
@@ -46,8 +48,15 @@ int list(const Options& o) {
     text += fmt::format("{:<36} {}\n", r->name, r->source);
     made_by.push_back({{"name", r->name}, {"source", r->source}});
   }
+  Json algorithms = Json::array();
+  text += fmt::format("\n{:<36} {}\n", "algorithm", "from");
+  for (const calib::Algorithm* a : calib::algorithms()) {
+    text += fmt::format("{:<36} {}\n", a->name, a->source);
+    algorithms.push_back({{"name", a->name}, {"source", a->source}});
+  }
   if (o.common.json) {
     Json j = envelope("quantize", true, {});
+    j["algorithms"] = std::move(algorithms);
     j["shorthands"] = std::move(all);
     j["recipes"] = std::move(made_by);
     print_json(j);
@@ -69,6 +78,12 @@ int run(const Options& o) {
     print_err("quantbridge quantize: --scheme or --config is required, or --kv alone, and not both; --list shows the names\n");
     return exit_usage;
   }
+  if (!o.algorithm.empty() && o.scheme.empty()) {
+    print_err(
+        "quantbridge quantize: --algorithm belongs to --scheme; in a configuration it stands beside its weight: {\"linear\": {\"weight\": ..., \"algorithm\": "
+        "...}}\n");
+    return exit_usage;
+  }
   if (!o.recipe.empty() && o.scheme.empty()) {
     print_err(
         "quantbridge quantize: --recipe belongs to --scheme; in a configuration it stands beside its weight: {\"linear\": {\"weight\": ..., \"recipe\": "
@@ -85,12 +100,13 @@ int run(const Options& o) {
   Result<pass::QuantizeOptions> options = agree(ranks(), what_to_make(o));
   if (!options) return fail("quantize", options.error(), o.common);
   job.quantize = std::move(*options);
+  if (!o.algorithm.empty()) job.quantize->config.everything.weight->algorithm = o.algorithm;
   std::vector<std::string>& ignore = job.quantize->config.ignore;
   ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
   if (!o.kv.empty()) job.quantize->config.kv_cache = pass::Says::Input{.type = *ir::parse_activation("fp8_tensor_static")};
-  Calibration calibration = o.calibration;
-  return run_job("quantize", o, job, limits, calibration.file.empty() ? nullptr : &calibration);
+  Calibration calibration{.file = o.samples, .limits = o.limits, .out = o.out, .progress = {}};
+  return run_job("quantize", o, job, limits, &calibration);
 }
 
 std::function<int()> setup(CLI::App& app) {
@@ -100,16 +116,15 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, gptq, awq")->capture_default_str()->type_name("DIALECT");
   app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
+  app.add_option("--algorithm", o->algorithm, "what makes its weights from data: gptq, ... (--list); two together: smoothquant+gptq")->type_name("NAME");
   add_quantization_options(app, o->quantization, "--config", "which modules get which scheme: a JSON file, or JSON (docs/quantization.md)", "FILE|JSON");
   app.add_option("--kv", o->kv, "quantize keys and values too: fp8; with scales of 1 unless they are measured")
       ->check(CLI::IsMember({"fp8"}))
       ->type_name("KIND");
-  app.add_option("--calibrate", o->calibration.file, "what static scales are measured on: text with a sample in each line, or input_ids in a .safetensors file")
+  app.add_option("--calibrate", o->samples, "what scales and algorithms go by: text with a sample in each line, or input_ids in a .safetensors file")
       ->type_name("FILE");
-  app.add_option("--calibrate-samples", o->calibration.limits.samples, "how many of them, from the first on")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--calibrate-tokens", o->calibration.limits.tokens, "how many tokens of each")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app.add_option("--calibrate-samples", o->limits.samples, "how many of them, from the first on")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app.add_option("--calibrate-tokens", o->limits.tokens, "how many tokens of each")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
   app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and the recipes");
   return [o] { return run(*o); };
@@ -123,6 +138,7 @@ QB_COMMAND(quantize) = {
     .examples = "Examples:\n  quantbridge quantize ./Llama-BF16 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-FP8-static --scheme fp8_tensor:fp8_tensor_static --kv fp8 --calibrate samples.txt\n"
+                "  quantbridge quantize ./Llama-BF16 ./Llama-GPTQ --scheme int4_g128 --algorithm gptq --calibrate samples.txt --to gptq\n"
                 "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
                 "  quantbridge quantize ./Llama-NVFP4 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"

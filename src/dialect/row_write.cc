@@ -222,10 +222,11 @@ void write_given(const ir::Stored& s, Target target, Export& out) {
   out.programs.push_back(std::move(p));
 }
 
-// What a module that is quantized now has besides the results of its recipe.
-void write_given_parts(const Row& row, const ir::Module& m, Export& out) {
+// What a module that is quantized now has besides the results of its recipe: numbers by value, and factors that calibration has found.
+void write_besides(const Row& row, const ir::Module& m, const WriteContext& context, Export& out) {
   for (const PartRow& part : row.parts)
-    if (const ir::Stored* s = m.part(part.role); s != nullptr && ir::is_given(*s)) write_given(*s, target_of(part, m, s->container), out);
+    if (const ir::Stored* s = m.part(part.role); s != nullptr && (ir::is_given(*s) || part.role == ir::Role::prescale))
+      write_stored(*s, target_of(part, m, s->container), context, out);
 }
 
 }  // namespace
@@ -303,7 +304,7 @@ void write_plain(const ir::Stored& s, Export& out) {
 void write_row(const Row& row, const ir::Module& m, const WriteContext& context, Export& out) {
   if (m.make) {
     write_made(row, m, out);
-    write_given_parts(row, m, out);
+    write_besides(row, m, context, out);
   } else {
     for (const PartRow& part : row.parts) {
       const ir::Stored* s = m.part(part.role);

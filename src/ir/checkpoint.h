@@ -170,6 +170,7 @@ struct Transform {
 struct Make {
   std::string recipe;             // name in the recipe manifest
   std::vector<Stored> amax_over;  // weights that share one amax; empty: the recipe needs none
+  std::string algorithm = {};     // that decides with it, from data (calib/algorithm.h); empty: none
 };
 
 // Weights of several experts in one tensor, one behind the other (Kind::expert). The module's matrix [n, k] has them below each other, each as it is stored;

@@ -21,6 +21,7 @@ void apply(const Says& says, Assigned& to, std::string why) {
   if (says.weight) {
     to.says_weight = true;
     to.recipe = says.weight->recipe;
+    to.algorithm = says.weight->algorithm;
     if (!says.weight->type) {
       to.scheme.reset();
     } else {
@@ -74,9 +75,10 @@ std::optional<Assignment> Assignment::compile(const QuantConfig& config, RegexCo
 Assigned Assignment::of(const arch::Module& m, const arch::Topology& t, const std::optional<ir::Scheme>& now) {
   const ModuleKind kind = kind_of(m, t);
   const bool end = kind == ModuleKind::lm_head || kind == ModuleKind::embedding;
-  Assigned out{.scheme = now, .recipe = {}, .why = end ? fmt::format("{} stays as it is by default", m.path) : "the configuration says nothing of it"};
+  Assigned out{
+      .scheme = now, .recipe = {}, .algorithm = {}, .why = end ? fmt::format("{} stays as it is by default", m.path) : "the configuration says nothing of it"};
   seen_[static_cast<size_t>(kind)] = true;
-  const auto as_it_is = [&](std::string why) { return Assigned{.scheme = now, .recipe = {}, .why = std::move(why)}; };
+  const auto as_it_is = [&](std::string why) { return Assigned{.scheme = now, .recipe = {}, .algorithm = {}, .why = std::move(why)}; };
   for (UserRule& rule : ignore_)
     if (rule.hits(m)) return as_it_is(fmt::format("ignore '{}'", rule.text()));
   if (m.exempt) return as_it_is("no producer quantizes it");

@@ -35,7 +35,7 @@ class UserRule {
 
 struct Assigned {
   std::optional<ir::Scheme> scheme;  // absent: plain numbers
-  std::string recipe;                // where one is named
+  std::string recipe, algorithm;     // where one is named
   std::string why;                   // what decided
   bool says_weight = false;          // the configuration does, not the checkpoint
   bool named = false;                // by its kind or an override

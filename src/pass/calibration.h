@@ -1,7 +1,7 @@
 // What was measured on data becomes scales of activations, keys and values: IR to IR, no data.
 //
 // Goals: the plan that follows carries the scales by value (ir/given.h), so that it can be printed and compared like any other. Non-goal: measuring
-// (engine/calibrate.h).
+// (calib/calibrate.h).
 #pragma once
 
 #include <map>

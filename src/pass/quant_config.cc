@@ -49,7 +49,7 @@ Result<Says::Weight> weight_of(const std::string& name, std::string_view where, 
   scheme = *parsed;
   if (scheme.weight.plain())
     return wrong(where, fmt::format("{} weights are not quantized; null or \"none\" leaves weights as they are", to_string(scheme.weight)));
-  Says::Weight out{.type = scheme.weight, .features = scheme.features, .recipe = {}};
+  Says::Weight out{.type = scheme.weight, .features = scheme.features, .recipe = {}, .algorithm = {}};
   if (const ir::Shorthand* s = ir::find_shorthand(name); s != nullptr && !s->recipe.empty()) {
     out.recipe = s->recipe;
     out.implied = true;
@@ -82,7 +82,7 @@ Result<Says::Input> input_of(const Json& v, std::string_view where) {
   return Says::Input{*parsed};
 }
 
-// The keys weight, activation and recipe of an object that may have others.
+// The keys weight, activation, recipe and algorithm of an object that may have others.
 Result<Says> parts_of(const Json& object, const std::string& where) {
   Says out;
   if (const Json* input = object.contains("activation") ? &object["activation"] : nullptr; input != nullptr) {
@@ -102,6 +102,11 @@ Result<Says> parts_of(const Json& object, const std::string& where) {
       return wrong(
           at, fmt::format("{} means activations too ({}): say \"activation\" beside it, or write the name in place of the object", name, to_string(scheme)));
   }
+  if (object.contains("algorithm")) {
+    QB_ASSIGN(const std::string algorithm, text_of(object["algorithm"], where + ".algorithm"));
+    if (!out.weight) return wrong(where + ".algorithm", "an algorithm makes a weight: say \"weight\" beside it");
+    out.weight->algorithm = algorithm;
+  }
   if (!object.contains("recipe")) return out;
   QB_ASSIGN(const std::string recipe, text_of(object["recipe"], where + ".recipe"));
   if (!out.weight) return wrong(where + ".recipe", "a recipe makes a weight: say \"weight\" beside it");
@@ -112,7 +117,7 @@ Result<Says> parts_of(const Json& object, const std::string& where) {
 
 Result<Says> entry_of(const Json& v, const std::string& where) {
   if (!v.is_object()) return scheme_of(v, where);
-  static constexpr std::array<std::string_view, 3> keys{"weight", "activation", "recipe"};
+  static constexpr std::array<std::string_view, 4> keys{"weight", "activation", "recipe", "algorithm"};
   QB_TRY(only_keys(v, keys, where));
   return parts_of(v, where);
 }
@@ -129,7 +134,7 @@ Result<std::vector<std::string>> rules_of(const Json& v) {
 }
 
 Result<QuantConfig::Override> override_of(const Json& v, const std::string& where) {
-  static constexpr std::array<std::string_view, 5> keys{"match", "scheme", "weight", "activation", "recipe"};
+  static constexpr std::array<std::string_view, 6> keys{"match", "scheme", "weight", "activation", "recipe", "algorithm"};
   if (!v.is_object()) return wrong(where, "expected an object with \"match\"");
   QB_TRY(only_keys(v, keys, where));
   QuantConfig::Override out;
@@ -138,7 +143,7 @@ Result<QuantConfig::Override> override_of(const Json& v, const std::string& wher
     return wrong(where, "\"match\" says which modules: a name, a shell pattern, re:REGEX or a fused name");
   out.match = match->get<std::string>();
   if (v.contains("scheme")) {
-    if (v.size() > 2) return wrong(where, "a scheme says all of it: weight, activation or recipe cannot stand beside it");
+    if (v.size() > 2) return wrong(where, "a scheme says all of it: weight, activation, recipe or algorithm cannot stand beside it");
     QB_ASSIGN(out.says, scheme_of(v["scheme"], where + ".scheme"));
   } else {
     QB_ASSIGN(out.says, parts_of(v, where));

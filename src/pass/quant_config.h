@@ -27,6 +27,7 @@ struct Says {
     ir::Features features;              // of a shorthand that means some
     std::string recipe;                 // empty: the first one that makes the type
     bool implied = false;               // the recipe is a shorthand's: other numerics may be asked for
+    std::string algorithm;              // that makes it from data; empty: the recipe alone does
   };
   struct Input {
     std::optional<ir::Activation> type;  // absent: not quantized

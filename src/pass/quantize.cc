@@ -117,9 +117,16 @@ class Quantizing {
   bool make(size_t i, const Assigned& a) {
     ir::Module& m = c_.modules[i];
     const arch::Module& t = topology_of(m);
-    const ir::Scheme& scheme = *a.scheme;
+    ir::Scheme scheme = *a.scheme;
+    // What a shorthand says of pre-scales, the algorithm decides.
+    if (!a.algorithm.empty()) scheme.features.prescale = false;
     if (scheme.input && scheme.input->when == ir::When::fixed && !options_.ranges) {
       needs_calibration(m, scheme);
+      return false;
+    }
+    if (!a.algorithm.empty() && !options_.overlay) {
+      diag_.report("calibration-needed", {.module = m.path}, fmt::format("{} made by {}", to_string(scheme), escape(a.algorithm)),
+                   "data that the algorithm goes by, as `quantize --calibrate` takes it; or no algorithm");
       return false;
     }
     const recipe::Recipe* recipe = a.recipe.empty() ? recipe::find_recipe(scheme.weight, options_.numerics) : recipe::find_recipe(a.recipe);
@@ -127,7 +134,8 @@ class Quantizing {
       diag_.report("recipe-missing", {.module = m.path},
                    a.recipe.empty() ? fmt::format("{} with the numerics of {}", to_string(scheme), recipe::to_string(options_.numerics))
                                     : fmt::format("{} by the recipe {}", to_string(scheme), escape(a.recipe)),
-                   "a scheme of `quantize --list`, and a recipe that makes it");
+                   scheme.features.prescale ? "an algorithm that finds pre-scales, on data: --algorithm awq, smoothquant (modelopt)"
+                                            : "a scheme of `quantize --list`, and a recipe that makes it");
       return false;
     }
     const ir::QuantType& type = scheme.weight;
@@ -138,7 +146,7 @@ class Quantizing {
     }
     m.scheme = scheme;
     m.why = a.why;
-    m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}};
+    m.make = ir::Make{.recipe = std::string(recipe->name), .amax_over = {}, .algorithm = a.algorithm};
     ++done_;
     if ((recipe->share != recipe::Share::own || (recipe->needs_amax && is_cut(*recipe, t))) && !t.fused.empty())
       shared_[{t.fused, m.make->recipe, to_string(type)}].push_back(i);

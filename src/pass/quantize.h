@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "ir/checkpoint.h"
 #include "pass/calibration.h"
+#include "pass/overlay.h"
 #include "pass/quant_config.h"
 #include "recipe/recipe.h"
 
@@ -19,7 +20,8 @@ struct QuantizeOptions {
   QuantConfig config;
   recipe::Numerics numerics = recipe::Numerics::modelopt;  // of weights for which no recipe is named
   RegexCompiler regex = nullptr;
-  std::optional<Ranges> ranges;  // what was measured, for static scales
+  std::optional<Ranges> ranges;    // what was measured, for static scales
+  std::optional<Overlay> overlay;  // what algorithms have made, for weights that name one
 };
 
 // Numerics ("modelopt", "llm-compressor"; empty: those of the dialect that is written) for a configuration, whose recipes are checked.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Kills quantbridge at random moments and looks at what is left. Exit 1 on any violation.
 
-  kill_test.py --binary quantbridge [--size 300MB] [--dense DIR] [--quantized DIR] [--kills 50] [--seed 1] [--work DIR] [--every-call]
+  kill_test.py --binary quantbridge [--size 300MB] [--dense DIR] [--quantized DIR] [--kills 50] [--seed 1] [--work DIR] [--every-call] [--only NAME]
 
-For `convert` (a ModelOpt NVFP4 checkpoint to compressed_tensors) and `quantize` (a dense one to NVFP4), each in several shards:
+For `convert` (a ModelOpt NVFP4 checkpoint to compressed_tensors), `quantize` (a dense one to NVFP4) and `calibrate` (a small dense one by AWQ and GPTQ, on token ids), each in several shards:
   kill       SIGKILL at --kills random moments of the measured run time: OUT is absent, or whole and the same bytes as a clean run. Running again succeeds with the same bytes.
              Half of the times the second run is killed too before a third has to succeed.
   input      killed, then the input changes: what the killed run had finished must not be used.
@@ -13,10 +13,12 @@ For `convert` (a ModelOpt NVFP4 checkpoint to compressed_tensors) and `quantize`
 """
 import argparse
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -48,7 +50,7 @@ class Case:
 
     def __init__(self, name, binary, work, args, source):
         self.name, self.out, self.source = name, work / f"{name}-out", source
-        self.partial = Path(str(self.out) + ".partial")
+        self.partial, self.calibration = Path(str(self.out) + ".partial"), Path(str(self.out) + ".calibration")
         self.line = [binary, args[0], str(source), str(self.out), *args[1:]]
         self.other_line = self.line + ["--no-checksums"]  # other bytes of the same meaning: what --force replaces
         self.counts = {}
@@ -65,7 +67,7 @@ class Case:
         self.old_expected = hashes(self.old)
 
     def clear(self):
-        for p in (self.out, self.partial):
+        for p in (self.out, self.partial, self.calibration):
             shutil.rmtree(p, ignore_errors=True)
 
     def count(self, what):
@@ -78,14 +80,17 @@ class Case:
         self.text = done.stderr
         if done.returncode != 0:
             raise Violation(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
-        if self.partial.exists():
-            raise Violation(f"{self.partial.name} is left after a successful run")
+        for p in (self.partial, self.calibration):
+            if p.exists():
+                raise Violation(f"{p.name} is left after a successful run")
         return hashes(self.out)
 
     def must_succeed(self, line):
         got = self.clean(line)
         if got != self.expected:
             raise Violation(f"running again gave other bytes: {differing(got, self.expected)}")
+        if "calibration went on" in self.text:
+            self.count("calibration went on")
         self.count("resumed" if "resumed" in self.text else "restarted" if "restarted" in self.text else "from the start")
 
     def start_and_kill(self, line, delay, number=signal.SIGKILL):
@@ -170,7 +175,7 @@ def signal_round(case, rng):
         if not case.check_left():
             raise Violation("exit code 0 without OUT")
         return
-    if code == -number and not case.partial.exists():
+    if code == -number and not case.partial.exists() and not case.calibration.exists():
         case.count("before the handler was there")
     elif code != 128 + number:
         raise Violation(f"{number.name}: exit code {code} instead of {128 + number}")
@@ -222,6 +227,15 @@ def every_call(case, force):
     return killed
 
 
+def write_ids(path, rng, samples=8, tokens=64, vocabulary=500):
+    """Token ids to calibrate on."""
+    ids = [rng.randrange(vocabulary) for _ in range(samples * tokens)]
+    header = json.dumps({"input_ids": {"dtype": "I32", "shape": [samples, tokens], "data_offsets": [0, 4 * len(ids)]}}).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack(f"<{len(ids)}i", *ids))
+    return path
+
+
 def synthesize(path, size, dialect, shard):
     subprocess.run([sys.executable, HERE.parent / "make_synthetic.py", path, "--size", size, "--dialect", dialect, "--shard-size", shard], check=True, stdout=subprocess.DEVNULL)
     return path
@@ -251,6 +265,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="directory for everything that is written (default: a temporary one)")
     parser.add_argument("--every-call", action="store_true")
+    parser.add_argument("--only", default="", choices=("", "convert", "quantize", "calibrate"))
     args = parser.parse_args()
     binary = shutil.which(args.binary)
     if binary is None:
@@ -264,8 +279,12 @@ def main():
         for dialect, given in (("modelopt-nvfp4", args.quantized), ("dense", args.dense)):
             sources[dialect] = shutil.copytree(given, work / dialect) if given else synthesize(work / dialect, size, dialect, shard)
             (sources[dialect] / "tokenizer.json").write_text('{"version": "1.0"}\n')  # one of the files that are copied
+        sources["small"] = synthesize(work / "small", "1MB" if args.every_call else "4MB", "dense", "1MB")
         tail = ["--max-shard-size", shard]
-        for name, dialect, line in (("convert", "modelopt-nvfp4", ["convert", "--to", "compressed_tensors"]), ("quantize", "dense", ["quantize", "--scheme", "nvfp4"])):
+        by_data = ["quantize", "--scheme", "int4_g32", "--algorithm", "awq+gptq", "--to", "compressed_tensors", "--calibrate", str(write_ids(work / "ids.safetensors", rng))]
+        for name, dialect, line in (("convert", "modelopt-nvfp4", ["convert", "--to", "compressed_tensors"]), ("quantize", "dense", ["quantize", "--scheme", "nvfp4"]), ("calibrate", "small", by_data)):
+            if args.only not in ("", name):
+                continue
             case = Case(name, binary, work, line + tail, sources[dialect])
             print(f"{name}: {len(case.expected)} files, {case.seconds:.2f} s undisturbed", flush=True)
             if args.every_call:

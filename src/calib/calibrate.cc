@@ -1,14 +1,16 @@
-#include "engine/calibrate.h"
+#include "calib/calibrate.h"
 
 #include <algorithm>
 
-#include "engine/hidden_states.h"
+#include "calib/hidden_states.h"
 
-namespace qb::engine {
+namespace qb::calib {
 
-Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<int32_t>> samples, const CalibrateOptions& options) {
+using Pass = LayerWork::Pass;
+
+Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<int32_t>> samples, LayerWork& work, const CalibrateOptions& options) {
   std::vector<int64_t> tokens;
-  uint64_t total = 0, done = 0;
+  uint64_t total = 0;
   for (const std::vector<int32_t>& s : samples) {
     tokens.push_back(static_cast<int64_t>(s.size()));
     total += s.size();
@@ -24,19 +26,28 @@ Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<in
     QB_TRY(model.embed(samples[s], rows_of(s).data()));
     QB_TRY(states.store(s, rows_of(s)));
   }
-  for (int64_t layer = 0; layer < model.layers(); ++layer) {
+  bool looked = false;  // at this layer already
+  for (int64_t layer = 0; layer < model.layers();) {
+    QB_ASSIGN(const Pass pass, work.begin(layer));
+    if (pass == Pass::done) break;
     QB_TRY(model.load(layer));
+    // A layer that is looked at first is half done then.
+    const uint64_t before = static_cast<uint64_t>(layer) * total + (looked ? total / 2 : 0), parts = looked || pass == Pass::look ? 2 : 1;
+    uint64_t done = 0;
     for (size_t s = 0; s < samples.size(); ++s) {
       if (options.cancelled != nullptr && options.cancelled->load(std::memory_order_relaxed)) return Error{Errc::cancelled, "interrupted"};
       QB_TRY(states.load(s, rows_of(s)));
       QB_TRY(model.run(rows_of(s).data(), tokens[s]));
-      QB_TRY(states.store(s, rows_of(s)));
-      if (options.sample_done) options.sample_done();
+      if (pass == Pass::go) QB_TRY(states.store(s, rows_of(s)));
+      work.sample_done();
       done += samples[s].size();
-      if (options.progress) options.progress({done, total * layers});
+      if (options.progress) options.progress({before + done / parts, total * layers});
     }
+    QB_TRY(work.end(layer));
+    looked = pass == Pass::look;
+    if (!looked) ++layer;
   }
   return {};
 }
 
-}  // namespace qb::engine
+}  // namespace qb::calib

@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "io/posix_file.h"
 
-namespace qb::engine {
+namespace qb::calib {
 
 class HiddenStates {
  public:
@@ -28,4 +28,4 @@ class HiddenStates {
   Fd file_;
 };
 
-}  // namespace qb::engine
+}  // namespace qb::calib

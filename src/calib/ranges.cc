@@ -1,9 +1,9 @@
-#include "engine/ranges.h"
+#include "calib/ranges.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace qb::engine {
+namespace qb::calib {
 namespace {
 
 constexpr float kept = static_cast<float>(1.0 - 0.01), added = static_cast<float>(0.01);
@@ -69,4 +69,4 @@ pass::Ranges RangeObservers::ranges() const {
   return out;
 }
 
-}  // namespace qb::engine
+}  // namespace qb::calib

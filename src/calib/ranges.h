@@ -6,18 +6,21 @@
 
 #include <map>
 
+#include "calib/calibrate.h"
 #include "layer/observer.h"
 #include "pass/calibration.h"
 
-namespace qb::engine {
+namespace qb::calib {
 
-class RangeObservers final : public layer::Observers {
+class RangeObservers final : public layer::Observers, public LayerWork {
  public:
   void watch(const pass::Measured& what, bool average);
 
   layer::Observer* of(const std::string& path, ir::Role role) override;
+  Result<Pass> begin(int64_t) override { return Pass::go; }
   // Everything that is seen belongs to the sample that is done next.
-  void sample_done();
+  void sample_done() override;
+  Result<void> end(int64_t) override { return {}; }
   // Places that nothing flowed into have none.
   pass::Ranges ranges() const;
 
@@ -31,4 +34,4 @@ class RangeObservers final : public layer::Observers {
   std::map<pass::Measured, One> watched_;
 };
 
-}  // namespace qb::engine
+}  // namespace qb::calib

@@ -1,4 +1,4 @@
-#include "engine/hidden_states.h"
+#include "calib/hidden_states.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstdlib>
 
-namespace qb::engine {
+namespace qb::calib {
 namespace {
 
 // Not every file system has files without a name: then one loses it at once.
@@ -56,4 +56,4 @@ Result<void> HiddenStates::store(size_t sample, std::span<const float> from) {
   return {};
 }
 
-}  // namespace qb::engine
+}  // namespace qb::calib

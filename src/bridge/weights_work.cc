@@ -1,0 +1,311 @@
+#include "bridge/weights_work.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "exec/execute.h"
+#include "ir/stack.h"
+
+namespace qb {
+namespace {
+
+using calib::Algorithm;
+using calib::Made;
+using calib::Statistics;
+using calib::TakenBy;
+using calib::Weight;
+using ir::Role;
+using Kind = Algorithm::Kind;
+
+template <class T>
+std::vector<std::byte> bytes_of(const std::vector<T>& v) {
+  const auto* begin = reinterpret_cast<const std::byte*>(v.data());
+  return {begin, begin + v.size() * sizeof(T)};
+}
+
+bool named(std::string_view algorithms, std::string_view name) {
+  for (size_t begin = 0; begin <= algorithms.size();) {
+    const size_t end = std::min(algorithms.find('+', begin), algorithms.size());
+    if (algorithms.substr(begin, end - begin) == name) return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+}  // namespace
+
+WeightsWork::WeightsWork(const WeightsPlan& plan) : p_(plan) {
+  const arch::Topology& topology = p_.planned.topology;
+  by_layer_.resize(static_cast<size_t>(std::max<int64_t>(topology.layers, 0)));
+  for (size_t i = 0; i < p_.planned.modules.size(); ++i) {
+    const ir::Module& m = p_.planned.modules[i];
+    by_path_.emplace(m.path, i);
+    if (m.topology < 0 || m.kind != arch::Kind::linear || m.part(Role::code) == nullptr) continue;
+    const arch::Module& t = topology.modules[static_cast<size_t>(m.topology)];
+    if (t.layer >= 0 && t.layer < topology.layers && !t.structural) by_layer_[static_cast<size_t>(t.layer)].push_back(i);
+  }
+}
+
+bool WeightsWork::asked(const ir::Module& m) const {
+  return m.make && named(m.make->algorithm, p_.algorithm.name) &&
+         (!p_.algorithm.numerics || *p_.algorithm.numerics == recipe::find_recipe(m.make->recipe)->numerics);
+}
+
+const ir::Module* WeightsWork::find(const std::string& path) const {
+  const auto it = by_path_.find(path);
+  return it == by_path_.end() ? nullptr : &p_.running.modules[it->second];
+}
+
+std::string WeightsWork::file_of(int64_t layer) const {
+  return fmt::format("{}-{:05}.safetensors", p_.stage, layer);
+}
+
+bool WeightsWork::check(Diagnostics& diag) const {
+  std::set<size_t> reached;
+  for (size_t layer = 0; layer < by_layer_.size(); ++layer) reached.insert(by_layer_[layer].begin(), by_layer_[layer].end());
+  for (size_t i = 0; i < p_.planned.modules.size(); ++i) {
+    const ir::Module& m = p_.planned.modules[i];
+    if (!asked(m)) continue;
+    const std::string_view instead = p_.algorithm.refuses(m.scheme->weight);
+    if (!instead.empty() || !reached.contains(i))
+      diag.report("algorithm-unsuited", {.module = m.path}, fmt::format("{} by {}", to_string(*m.scheme), p_.algorithm.name),
+                  instead.empty() ? std::string("a linear of one of the model's layers; name no algorithm for it") : std::string(instead));
+  }
+  return diag.ok();
+}
+
+std::vector<WeightsWork::Group> WeightsWork::groups_of(int64_t layer) const {
+  std::vector<Group> out;
+  std::map<std::string, size_t> place;
+  std::set<std::string> with_experts;  // norms that experts read
+  for (const size_t i : by_layer_[static_cast<size_t>(layer)]) {
+    const ir::Module& m = p_.planned.modules[i];
+    const arch::Module& t = p_.planned.topology.modules[static_cast<size_t>(m.topology)];
+    std::string key = m.path;
+    Group g;
+    if (p_.algorithm.kind == Kind::codes || p_.algorithm.taken_by == TakenBy::nobody) {
+      if (!asked(m)) continue;
+      if (!t.fused.empty()) key = t.fused;
+    } else if (!t.input_norm.empty()) {
+      key = g.norm = t.input_norm;
+      if (!t.of_experts.empty()) with_experts.insert(key);
+    } else {
+      if (!p_.algorithm.linears || !asked(m)) continue;
+      g.feeder = t.fed_by;
+    }
+    const auto [it, fresh] = place.emplace(key, out.size());
+    if (fresh) {
+      g.watched = i;
+      out.push_back(std::move(g));
+    }
+    Group& group = out[it->second];
+    // Experts see the tokens that chose them, what stands beside them sees all.
+    if (!p_.planned.topology.modules[static_cast<size_t>(p_.planned.modules[group.watched].topology)].of_experts.empty() && t.of_experts.empty())
+      group.watched = i;
+    group.modules.push_back(i);
+  }
+  if (p_.algorithm.kind == Kind::factors)
+    std::erase_if(out, [&](const Group& g) {
+      return std::none_of(g.modules.begin(), g.modules.end(), [&](size_t i) { return asked(p_.planned.modules[i]); }) ||
+             (!p_.algorithm.mixtures && with_experts.contains(g.norm));
+    });
+  return out;
+}
+
+int64_t WeightsWork::next_unfinished(int64_t from) const {
+  for (int64_t layer = from; layer < static_cast<int64_t>(by_layer_.size()); ++layer)
+    if (!p_.store.has(file_of(layer)) && !groups_of(layer).empty()) return layer;
+  return -1;
+}
+
+layer::Observer* WeightsWork::of(const std::string& path, ir::Role role) {
+  if (role != Role::input_scale) return nullptr;
+  for (auto& [group, seen] : watched_)
+    if (p_.planned.modules[group.watched].path == path) return &seen;
+  return nullptr;
+}
+
+Result<calib::LayerWork::Pass> WeightsWork::begin(int64_t layer) {
+  watched_.clear();
+  const bool factors = p_.algorithm.kind == Kind::factors;
+  if (p_.store.has(file_of(layer))) {
+    if (!factors)
+      for (const size_t i : by_layer_[static_cast<size_t>(layer)])
+        if (asked(p_.planned.modules[i])) {
+          ir::Module m = p_.planned.modules[i];
+          pass::give_codes(m, p_.store.overlay());
+          if (!m.make) p_.running.modules[i] = std::move(m);
+        }
+    return next_unfinished(layer) < 0 ? Pass::done : Pass::go;
+  }
+  if (current_ != layer) {
+    current_ = layer;
+    pending_ = groups_of(layer);
+    if (pending_.empty()) return next_unfinished(layer) < 0 ? Pass::done : Pass::go;
+  }
+  // As many at once as there is memory for.
+  uint64_t bytes = 0;
+  while (!pending_.empty()) {
+    const int64_t width = p_.planned.modules[pending_.front().watched].k;
+    bytes += Statistics::bytes(width, p_.algorithm.products);
+    if (!watched_.empty() && bytes > p_.memory) break;
+    watched_.emplace_back(std::move(pending_.front()), Statistics(width, p_.algorithm.products, p_.tools));
+    pending_.erase(pending_.begin());
+  }
+  return factors && pending_.empty() ? Pass::go : Pass::look;
+}
+
+Result<void> WeightsWork::end(int64_t layer) {
+  if (watched_.empty()) return {};
+  for (auto& [group, seen] : watched_) {
+    if (p_.context.stop()) return Error{Errc::cancelled, "interrupted"};
+    // An expert that nobody chose: its weights are rounded as they are.
+    if (seen.tokens() == 0) continue;
+    QB_TRY(p_.algorithm.kind == Kind::codes ? solve(group, seen) : balance(group, seen));
+  }
+  watched_.clear();
+  if (!pending_.empty()) return {};
+  std::vector<LayerStore::Tensor> tensors;
+  for (auto& [name, tensor] : made_) tensors.push_back(std::move(tensor));
+  made_.clear();
+  return p_.store.write(file_of(layer), tensors);
+}
+
+void WeightsWork::keep(std::string name, Elem dtype, std::vector<int64_t> shape, std::vector<std::byte> bytes) {
+  TensorInfo info{.name = name, .dtype = dtype, .shape = std::move(shape), .bytes = bytes.size()};
+  made_.insert_or_assign(std::move(name), LayerStore::Tensor{std::move(info), std::move(bytes)});
+}
+
+Result<std::vector<std::byte>> WeightsWork::numbers_of(const ir::Stored& s) const {
+  if (const auto it = made_.find(s.tensor); it != made_.end()) return it->second.bytes;
+  prog::Program p;
+  p.rows = s.view.dims[0];
+  p.inputs.push_back(prog::input_of(s, 1));
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = s.tensor, .dtype = s.elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 1});
+  QB_TRY(prog::type_check(p));
+  std::vector<std::byte> out(prog::output_bytes(p.outputs[0]));
+  QB_TRY(execute(p, p_.source, out, p_.context));
+  return out;
+}
+
+Result<Weight> WeightsWork::weight_of(size_t module) const {
+  const ir::Module& m = p_.running.modules[module];
+  const ir::Module& planned = p_.planned.modules[module];
+  Weight w{.path = m.path, .n = m.n, .k = m.k, .elem = m.part(Role::code)->elem};
+  if (asked(planned)) {
+    w.recipe = recipe::find_recipe(planned.make->recipe);
+    w.type = planned.scheme->weight;
+  }
+  QB_ASSIGN(w.numbers, numbers_of(*m.part(Role::code)));
+  return w;
+}
+
+Result<void> WeightsWork::solve(const Group& group, Statistics& seen) {
+  std::vector<Weight> weights;
+  for (const size_t i : group.modules) {
+    QB_ASSIGN(Weight w, weight_of(i));
+    weights.push_back(std::move(w));
+  }
+  Result<std::vector<Made>> solved = p_.algorithm.solve(weights, seen, p_.tools);
+  if (!solved) return Error{solved.error().code, fmt::format("{}: {}", weights.front().path, solved.error().what)};
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Weight& w = weights[i];
+    Made& made = (*solved)[i];
+    const auto middle = static_cast<uint8_t>(1U << (bits(w.type.code) - 1));
+    for (std::byte& b : made.codes) b = static_cast<std::byte>(static_cast<uint8_t>(b) + middle);
+    const Elem scale = w.recipe->scale_elem(w.elem);
+    const int64_t groups = static_cast<int64_t>(made.scales.size()) / (bits(scale) / 8) / w.n;
+    keep("code:" + w.path, Elem::u8, {w.n, w.k}, std::move(made.codes));
+    keep("scale:" + w.path, scale, {w.n, groups}, std::move(made.scales));
+    if (!made.zeros.empty()) keep("zero:" + w.path, Elem::i8, {w.n, groups}, std::move(made.zeros));
+    if (!made.order.empty()) keep("order:" + w.path, Elem::i32, {w.k}, bytes_of(made.order));
+  }
+  return {};
+}
+
+Result<void> WeightsWork::scale_rows(const ir::Stored& s, std::span<const float> divisors, float plus) {
+  QB_ASSIGN(std::vector<std::byte> bytes, numbers_of(s));
+  const auto rows = static_cast<int64_t>(divisors.size()), cols = s.view.dims[0] * s.view.dims[1] / rows;
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    std::byte* const at = bytes.data() + static_cast<size_t>(r * cols * bits(s.elem) / 8);
+    calib::widen(at, s.elem, cols, row.data());
+    for (float& x : row) x = (x + plus) / divisors[static_cast<size_t>(r)] - plus;
+    calib::narrow(row.data(), cols, s.elem, at);
+  }
+  keep(s.tensor, s.container, s.shape, std::move(bytes));
+  return {};
+}
+
+// The norm, or the rows of the linear, that the group reads takes the factors up. Precondition: takes_up().
+Result<void> WeightsWork::into_feeder(const Group& group, std::span<const float> factors) {
+  const ir::Module& feeder = *find(group.norm.empty() ? group.feeder : group.norm);
+  for (const ir::Stored& s : feeder.parts)
+    if (s.role == Role::code || s.role == Role::bias || s.role == Role::plain)
+      QB_TRY(scale_rows(s, factors, group.norm.empty() ? 0 : p_.planned.topology.family->norm_plus));
+  return {};
+}
+
+Result<void> WeightsWork::balance(const Group& group, Statistics& seen) {
+  const ir::Module* const feeder = find(group.norm.empty() ? group.feeder : group.norm);
+  const int64_t k = seen.width();
+  // What computes its outputs otherwise, or has others that are not k, cannot take factors up.
+  const auto takes = [&](const ir::Module& m) {
+    if (!group.norm.empty()) return m.parts.size() == 1 && m.parts[0].view.dims[0] * m.parts[0].view.dims[1] == k && p_.planned.topology.family != nullptr;
+    return m.n == k && !m.scheme && m.transforms.empty() && m.part(Role::code) != nullptr;
+  };
+  // ModelOpt's export hands the factors of two-level weights on, and keeps those of integers.
+  const bool folds = feeder != nullptr && takes(*feeder) && (!group.norm.empty() || p_.planned.modules[group.watched].scheme->weight.two_level());
+  const bool prescale = p_.algorithm.taken_by == TakenBy::nobody || (p_.algorithm.taken_by == TakenBy::unfed && !folds);
+  // Scales of a cache are those of values as they are.
+  if (!prescale && !group.feeder.empty()) {
+    const auto attention = by_path_.find(group.feeder.substr(0, group.feeder.rfind('.')));
+    if (attention != by_path_.end() && p_.planned.modules[attention->second].part(Role::v_scale) != nullptr) return {};
+  }
+  if (!prescale && (feeder == nullptr || !takes(*feeder))) return {};
+  std::vector<Weight> weights;
+  std::vector<size_t> scaled = group.modules;
+  // What stays plain has nothing beside it.
+  if (prescale) std::erase_if(scaled, [&](size_t i) { return !asked(p_.planned.modules[i]); });
+  for (const size_t i : scaled) {
+    QB_ASSIGN(Weight w, weight_of(i));
+    weights.push_back(std::move(w));
+  }
+  Result<std::vector<float>> factors = p_.algorithm.balance(weights, seen, p_.tools);
+  if (!factors) return Error{factors.error().code, fmt::format("{}: {}", weights.front().path, factors.error().what)};
+  if (prescale) {
+    // What is stored is rounded, and the weight goes by that.
+    std::vector<std::byte> stored(static_cast<size_t>(k) * static_cast<size_t>(bits(weights[0].elem)) / 8);
+    std::vector<float> inverse(factors->size());
+    for (size_t i = 0; i < inverse.size(); ++i) inverse[i] = 1 / (*factors)[i];
+    calib::narrow(inverse.data(), k, weights[0].elem, stored.data());
+    calib::widen(stored.data(), weights[0].elem, k, inverse.data());
+    for (size_t i = 0; i < inverse.size(); ++i) (*factors)[i] = 1 / inverse[i];
+    for (const Weight& w : weights) keep("prescale:" + w.path, w.elem, {k}, stored);
+  } else {
+    QB_TRY(into_feeder(group, *factors));
+  }
+  std::vector<float> row(static_cast<size_t>(k)), range{__builtin_inff(), -__builtin_inff()};
+  for (size_t j = 0; j < row.size(); ++j) {
+    range[0] = std::min(range[0], seen.least()[j] / (*factors)[j]);
+    range[1] = std::max(range[1], seen.most()[j] / (*factors)[j]);
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Weight& w = weights[i];
+    if (w.recipe != nullptr) keep("range:" + w.path, Elem::f32, {2}, bytes_of(range));
+    for (int64_t r = 0; r < w.n; ++r) {
+      std::byte* const at = w.numbers.data() + static_cast<size_t>(r * k * bits(w.elem) / 8);
+      calib::widen(at, w.elem, k, row.data());
+      for (size_t j = 0; j < row.size(); ++j) row[j] *= (*factors)[j];
+      calib::narrow(row.data(), k, w.elem, at);
+    }
+    const ir::Stored& s = *p_.running.modules[scaled[i]].part(Role::code);
+    keep(s.tensor, s.container, s.shape, std::move(w.numbers));
+  }
+  return {};
+}
+
+}  // namespace qb

@@ -1,0 +1,74 @@
+// One algorithm at work on a model, layer by layer: which weights it works on together, what it sees of their inputs, and where its results go.
+//
+// An algorithm of codes sees each layer's inputs as they come out of the layers before it with their new weights; one of factors changes nothing that is
+// computed, and sees those of the model as it was. A layer whose results are in the store already is passed through, or not even that where no layer is left.
+// Source of truth: the sequential pipeline of llm-compressor 0.14 (GPTQ), and its mappings of AWQ and SmoothQuant, which are those of the families' tables.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+
+#include "bridge/layer_store.h"
+#include "calib/algorithm.h"
+#include "calib/calibrate.h"
+#include "exec/context.h"
+
+namespace qb {
+
+struct WeightsPlan {
+  const calib::Algorithm& algorithm;
+  std::string stage;              // what its files are called by
+  ir::Checkpoint& running;        // what the model is loaded from, module by module that of `planned`: takes up what is made
+  const ir::Checkpoint& planned;  // after pass::quantize
+  LayerStore& store;
+  Source& source;
+  Context& context;
+  calib::Tools tools;
+  uint64_t memory;  // for statistics, as long as those of one input fit
+};
+
+class WeightsWork final : public calib::LayerWork, public layer::Observers {
+ public:
+  explicit WeightsWork(const WeightsPlan& plan);
+
+  // Whether a layer is left that has no results.
+  bool unfinished() const { return next_unfinished(0) >= 0; }
+  // What the algorithm refuses, in the planned checkpoint's words; into the diagnostics. False: there is something.
+  bool check(Diagnostics&) const;
+
+  layer::Observer* of(const std::string& path, ir::Role role) override;
+  Result<Pass> begin(int64_t layer) override;
+  Result<void> end(int64_t layer) override;
+
+ private:
+  // Linears that read the same inputs.
+  struct Group {
+    std::vector<size_t> modules;
+    size_t watched = 0;        // the one whose inputs are seen
+    std::string norm, feeder;  // what takes factors up: a norm's path, or a linear's; both empty: nothing does
+  };
+  bool asked(const ir::Module& m) const;
+  std::vector<Group> groups_of(int64_t layer) const;
+  std::string file_of(int64_t layer) const;
+  int64_t next_unfinished(int64_t from) const;
+  const ir::Module* find(const std::string& path) const;
+
+  Result<std::vector<std::byte>> numbers_of(const ir::Stored& s) const;
+  Result<calib::Weight> weight_of(size_t module) const;
+  Result<void> solve(const Group& group, calib::Statistics& seen);
+  Result<void> balance(const Group& group, calib::Statistics& seen);
+  Result<void> into_feeder(const Group& group, std::span<const float> factors);
+  Result<void> scale_rows(const ir::Stored& s, std::span<const float> divisors, float plus);
+  void keep(std::string name, Elem dtype, std::vector<int64_t> shape, std::vector<std::byte> bytes);
+
+  WeightsPlan p_;
+  std::vector<std::vector<size_t>> by_layer_;  // modules
+  std::map<std::string, size_t> by_path_;
+  std::vector<Group> pending_;
+  int64_t current_ = -1;
+  std::vector<std::pair<Group, calib::Statistics>> watched_;
+  std::map<std::string, LayerStore::Tensor> made_;  // of the current layer
+};
+
+}  // namespace qb

@@ -1,0 +1,64 @@
+#include "pass/overlay.h"
+
+#include <algorithm>
+
+namespace qb::pass {
+namespace {
+
+using ir::Role;
+
+const TensorInfo* find(const Overlay& overlay, const std::string& name) {
+  const auto it = overlay.tensors.find(name);
+  return it == overlay.tensors.end() ? nullptr : &it->second;
+}
+
+ir::Stored stored(const TensorInfo& t, Role role, Elem elem, int64_t rows, int64_t cols) {
+  return {.role = role,
+          .tensor = t.name,
+          .file = t.file,
+          .offset = t.offset,
+          .bytes = t.bytes,
+          .container = t.dtype,
+          .elem = elem,
+          .shape = t.shape,
+          .view = ir::row_major(rows, cols, bits(t.dtype))};
+}
+
+}  // namespace
+
+void change_numbers(ir::Checkpoint& c, const Overlay& overlay) {
+  for (ir::Module& m : c.modules)
+    for (ir::Stored& s : m.parts) {
+      const TensorInfo* t = find(overlay, s.tensor);
+      if (t == nullptr || t->bytes != s.bytes || t->dtype != s.container) continue;
+      s.file = t->file;
+      s.offset = t->offset;
+    }
+}
+
+void give_codes(ir::Module& m, const Overlay& overlay) {
+  if (!m.make || !m.scheme) return;
+  if (const TensorInfo* t = find(overlay, "prescale:" + m.path); t != nullptr) {
+    m.scheme->features.prescale = true;
+    m.parts.push_back(stored(*t, Role::prescale, t->dtype, 1, m.k));
+  }
+  const TensorInfo* code = find(overlay, "code:" + m.path);
+  if (code == nullptr) return;
+  std::erase_if(m.parts, [](const ir::Stored& s) { return s.role == Role::code; });
+  const auto groups = [&](const TensorInfo& t) { return static_cast<int64_t>(t.bytes) * 8 / bits(t.dtype) / m.n; };
+  m.parts.push_back(stored(*code, Role::code, m.scheme->weight.code, m.n, m.k));
+  m.parts.back().view.offset_binary = true;
+  if (const TensorInfo* t = find(overlay, "scale:" + m.path); t != nullptr) m.parts.push_back(stored(*t, Role::scale, t->dtype, m.n, groups(*t)));
+  if (const TensorInfo* t = find(overlay, "zero:" + m.path); t != nullptr) m.parts.push_back(stored(*t, Role::zero, t->dtype, m.n, groups(*t)));
+  if (const TensorInfo* t = find(overlay, "order:" + m.path); t != nullptr) {
+    m.parts.push_back(stored(*t, Role::order, t->dtype, 1, m.k));
+    m.scheme->features.actorder = true;
+  }
+  m.make.reset();
+}
+
+void give_codes(ir::Checkpoint& c, const Overlay& overlay) {
+  for (ir::Module& m : c.modules) give_codes(m, overlay);
+}
+
+}  // namespace qb::pass
