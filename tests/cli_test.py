@@ -138,6 +138,9 @@ def main(tmp):
     j = as_json("inspect", code("inspect q", 0, "inspect", "--json", "--layers", tmp / "q"), "inspect")
     kept = sorted(m["path"].rsplit(".", 1)[-1] for m in j["modules"] if m["kind"] == "linear" and m["scheme"] is None)
     expect("--ignore", set(kept) == {"down_proj", "lm_head"}, str(kept))
+    for scheme in ("nvfp4", "mxfp4", "int4_g64", "fp8_channel"):
+        r = code(f"{scheme}", 0, "quantize", "--json", dense, tmp / scheme, "--scheme", scheme, "--to", "compressed_tensors")
+        expect(f"nothing is wrong with {scheme}", as_json(scheme, r, "quantize")["problems"] == [], r.stdout[:1000])
     code("static scales need calibration", 1, "quantize", dense, tmp / "s", "--scheme", "NVFP4_DEFAULT_CFG")
     code("only the KV cache", 0, "quantize", "--quiet", dense, tmp / "kv", "--kv", "fp8", "--calibrate", DATA.parent / "calibration/ids.safetensors")
     code("it is good", 0, "check", "--deep", "--strict", tmp / "kv")

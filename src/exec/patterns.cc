@@ -92,7 +92,7 @@ uint64_t largest_magnitude(const std::byte* p, Elem elem, int64_t count, Isa isa
 
 bool is_finite_magnitude(Elem elem, uint64_t magnitude) {
   const std::optional<Pattern> f = pattern_of(elem);
-  return !f || magnitude < f->not_finite;
+  return !f || elem == Elem::u8 || magnitude < f->not_finite;
 }
 
 bool all_finite(const std::byte* p, Elem elem, int64_t count, Isa isa) {

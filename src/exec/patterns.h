@@ -15,7 +15,7 @@ namespace qb {
 // Bits of the largest magnitude of an array; NaN is above infinity, infinity above all else.
 uint64_t largest_magnitude(const std::byte* p, Elem elem, int64_t count, Isa isa);
 
-// Whether a number of these bits without a sign is neither NaN nor infinite.
+// Whether a number of these bits without a sign is neither NaN nor infinite. Plain bytes are finite: they may hold codes as well as E8M0 scales.
 bool is_finite_magnitude(Elem elem, uint64_t magnitude);
 
 // Whether an array has neither NaN nor infinities. Integers have none.

@@ -59,6 +59,12 @@ TEST(Patterns, AreTheNumbersThatTheyMean) {
   }
 }
 
+// Packed codes are written as plain bytes, and every byte is a pair of codes.
+TEST(Patterns, PlainBytesAreFinite) {
+  const Bytes bytes(100, std::byte{0xFF});
+  for (const Isa isa : levels()) EXPECT_TRUE(all_finite(bytes.data(), Elem::u8, 100, isa));
+}
+
 // Pieces that pass as a whole and pieces that do not give one count.
 TEST(Patterns, CountsAreThoseOfEveryNumber) {
   for (const Elem elem : {Elem::e4m3, Elem::bf16, Elem::f32}) {
