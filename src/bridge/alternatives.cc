@@ -6,8 +6,6 @@
 #include <map>
 #include <vector>
 
-#include "pass/forms.h"
-
 namespace qb {
 namespace {
 
@@ -81,13 +79,11 @@ class Alternatives {
     Export plan;
     Diagnostics diag;
     if (d.write(one_, context_, plan, diag)) return true;
-    if (std::none_of(one_.modules.begin(), one_.modules.end(), [](const ir::Module& m) { return m.kind == arch::Kind::expert && m.scheme; })) return false;
-    ir::Checkpoint apart = one_;
     std::vector<pass::Reformed> reformed;
     std::vector<pass::SmallerBlocks> smaller;
     Export again;
     Diagnostics of_parts;
-    return pass::separate(apart, {.experts = true}, reformed, smaller, of_parts) && d.write(apart, context_, again, of_parts);
+    return write_apart(d, one_, context_, again, reformed, smaller, of_parts);
   }
 
   const ir::Checkpoint& c_;
@@ -99,6 +95,12 @@ class Alternatives {
 };
 
 }  // namespace
+
+bool write_apart(const Dialect& d, ir::Checkpoint c, const WriteContext& context, Export& out, std::vector<pass::Reformed>& reformed,
+                 std::vector<pass::SmallerBlocks>& smaller, Diagnostics& diag) {
+  if (std::none_of(c.modules.begin(), c.modules.end(), [](const ir::Module& m) { return m.kind == arch::Kind::expert && m.scheme; })) return false;
+  return pass::separate(c, {.experts = true}, reformed, smaller, diag) && d.write(c, context, out, diag);
+}
 
 void name_alternatives(const ir::Checkpoint& c, const Dialect& target, const WriteContext& context, Diagnostics& diag) {
   if (!diag.has("scheme-inexpressible")) return;

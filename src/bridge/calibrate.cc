@@ -10,14 +10,12 @@
 #include "calib/calibrate.h"
 #include "calib/ranges.h"
 #include "exec/execute.h"
+#include "exec/xxh3.h"
 #include "host/cpu.h"
 #include "io/added_source.h"
 #include "ir/given.h"
 #include "pass/settle.h"
 #include "quantbridge/version.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace qb {
 namespace {
@@ -49,19 +47,16 @@ Result<Algorithms> algorithms_of(const ir::Checkpoint& planned) {
 
 // Of everything that an algorithm's results depend on.
 std::string digest_of(const Session& s, const ir::Checkpoint& planned, const Samples& samples, bool every_expert) {
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_64bits_reset(state);
-  const auto add = [&](std::string_view text) { XXH3_64bits_update(state, text.data(), text.size()); };
+  Xxh3 hash(Isa::generic);
+  const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
   add(fmt::format("calibration 1 {} {}\n{}", version, every_expert, state_of(s)));
   for (const ir::Module& m : planned.modules)
     if (m.make) add(fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm));
   for (const std::vector<int32_t>& sample : samples) {
     add(fmt::format("{}\n", sample.size()));
-    XXH3_64bits_update(state, sample.data(), sample.size() * sizeof(int32_t));
+    hash.add(std::as_bytes(std::span(sample)));
   }
-  const uint64_t hash = XXH3_64bits_digest(state);
-  XXH3_freeState(state);
-  return fmt::format("{:016x}", hash);
+  return xxh3_hex(hash.digest());
 }
 
 // The model of a checkpoint and who works on it; a traversal by all samples at a time.

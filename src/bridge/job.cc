@@ -145,23 +145,17 @@ void note_smaller(std::vector<pass::SmallerBlocks> smaller, const char* who, Job
 }
 constexpr const char* parts_cut = "parts of a matrix";
 
-// Quantized stacks, where most dialects have places for linears alone.
-bool has_quantized_stacks(const ir::Checkpoint& checkpoint) {
-  return std::any_of(checkpoint.modules.begin(), checkpoint.modules.end(), [](const ir::Module& m) { return m.kind == arch::Kind::expert && m.scheme; });
-}
-
 // The target's documents and programs. What it has no word for is folded away, and stacks that it has no place for are taken apart, where that can be done;
 // otherwise problems name the dialects that have one.
 bool write_plan(const Dialect& target, ir::Checkpoint checkpoint, const WriteContext& write, const JobOptions& options, Job& job, Diagnostics& diag) {
   const Export begun = job.plan;
   bool written = takes_transforms(target, checkpoint, diag) && target.write(checkpoint, write, job.plan, diag);
-  if (!written && diag.has("scheme-inexpressible") && options.forms.experts == pass::Form::as_is && has_quantized_stacks(checkpoint)) {
-    ir::Checkpoint apart = checkpoint;
+  if (!written && diag.has("scheme-inexpressible") && options.forms.experts == pass::Form::as_is) {
     std::vector<pass::Reformed> reformed;
     std::vector<pass::SmallerBlocks> smaller;
     Diagnostics again;
     job.plan = begun;
-    if (pass::separate(apart, {.experts = true}, reformed, smaller, again) && target.write(apart, write, job.plan, again)) {
+    if (write_apart(target, checkpoint, write, job.plan, reformed, smaller, again)) {
       written = true;
       diag = std::move(again);
       note_smaller(std::move(smaller), parts_cut, job);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -25,9 +24,7 @@ bool is_ours(const fs::path& name) {
 
 Result<std::unique_ptr<LayerStore>> LayerStore::open(const fs::path& out, std::string digest, FileId first_file) {
   std::unique_ptr<LayerStore> s(new LayerStore);
-  fs::path base = out;
-  while (!base.has_filename() && base.has_relative_path()) base = base.parent_path();  // trailing slashes
-  s->path_ = base.native() + ".calibration";
+  s->path_ = without_slashes(out).native() + ".calibration";
   s->first_file_ = first_file;
   s->overlay_.digest = std::move(digest);
   std::error_code ec;
@@ -40,10 +37,7 @@ Result<std::unique_ptr<LayerStore>> LayerStore::open(const fs::path& out, std::s
     if (it->path().filename() != "lock") found.push_back(it->path());
   }
   if (ec) return system_error("list", s->path_.native(), ec.value());
-  s->lock_ = Fd(::open((s->path_ / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
-  if (!s->lock_) return system_error("create", (s->path_ / "lock").native(), errno);
-  if (flock(s->lock_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    return Error{Errc::io, fmt::format("{} is locked: another process calibrates for this output; wait for it or give another directory", s->path_.native())};
+  QB_ASSIGN(s->lock_, lock_file(s->path_ / "lock", "another process calibrates for this output"));
   Fd dir(::open(s->path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!dir) return system_error("open", s->path_.native(), errno);
   s->source_ = std::make_shared<DirectorySource>(std::move(dir), s->path_.native(), keep_open);

@@ -25,15 +25,6 @@ std::vector<std::byte> bytes_of(const std::vector<T>& v) {
   return {begin, begin + v.size() * sizeof(T)};
 }
 
-bool named(std::string_view algorithms, std::string_view name) {
-  for (size_t begin = 0; begin <= algorithms.size();) {
-    const size_t end = std::min(algorithms.find('+', begin), algorithms.size());
-    if (algorithms.substr(begin, end - begin) == name) return true;
-    begin = end + 1;
-  }
-  return false;
-}
-
 }  // namespace
 
 WeightsWork::WeightsWork(const WeightsPlan& plan) : p_(plan) {
@@ -49,8 +40,9 @@ WeightsWork::WeightsWork(const WeightsPlan& plan) : p_(plan) {
 }
 
 bool WeightsWork::asked(const ir::Module& m) const {
-  return m.make && named(m.make->algorithm, p_.algorithm.name) &&
-         (!p_.algorithm.numerics || *p_.algorithm.numerics == recipe::find_recipe(m.make->recipe)->numerics);
+  if (!m.make || m.make->algorithm.empty()) return false;
+  const auto named = calib::parse_algorithms(m.make->algorithm, recipe::find_recipe(m.make->recipe)->numerics);
+  return named && std::find(named->begin(), named->end(), &p_.algorithm) != named->end();
 }
 
 const ir::Module* WeightsWork::find(const std::string& path) const {
@@ -180,15 +172,7 @@ void WeightsWork::keep(std::string name, Elem dtype, std::vector<int64_t> shape,
 
 Result<std::vector<std::byte>> WeightsWork::numbers_of(const ir::Stored& s) const {
   if (const auto it = made_.find(s.tensor); it != made_.end()) return it->second.bytes;
-  prog::Program p;
-  p.rows = s.view.dims[0];
-  p.inputs.push_back(prog::input_of(s, 1));
-  p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = s.tensor, .dtype = s.elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 1});
-  QB_TRY(prog::type_check(p));
-  std::vector<std::byte> out(prog::output_bytes(p.outputs[0]));
-  QB_TRY(execute(p, p_.source, out, p_.context));
-  return out;
+  return read_numbers(s, p_.source, p_.context);
 }
 
 Result<Weight> WeightsWork::weight_of(size_t module) const {
@@ -288,20 +272,15 @@ Result<void> WeightsWork::balance(const Group& group, Statistics& seen) {
   } else {
     QB_TRY(into_feeder(group, *factors));
   }
-  std::vector<float> row(static_cast<size_t>(k)), range{__builtin_inff(), -__builtin_inff()};
-  for (size_t j = 0; j < row.size(); ++j) {
+  std::vector<float> range{__builtin_inff(), -__builtin_inff()};
+  for (size_t j = 0; j < factors->size(); ++j) {
     range[0] = std::min(range[0], seen.least()[j] / (*factors)[j]);
     range[1] = std::max(range[1], seen.most()[j] / (*factors)[j]);
   }
   for (size_t i = 0; i < weights.size(); ++i) {
     Weight& w = weights[i];
     if (w.recipe != nullptr) keep("range:" + w.path, Elem::f32, {2}, bytes_of(range));
-    for (int64_t r = 0; r < w.n; ++r) {
-      std::byte* const at = w.numbers.data() + static_cast<size_t>(r * k * bits(w.elem) / 8);
-      calib::widen(at, w.elem, k, row.data());
-      for (size_t j = 0; j < row.size(); ++j) row[j] *= (*factors)[j];
-      calib::narrow(row.data(), k, w.elem, at);
-    }
+    calib::scale_columns(w.numbers.data(), w.elem, w.n, *factors, w.numbers.data());
     const ir::Stored& s = *p_.running.modules[scaled[i]].part(Role::code);
     keep(s.tensor, s.container, s.shape, std::move(w.numbers));
   }

@@ -46,7 +46,9 @@ class Losses {
 
   double of(const Floats& factors, const Floats& inverse) {
     const int64_t step = std::lcm(rows_together, recipe::row_multiple(*w_.recipe, w_.type));
-    tools_.pool.ranges(w_.n, step, [&](int64_t begin, int64_t end) { scale(begin, end, factors); });
+    tools_.pool.ranges(w_.n, step, [&](int64_t begin, int64_t end) {
+      scale_columns(w_.numbers.data() + at(begin), w_.elem, end - begin, factors, scaled_.data() + at(begin));
+    });
     const float amax = w_.recipe->needs_amax ? recipe::absmax(scaled_.data(), w_.elem, w_.n * w_.k, tools_.isa) : 0;
     std::vector<double> sums(static_cast<size_t>((w_.n + step - 1) / step));  // added in their order, whoever makes them
     tools_.pool.ranges(w_.n, step, [&](int64_t begin, int64_t end) {
@@ -58,15 +60,6 @@ class Losses {
 
  private:
   size_t at(int64_t row) const { return static_cast<size_t>(row * w_.k * bits(w_.elem) / 8); }
-
-  void scale(int64_t begin, int64_t end, const Floats& factors) {
-    Floats row(static_cast<size_t>(w_.k));
-    for (int64_t r = begin; r < end; ++r) {
-      widen(w_.numbers.data() + at(r), w_.elem, w_.k, row.data());
-      for (size_t j = 0; j < row.size(); ++j) row[j] *= factors[j];
-      narrow(row.data(), w_.k, w_.elem, scaled_.data() + at(r));
-    }
-  }
 
   double rows(int64_t first, int64_t last, const Floats& inverse, float amax) const {
     const int64_t count = last - first, k = w_.k;

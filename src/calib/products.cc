@@ -63,4 +63,15 @@ void narrow(const float* from, int64_t count, Elem elem, std::byte* to) {
   for (int64_t i = 0; i < count; ++i) recipe::store(to, i, elem == Elem::bf16 ? encode_bf16(from[i]) : encode_f16(from[i]));
 }
 
+void scale_columns(const std::byte* from, Elem elem, int64_t rows, std::span<const float> factors, std::byte* to) {
+  const auto count = static_cast<int64_t>(factors.size());
+  std::vector<float> row(factors.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto at = static_cast<size_t>(r * count * bits(elem) / 8);
+    widen(from + at, elem, count, row.data());
+    for (size_t j = 0; j < row.size(); ++j) row[j] *= factors[j];
+    narrow(row.data(), count, elem, to + at);
+  }
+}
+
 }  // namespace qb::calib

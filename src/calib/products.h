@@ -27,5 +27,7 @@ void add_product(const Product& product, Isa isa) noexcept;
 // bf16, f16 or f32 numbers as float32, and float32 rounded to them, to nearest even.
 void widen(const std::byte* from, Elem elem, int64_t count, float* to);
 void narrow(const float* from, int64_t count, Elem elem, std::byte* to);
+// Rows of numbers with each column times its factor, rounded once; `to` may be `from`.
+void scale_columns(const std::byte* from, Elem elem, int64_t rows, std::span<const float> factors, std::byte* to);
 
 }  // namespace qb::calib

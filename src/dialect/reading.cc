@@ -107,15 +107,7 @@ bool Reading::claimed(const TensorInfo& tensor) const {
 }
 
 ir::Stored Reading::stored(const TensorInfo& t, ir::Role role, Elem elem, int64_t rows, int64_t cols) const {
-  ir::Stored s{.role = role,
-               .tensor = t.name,
-               .file = t.file,
-               .offset = t.offset,
-               .bytes = t.bytes,
-               .container = t.dtype,
-               .elem = elem,
-               .shape = t.shape,
-               .view = ir::row_major(rows, cols, bits(elem))};
+  ir::Stored s = ir::stored(t, role, elem, ir::row_major(rows, cols, bits(elem)));
   if (!names_.empty()) s.as = names_[static_cast<size_t>(&t - context.package.tensors.data())];
   if (const Facts::Scalar* fact = context.facts.find(t.name)) s.value = fact->value;
   if (auto it = origin.tensors.find(t.name); it != origin.tensors.end()) s.origin = it->second;

@@ -73,4 +73,16 @@ Result<void> execute(const prog::Program& program, Source& source, std::span<std
   return {};
 }
 
+Result<std::vector<std::byte>> read_numbers(const ir::Stored& s, Source& source, Context& context) {
+  prog::Program p;
+  p.rows = s.view.dims[0];
+  p.inputs.push_back(prog::input_of(s, 1));
+  p.ops.emplace_back(prog::Copy{0});
+  p.outputs.push_back({.name = s.tensor, .dtype = s.elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 1});
+  QB_TRY(prog::type_check(p));
+  std::vector<std::byte> numbers(prog::output_bytes(p.outputs[0]));
+  QB_TRY(execute(p, source, numbers, context));
+  return numbers;
+}
+
 }  // namespace qb

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "exec/context.h"
 #include "io/source.h"
@@ -32,6 +33,9 @@ Result<void> execute_rows(const prog::Program&, RowRange rows, Source&, std::spa
 
 // Makes all outputs, one behind the other in order, into `destination` (sized by the sum of output_bytes), block by block within the budget.
 Result<void> execute(const prog::Program&, Source&, std::span<std::byte> destination, Context&);
+
+// All numbers of a matrix, each as it is stored, row by row.
+Result<std::vector<std::byte>> read_numbers(const ir::Stored&, Source&, Context&);
 
 // Answers a survey by streaming its input once within the budget.
 Result<prog::SurveyResult> survey(const prog::Survey&, Source&, Context&);

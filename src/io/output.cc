@@ -41,8 +41,7 @@ bool within(const fs::path& inner, const fs::path& outer) {
 
 // Where OUT is or will be, without links; its parent has to exist.
 Result<fs::path> resolve_output(const fs::path& given) {
-  fs::path out = given;
-  while (!out.has_filename() && out.has_relative_path()) out = out.parent_path();  // trailing slashes
+  const fs::path out = without_slashes(given);
   std::error_code ec;
   if (fs::exists(out, ec)) {
     fs::path real = fs::canonical(out, ec);
@@ -116,19 +115,7 @@ std::vector<fs::path> of_joined(const fs::path& partial, std::string_view what) 
   return out;
 }
 
-// Takes a lock on a file, which is made if need be.
-Result<Fd> lock_file(const fs::path& name) {
-  Fd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
-  if (!fd) return system_error("create", name.native(), errno);
-  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EINTR) continue;
-    if (errno == EWOULDBLOCK)
-      return Error{Errc::io,
-                   fmt::format("{} is locked: another process is writing this output; wait for it or give another directory", shown(name.parent_path()))};
-    break;  // a file system without locks
-  }
-  return fd;
-}
+constexpr std::string_view writing = "another process is writing this output";
 
 // Makes OUT.partial and locks it.
 Result<Fd> lock_partial(const fs::path& partial) {
@@ -141,7 +128,7 @@ Result<Fd> lock_partial(const fs::path& partial) {
       QB_TRY(check_ours(partial));
     }
     const fs::path name = partial / "lock";
-    Result<Fd> locked = lock_file(name);
+    Result<Fd> locked = lock_file(name, writing);
     if (!locked && errno == ENOENT) continue;
     if (!locked) return locked.error();
     Fd fd = std::move(*locked);
@@ -396,7 +383,7 @@ Result<std::unique_ptr<OutputDirectory>> OutputDirectory::create(const fs::path&
   partial += ".partial";
   QB_TRY(check_apart(partial, in, false));
   QB_ASSIGN(Fd lock, lock_partial(partial));
-  for (const fs::path& joined : of_joined(partial, "lock")) QB_TRY(lock_file(joined));  // their processes are gone
+  for (const fs::path& joined : of_joined(partial, "lock")) QB_TRY(lock_file(joined, writing));  // their processes are gone
   QB_TRY(restore_old(partial, real));
   auto output = std::make_unique<Output>(real, partial, force, std::move(lock));
   QB_TRY(check_absent(real, force));  // the process that held the lock may have made it
@@ -406,7 +393,7 @@ Result<std::unique_ptr<OutputDirectory>> OutputDirectory::create(const fs::path&
 
 Result<std::unique_ptr<OutputDirectory>> OutputDirectory::join(const fs::path& files, int rank, std::string_view fingerprint) {
   const fs::path partial = files.parent_path();
-  QB_ASSIGN(Fd lock, lock_file(partial / fmt::format("lock.{}", rank)));
+  QB_ASSIGN(Fd lock, lock_file(partial / fmt::format("lock.{}", rank), writing));
   auto first = Journal::read(partial / "journal");
   if (!first || first->fingerprint != fingerprint)
     return Error{Errc::invalid_argument,

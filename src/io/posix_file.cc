@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,6 +31,23 @@ Fd open_for_reading(int dir, const std::string& name) {
     const int fd = openat(dir, name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd >= 0 || errno != EINTR) return Fd(fd);
   }
+}
+
+Result<Fd> lock_file(const std::filesystem::path& name, std::string_view busy) {
+  Fd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
+  if (!fd) return system_error("create", name.native(), errno);
+  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno == EWOULDBLOCK)
+      return Error{Errc::io, fmt::format("{} is locked: {}; wait for it or give another directory", escape(name.parent_path().native()), busy)};
+    break;  // a file system without locks
+  }
+  return fd;
+}
+
+std::filesystem::path without_slashes(std::filesystem::path path) {
+  while (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
+  return path;
 }
 
 int64_t read_at(int fd, uint64_t offset, std::span<std::byte> into) {

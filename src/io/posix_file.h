@@ -41,6 +41,13 @@ int64_t read_at(int fd, uint64_t offset, std::span<std::byte> into);
 
 Result<void> write_at(int fd, uint64_t offset, std::span<const std::byte> bytes, std::string_view name);
 
+// Takes a lock, which dies with the process, on a file that is made if need be; file systems without locks are taken at their word. An Error: somebody else has
+// it; `busy` says what that one does ("another process is writing this output"). errno is ENOENT where the directory is not there.
+Result<Fd> lock_file(const std::filesystem::path& name, std::string_view busy);
+
+// A directory's path without slashes at its end.
+std::filesystem::path without_slashes(std::filesystem::path path);
+
 // Syncs a file or a directory. File systems that cannot sync a directory are taken at their word.
 Result<void> sync_path(const std::filesystem::path& path);
 Result<void> sync_fd(int fd, std::string_view name);

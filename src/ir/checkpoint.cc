@@ -79,6 +79,18 @@ std::vector<int64_t> whole_shape(const Stored& s) {
   return s.mask.tensor.empty() ? s.shape : std::vector{s.view.dims[0], s.view.dims[1]};
 }
 
+Stored stored(const TensorInfo& t, Role role, Elem elem, View view) {
+  return {.role = role,
+          .tensor = t.name,
+          .file = t.file,
+          .offset = t.offset,
+          .bytes = t.bytes,
+          .container = t.dtype,
+          .elem = elem,
+          .shape = t.shape,
+          .view = std::move(view)};
+}
+
 View row_major(int64_t rows, int64_t cols, int bits) {
   return {{rows, cols}, {cols * bits, bits}, 0};
 }

@@ -154,6 +154,9 @@ struct Stored {
   bool changed() const { return times != 1 || !by.empty(); }
 };
 
+// A tensor of the source seen that way.
+Stored stored(const TensorInfo&, Role, Elem elem, View view);
+
 // The name and the shape of a part as a tensor that holds every element.
 std::string whole_name(const Stored&);
 std::vector<int64_t> whole_shape(const Stored&);

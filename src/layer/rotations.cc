@@ -15,20 +15,13 @@ Result<std::shared_ptr<const Rotation>> Rotations::load(const ir::Transform& t, 
   const ir::Stored& s = t.matrix;
   std::shared_ptr<const Rotation>& made = loaded_[{s.file, s.offset, t.transposed}];
   if (made != nullptr) return made;
-  prog::Program p;
-  p.rows = s.view.dims[0];
-  p.inputs.push_back(prog::input_of(s, 1));
-  p.ops.emplace_back(prog::Copy{0});
-  p.outputs.push_back({.name = s.tensor, .dtype = s.elem, .shape = {s.view.dims[0], s.view.dims[1]}, .value = 1});
-  QB_TRY(prog::type_check(p));
-  std::vector<std::byte> bytes(prog::output_bytes(p.outputs[0]));
-  const std::span<std::byte> outputs[] = {bytes};
-  QB_TRY(execute_rows(p, {0, p.rows}, source, outputs, context));
-  std::vector<double> matrix(static_cast<size_t>(p.rows * p.rows));
+  QB_ASSIGN(const std::vector<std::byte> bytes, read_numbers(s, source, context));
+  const int64_t rows = s.view.dims[0];
+  std::vector<double> matrix(static_cast<size_t>(rows * rows));
   ops::to_doubles(bytes.data(), s.elem, matrix);
   if (!std::all_of(matrix.begin(), matrix.end(), [](double x) { return std::isfinite(x); }))
     return Error{Errc::bad_input, fmt::format("{} holds numbers that are not finite", s.tensor)};
-  made = std::make_shared<const Rotation>(std::move(matrix), p.rows, t.transposed, t.divisor);
+  made = std::make_shared<const Rotation>(std::move(matrix), rows, t.transposed, t.divisor);
   bytes_ += made->bytes();
   return made;
 }

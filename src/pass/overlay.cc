@@ -13,15 +13,7 @@ const TensorInfo* find(const Overlay& overlay, const std::string& name) {
 }
 
 ir::Stored stored(const TensorInfo& t, Role role, Elem elem, int64_t rows, int64_t cols) {
-  return {.role = role,
-          .tensor = t.name,
-          .file = t.file,
-          .offset = t.offset,
-          .bytes = t.bytes,
-          .container = t.dtype,
-          .elem = elem,
-          .shape = t.shape,
-          .view = ir::row_major(rows, cols, bits(t.dtype))};
+  return ir::stored(t, role, elem, ir::row_major(rows, cols, bits(t.dtype)));
 }
 
 }  // namespace
