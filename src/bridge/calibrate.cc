@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "bridge/runtime.h"
+#include "bridge/streamed.h"
 #include "bridge/weights_work.h"
 #include "calib/calibrate.h"
 #include "calib/ranges.h"
@@ -68,18 +68,15 @@ class Runner {
   host::ThreadPool& pool() { return pool_; }
 
   Result<void> run(const ir::Checkpoint& checkpoint, layer::Observers& observers, calib::LayerWork& work) {
-    host::Arena none;
     model::Options options;
     options.linear.cpu = host::this_cpu();
     options.linear.inputs = kernel::Inputs::f32;
     options.linear.observers = &observers;
     options.every_expert = every_expert_;
-    const model::Loading loading{s_.package, checkpoint, none, pool_, context_, options};
-    const Result<std::unique_ptr<model::LayerStream>> model = model::stream(loading);
-    if (!model) return refusal(model.error(), options.linear.policy);
+    QB_ASSIGN(const std::unique_ptr<Streamed> model, Streamed::open(s_, checkpoint, pool_, context_, options));
     const std::filesystem::path beside = how_.out.parent_path();
     return calib::calibrate(
-        **model, samples_, work,
+        model->model(), samples_, work,
         {.memory = context_.limits.memory_budget / 2, .scratch = beside.empty() ? "." : beside, .progress = how_.progress, .cancelled = context_.cancelled});
   }
 

@@ -87,15 +87,19 @@ Error refusal(Error error, const oracle::Policy& policy) {
   return error;
 }
 
+Result<void> make_runnable(Session& s, Context& context) {
+  if (!runnable(s)) return Error{Errc::bad_input, problems_text(s.diag)};
+  if (const arch::Topology& t = s.checkpoint.topology; t.ranks.count() > 1)
+    return Error{Errc::bad_input, fmt::format("{} is the part of rank {} of {}: alone it computes nothing", s.path.string(), t.rank, t.ranks.count())};
+  StreamSurveyor surveyor(*s.package.source, context);
+  std::vector<pass::Repaired> repaired;
+  return pass::repair(s.checkpoint, {surveyor, Repair::exact}, s.diag, repaired);
+}
+
 Result<std::unique_ptr<Runtime>> Runtime::load(Session opened, const RuntimeOptions& options, Context& context) {
   auto r = std::make_unique<Runtime>();
   if (options.ranks.count() > 1) r->ranks.emplace(*options.world, options.ranks);  // before anything can fail on one rank alone
-  if (!runnable(opened)) return Error{Errc::bad_input, problems_text(opened.diag)};
-  if (const arch::Topology& t = opened.checkpoint.topology; t.ranks.count() > 1)
-    return Error{Errc::bad_input, fmt::format("{} is the part of rank {} of {}: alone it computes nothing", opened.path.string(), t.rank, t.ranks.count())};
-  StreamSurveyor surveyor(*opened.package.source, context);
-  std::vector<pass::Repaired> repaired;
-  QB_TRY(pass::repair(opened.checkpoint, {surveyor, Repair::exact}, opened.diag, repaired));
+  QB_TRY(make_runnable(opened, context));
   if (r->ranks) QB_TRY(r->ranks->take_part(opened.checkpoint, context, *opened.package.source));
   r->session = std::move(opened);
   r->pool = std::make_unique<host::ThreadPool>(options.threads);

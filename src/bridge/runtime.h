@@ -29,6 +29,10 @@ struct RuntimeOptions {
 // What a model's loading refuses lies in the checkpoint, its scheme or its config: bad_input. Unless kernels are denied: then the call may ask for too much.
 Error refusal(Error error, const oracle::Policy& policy);
 
+// Makes an opened checkpoint one that can be run: contradictions that change no value are settled. Errors: bad_input (problems() of the session say what, or it
+// is the part of one rank), io.
+Result<void> make_runnable(Session& session, Context& context);
+
 class Runtime {
  public:
   // Opens, checks and loads. Errors: bad_input (problems() of the session say what), out_of_memory, io.

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "bridge/samples.h"
 #include "cli/command.h"
+#include "cli/layer_table.h"
 #include "cli/logits_file.h"
 #include "cli/ranks.h"
 #include "cli/runtime_options.h"
@@ -19,6 +20,7 @@ namespace {
 struct Options : ModelOptions {
   std::string text, against, logits, ids;
   int64_t ctx = 512;
+  bool layers = false;
 };
 
 Result<std::vector<std::vector<int32_t>>> text_chunks(const Options& o, const Session& s) {
@@ -32,7 +34,57 @@ Result<std::vector<std::vector<int32_t>>> text_chunks(const Options& o, const Se
   return chunks;
 }
 
+// Opened and settled; nothing after an error, which has been reported.
+std::optional<Session> ready(const ModelOptions& o, const std::string& path, Context& context, int& code) {
+  std::optional<Session> s = open_model("eval", o, path, context, code);
+  if (!s) return s;
+  if (const Result<void> fit = make_runnable(*s, context); !fit) {
+    code = fail("eval", fit.error(), o.common, s->diag.all());
+    return std::nullopt;
+  }
+  if (!o.common.json && !o.common.quiet) print_problems(s->diag.all());
+  return s;
+}
+
+ModelOptions without_quantization(const Options& o) {
+  ModelOptions as_it_is = o;
+  as_it_is.quantization = {};
+  return as_it_is;
+}
+
+int layers(const Options& o) {
+  if (o.text.empty() || o.against.empty() || !o.logits.empty() || ranks() != nullptr) {
+    print_err("quantbridge eval: --layers goes with --text FILE and --against PATH2, in one process\n");
+    return exit_usage;
+  }
+  Context context, other_context;
+  int code = exit_done;
+  const std::optional<Session> found = ready(o, o.path, context, code);
+  const std::optional<Session> truth = found ? ready(without_quantization(o), o.against, other_context, code) : std::nullopt;
+  if (!truth) return code;
+  const Result<std::vector<std::vector<int32_t>>> chunks = text_chunks(o, *found);
+  if (!chunks) return fail("eval", chunks.error(), o.common);
+  const RuntimeOptions with = runtime_options(o);
+  host::ThreadPool pool(with.threads);
+  const auto tokens_text = [](uint64_t count) { return fmt::format("{} tokens in layers", count); };
+  const Result<std::vector<LayerError>> errors =
+      layer_errors(*found, *truth, *chunks, context, {.model = with.model, .pool = pool, .progress = progress_bar("eval", o.common, tokens_text)});
+  if (!errors) return fail("eval", errors.error(), o.common);
+  const size_t tokens = chunks->size() * chunks->front().size();
+  if (o.common.json) {
+    Json j = envelope("eval", true, found->diag.all());
+    j["tokens"] = tokens;
+    j["layers"] = to_json(*errors);
+    print_json(j);
+  } else {
+    print_out(fmt::format("relative errors of hidden states and outputs against {}, over {} tokens in {} chunks of {}\n{}", o.against, tokens, chunks->size(),
+                          o.ctx, layer_table(*errors)));
+  }
+  return exit_done;
+}
+
 int run(const Options& o) {
+  if (o.layers) return layers(o);
   if (o.text.empty() == o.logits.empty() || o.logits.empty() != o.ids.empty()) {
     print_err("quantbridge eval: give --text FILE, or --logits OUT with --ids IDS\n");
     return exit_usage;
@@ -56,9 +108,7 @@ int run(const Options& o) {
   }
   std::unique_ptr<Runtime> other;
   if (!o.against.empty()) {
-    ModelOptions as_it_is = o;
-    as_it_is.quantization = {};
-    other = load_model("eval", as_it_is, o.against, longest, other_context, code);
+    other = load_model("eval", without_quantization(o), o.against, longest, other_context, code);
     if (other == nullptr) return code;
     if (other->model->vocab() != r->model->vocab())
       return fail("eval",
@@ -126,6 +176,8 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--text", o->text, "text file: perplexity of its tokens, in chunks that stand alone; the last short one is dropped")->type_name("FILE");
   app.add_option("--ctx", o->ctx, "tokens of a chunk")->check(CLI::Range(2, 1 << 20))->capture_default_str();
   app.add_option("--against", o->against, "another checkpoint, taken as the truth: mean KL, agreement, largest difference")->type_name("PATH2");
+  app.add_flag("--layers", o->layers,
+               "of each layer and each of its linears the relative error against PATH2, with its hidden states as inputs; one layer of each in memory");
   app.add_option("--logits", o->logits, "write float32 logits [b, t, vocab] to this safetensors file")->type_name("OUT");
   app.add_option("--ids", o->ids, "safetensors file with input_ids [b, t]")->type_name("IDS");
   return [o] { return run(*o); };
@@ -138,6 +190,7 @@ QB_COMMAND(eval) = {
     .name = "eval", .summary = "Perplexity, distance to another checkpoint, logits",
     .examples = "Examples:\n  quantbridge eval ./model --text book.txt --ctx 512\n  quantbridge eval ./model-NVFP4 --text book.txt --against ./model-BF16\n"
                 "  quantbridge eval ./model-BF16 --quantization nvfp4 --text book.txt --against ./model-BF16\n"
+                "  quantbridge eval ./model-NVFP4 --text book.txt --against ./model-BF16 --layers\n"
                 "  quantbridge eval ./model --logits out.safetensors --ids ids.safetensors --reference",
     .rank = 6, .setup = setup, .together = true};
 // clang-format on

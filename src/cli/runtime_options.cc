@@ -68,36 +68,34 @@ bool apply_quantization(std::string_view command, const QuantizationOptions& o, 
   return false;
 }
 
+std::optional<Session> open_model(std::string_view command, const ModelOptions& o, const std::string& path, Context& context, int& code) {
+  context.limits.threads = runtime_options(o).threads;
+  if (!parse_size(o.memory_budget, context.limits.memory_budget) || context.limits.memory_budget == 0) {
+    print_err(fmt::format("quantbridge {}: --memory-budget '{}' is no size: write 64MiB\n", command, escape(o.memory_budget)));
+    code = exit_usage;
+    return std::nullopt;
+  }
+  context.isa = host::detect_isa();
+  context.cancelled = &interrupted();
+  const auto failed = [&](const Error& error) {
+    code = fail(command, error, o.common);
+    return std::nullopt;
+  };
+  if (!arch::is_sound(o.ranks)) return failed({Errc::invalid_argument, "of --tp and --ep one is a multiple of the other"});
+  if (o.ranks.count() > 1 && !host::has_mpi()) return failed(host::mpi_world().error());
+  if (const Result<void> fit = check_world(ranks(), o.ranks); !fit) return failed(fit.error());
+  Result<Session> session = agree(ranks(), open_session(path));
+  if (!session) return failed(session.error());
+  if (!apply_quantization(command, o.quantization, o.common, *session, code)) return std::nullopt;
+  return std::move(*session);
+}
+
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& o, const std::string& path, int64_t context_tokens, Context& context,
                                     int& code) {
   RuntimeOptions options = runtime_options(o);
   options.context = context_tokens;
-  context.limits.threads = options.threads;
-  if (!parse_size(o.memory_budget, context.limits.memory_budget) || context.limits.memory_budget == 0) {
-    print_err(fmt::format("quantbridge {}: --memory-budget '{}' is no size: write 64MiB\n", command, escape(o.memory_budget)));
-    code = exit_usage;
-    return nullptr;
-  }
-  context.isa = host::detect_isa();
-  context.cancelled = &interrupted();
-  if (!arch::is_sound(o.ranks)) {
-    code = fail(command, {Errc::invalid_argument, "of --tp and --ep one is a multiple of the other"}, o.common);
-    return nullptr;
-  }
-  if (o.ranks.count() > 1 && !host::has_mpi()) {
-    code = fail(command, host::mpi_world().error(), o.common);
-    return nullptr;
-  }
-  if (const Result<void> fit = check_world(ranks(), o.ranks); !fit) {
-    code = fail(command, fit.error(), o.common);
-    return nullptr;
-  }
-  Result<Session> session = agree(ranks(), open_session(path));
-  if (!session) {
-    code = fail(command, session.error(), o.common);
-    return nullptr;
-  }
-  if (!apply_quantization(command, o.quantization, o.common, *session, code)) return nullptr;
+  std::optional<Session> session = open_model(command, o, path, context, code);
+  if (!session) return nullptr;
   const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
   Result<std::unique_ptr<Runtime>> runtime = agree(ranks(), Runtime::load(std::move(*session), options, context));
   if (!runtime) {

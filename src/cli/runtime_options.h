@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "bridge/runtime.h"
@@ -32,6 +33,10 @@ bool apply_quantization(std::string_view command, const QuantizationOptions& opt
 
 // --tp and --ep, for the commands that several processes run together.
 void add_rank_options(CLI::App& app, ModelOptions& options);
+
+// Opens a checkpoint to be run, with what --quantization does to it; sets what loading needs in the context. Nothing after an error, which has been reported:
+// `code` is the exit code then.
+std::optional<Session> open_model(std::string_view command, const ModelOptions& options, const std::string& path, Context& context, int& code);
 
 // Opens and loads a model, with the other ranks where there are any; an error has been reported when it returns null, and `code` is the exit code.
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& options, const std::string& path, int64_t context_tokens, Context& context,

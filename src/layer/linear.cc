@@ -246,7 +246,10 @@ Result<Linear> Linear::load(const ir::Module& m, Source& source, host::Arena& ar
   if (m.n <= 0 || m.k <= 0 || m.n > INT32_MAX || m.k > INT32_MAX) return cannot_load(m, fmt::format("the impossible size {} x {}", m.n, m.k));
   Linear l;
   l.problem_ = {.m = 1, .n = m.n, .k = m.k, .inputs = options.inputs};
-  if (options.observers != nullptr) l.observer_ = options.observers->of(m.path, Role::input_scale);
+  if (options.observers != nullptr) {
+    l.observer_ = options.observers->of(m.path, Role::input_scale);
+    l.output_observer_ = options.observers->of(m.path, Role::output_scale);
+  }
   l.problem_.scheme = kernel_scheme(m);
   const ir::Scheme& scheme = l.problem_.scheme;
   if (!scheme.weight.plain() && !m.make && m.part(Role::scale) == nullptr) return cannot_load(m, "the checkpoint has no scales for its weight");
@@ -418,6 +421,7 @@ void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> works
   if (observer_ != nullptr) observer_->see(x, m, k());
   run_unfinished(x, m, y, workspace, pool);
   finish(y, m, pool);
+  if (output_observer_ != nullptr) output_observer_->see(y, m, n());
 }
 
 void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {

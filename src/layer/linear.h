@@ -72,7 +72,7 @@ class Linear {
   kernel::Weight weight_;
   oracle::LinearPlan plan_;
   std::vector<std::span<std::byte>> parts_;
-  Observer* observer_ = nullptr;  // of the inputs
+  Observer *observer_ = nullptr, *output_observer_ = nullptr;  // of the inputs and the outputs
   std::shared_ptr<const Rotation> rotated_inputs_, rotated_outputs_;
   const float* prescale_ = nullptr;  // [k]
   struct Outputs {

@@ -19,8 +19,8 @@ class Observer {
 class Observers {
  public:
   virtual ~Observers() = default;
-  // Asked while modules are loaded; the observer outlives them. input_scale: what flows into the linear at `path`, before anything is done to it; k_scale,
-  // v_scale: keys (after rope) and values of the attention module at `path`. Null: nobody looks.
+  // Asked while modules are loaded; the observer outlives them. input_scale: what flows into the linear at `path`, before anything is done to it; output_scale:
+  // what comes out of it, when all is done; k_scale, v_scale: keys (after rope) and values of the attention module at `path`. Null: nobody looks.
   virtual Observer* of(const std::string& path, ir::Role role) = 0;
 };
 

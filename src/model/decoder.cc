@@ -3,66 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/json.h"
 #include "host/host.h"
-#include "layer/embedding.h"
+#include "model/ends.h"
 
 namespace qb::model {
 namespace {
-
-using layer::Linear;
-
-// The vocabulary's ends. Of several ranks each has some of its words: their rows of the embedding, and their logits.
-struct Ends {
-  layer::Embedding embedding;
-  Linear head;
-  std::string head_path;
-  const float* norm = nullptr;
-  host::Communicator* ranks = nullptr;  // null: all words are here
-  std::vector<arch::Range> words;       // of each rank
-
-  int64_t vocab() const { return ranks == nullptr ? head.n() : words.back().end; }
-  // Of the rank that has most.
-  int64_t most_words() const {
-    int64_t most = 0;
-    for (const arch::Range& r : words) most = std::max(most, r.size());
-    return most;
-  }
-  // Floats beside the logits of `rows` tokens.
-  int64_t scratch(int64_t rows) const { return ranks == nullptr ? 0 : (rows + ranks->size()) * most_words(); }
-  void embed(const DecoderParts& parts, std::span<const int32_t> ids, float* x) const;
-  void run(const float* x, int64_t rows, float* logits, float* scratch, std::span<std::byte> workspace, host::ThreadPool& pool) const;
-};
-
-void Ends::embed(const DecoderParts& parts, std::span<const int32_t> ids, float* x) const {
-  if (ranks == nullptr) return model::embed(embedding, parts, ids, x);
-  const arch::Range mine = words[static_cast<size_t>(ranks->rank())];
-  const int64_t width = embedding.k();
-  for (size_t i = 0; i < ids.size(); ++i) {
-    float* const row = x + static_cast<int64_t>(i) * width;
-    const auto own = static_cast<int32_t>(ids[i] - mine.begin);
-    if (ids[i] >= mine.begin && ids[i] < mine.end)
-      model::embed(embedding, parts, {&own, 1}, row);
-    else
-      std::fill_n(row, width, 0.0F);
-  }
-  ranks->sum(std::span(x, ids.size() * static_cast<size_t>(width)));  // one rank's numbers, and zeros
-}
-
-void Ends::run(const float* x, int64_t rows, float* logits, float* scratch, std::span<std::byte> workspace, host::ThreadPool& pool) const {
-  if (ranks == nullptr) return head.run(x, rows, logits, workspace, pool);
-  const int64_t most = most_words(), mine = head.n();
-  float* const own = scratch + ranks->size() * most;
-  head.run(x, rows, own, workspace, pool);
-  for (int64_t row = 0; row < rows; ++row) {
-    // A rank with fewer words sends what lies behind them: the next row, or what is left of an earlier call.
-    const std::span<const float> sent(own + row * mine, static_cast<size_t>(most));
-    ranks->gather(std::as_bytes(sent), std::as_writable_bytes(std::span(scratch, sent.size() * words.size())));
-    for (size_t r = 0; r < words.size(); ++r) std::copy_n(scratch + static_cast<int64_t>(r) * most, words[r].size(), logits + row * vocab() + words[r].begin);
-  }
-}
 
 // How keys and values are quantized. as_bytes: an E4M3 cache holds them; other schemes are rounded into a cache of bfloat16.
 struct KvScheme {
@@ -147,10 +94,6 @@ void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
   float* const normed = runner_.normed();
   for (int64_t i = 0; i < wanted; ++i) runner_.norm(runner_.x() + pass.wanted[static_cast<size_t>(i)] * hidden, ends_.norm, 1, normed + i * hidden);
   ends_.run(normed, wanted, logits, words_, runner_.tools().workspace, pool_);
-  if (const float cap = p_.logit_softcap; cap > 0)
-    pool_.ranges(wanted * vocab(), 1024, [logits, &cap](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
-    });
 }
 
 Result<KvScheme> kv_scheme(const Loading& loading) {
@@ -172,42 +115,7 @@ Result<KvScheme> kv_scheme(const Loading& loading) {
   return out;
 }
 
-Result<Ends> load_ends(Loader& l, const arch::Topology& t, const DecoderParts& parts) {
-  Ends e;
-  const std::string embed = t.body + ".embed_tokens";
-  const ir::Module* own_head = l.find(t.head);
-  // A tied head is the embedding, whatever else is stored; one that is quantized means itself.
-  const bool shared = parts.config.tied && (own_head == nullptr || !own_head->scheme);
-  e.head_path = shared ? embed : t.head;
-  QB_ASSIGN(e.head, l.linear(e.head_path, 0, parts.config.hidden));
-  QB_ASSIGN(const ir::Module* const table, l.need(embed));
-  if (shared && !table->scheme) {
-    QB_ASSIGN(e.embedding, layer::Embedding::share(e.head));
-  } else {
-    QB_ASSIGN(e.embedding, l.embedding(embed));
-  }
-  if (e.embedding.k() != parts.config.hidden || e.embedding.n() != e.head.n()) {
-    return Error{Errc::invalid_argument,
-                 fmt::format("{}: the weight is {} x {}, expected {} x {}", embed, e.embedding.n(), e.embedding.k(), e.head.n(), parts.config.hidden)};
-  }
-  QB_ASSIGN(e.norm, l.norm(t.body + ".norm", parts.config.hidden, parts.norm_plus));
-  if (const Team* team = l.team(); team != nullptr && team->tensor != nullptr) {
-    e.ranks = team->tensor;
-    e.words = team->words;
-    if (const arch::Range mine = e.words[static_cast<size_t>(e.ranks->rank())]; e.head.n() != mine.size())
-      return Error{Errc::invalid_argument, fmt::format("{}: {} words are here, expected {}", e.head_path, e.head.n(), mine.size())};
-  }
-  return e;
-}
-
 }  // namespace
-
-void embed(const layer::Embedding& table, const DecoderParts& parts, std::span<const int32_t> ids, float* x) {
-  table.gather(ids, x);
-  if (parts.embedding_scale == 1) return;
-  const int64_t count = static_cast<int64_t>(ids.size()) * parts.config.hidden;
-  for (int64_t i = 0; i < count; ++i) x[i] *= parts.embedding_scale;
-}
 
 Result<const Json*> model_config(const Loading& loading) {
   const Json* config = loading.package.document("config.json");

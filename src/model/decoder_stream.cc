@@ -6,12 +6,12 @@
 #include <numeric>
 #include <optional>
 
-#include "model/decoder.h"
+#include "model/ends.h"
 
 namespace qb::model {
 namespace {
 
-// One layer in memory, and a cache for the keys and values of one layer and one sequence. Embeddings are in memory until the first layer is.
+// One layer in memory, or one end of the vocabulary, and a cache for the keys and values of one layer and one sequence.
 class DecoderStream final : public LayerStream {
  public:
   DecoderStream(DecoderBuilder builder, const Loading& loading)
@@ -40,12 +40,27 @@ class DecoderStream final : public LayerStream {
   }
 
   Result<void> load(int64_t layer) override {
-    embedding_ = {};
-    layer_ = {};
-    memory_.clear();
-    builder_.load_with(here_);  // another loader: what the last one shared between modules is gone
+    unload();
     QB_ASSIGN(layer_[0], builder_.make_layer(builder_, layer));
     runner_.fit(layer_, nullptr);
+    return {};
+  }
+
+  Result<int64_t> load_head() override {
+    unload();
+    QB_ASSIGN(ends_, load_ends(builder_.loader(), loading_.checkpoint.topology, builder_.parts));
+    runner_.fit({}, &ends_.head);
+    return ends_.vocab();
+  }
+
+  Result<void> logits(const float* x, int64_t rows, float* out) override {
+    const int64_t at_once = runner_.pass_rows();
+    QB_TRY(runner_.prepare(std::min(rows, at_once)));
+    for (int64_t begin = 0; begin < rows; begin += at_once) {
+      const int64_t count = std::min(at_once, rows - begin);
+      runner_.norm(x + begin * hidden(), ends_.norm, count, runner_.normed());
+      ends_.run(runner_.normed(), count, out + begin * ends_.vocab(), nullptr, runner_.tools().workspace, loading_.pool);
+    }
     return {};
   }
 
@@ -68,6 +83,14 @@ class DecoderStream final : public LayerStream {
   }
 
  private:
+  void unload() {
+    embedding_ = {};
+    ends_ = {};
+    layer_ = {};
+    memory_.clear();
+    builder_.load_with(here_);  // another loader: what the last one shared between modules is gone
+  }
+
   Result<void> make_room(int64_t tokens) {
     if (tokens < 1 || tokens > max_positions())
       return Error{Errc::invalid_argument, fmt::format("a sequence of {} tokens, the model has {} positions", tokens, max_positions())};
@@ -91,6 +114,7 @@ class DecoderStream final : public LayerStream {
   DecoderBuilder builder_;
   LayerRunner runner_;
   layer::Embedding embedding_;
+  Ends ends_;
   std::array<DecoderLayer, 1> layer_;
   std::optional<KvCache> cache_;
   std::vector<int32_t> blocks_, positions_;

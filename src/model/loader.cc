@@ -57,7 +57,8 @@ Result<layer::Linear> Loader::load(const ir::Module& m, const arch::Module* topo
   options.inputs = inputs;
   options.cut = cut_of(topology);
   // Float32 throughout: what the scheme does not quantize is not rounded to bfloat16 either.
-  if (loading_.options.reference && inputs == kernel::Inputs::as_scheme && (!m.scheme || (!m.scheme->input && !m.scheme->features.output)))
+  if ((loading_.options.reference || loading_.options.exact_inputs) && inputs == kernel::Inputs::as_scheme &&
+      (!m.scheme || (!m.scheme->input && !m.scheme->features.output)))
     options.inputs = kernel::Inputs::f32;
   QB_ASSIGN(layer::Linear out, layer::Linear::load(m, *loading_.package.source, loading_.arena, options, loading_.context));
   resident_ += out.bytes();

@@ -64,6 +64,7 @@ struct Options {
   layer::LinearOptions linear;
   bool quantized_kv = true;   // as the checkpoint's KV scheme says
   bool every_expert = false;  // as in layer::Tools
+  bool exact_inputs = false;  // what the scheme does not quantize stays float32 on its way into a linear, also in fast kernels
   bool reference = false;     // float32 throughout, float32 KV cache (E4M3 values still rounded through E4M3 where the checkpoint has a KV scheme)
 };
 
@@ -99,6 +100,10 @@ class LayerStream {
   virtual Result<void> load(int64_t layer) = 0;
   // One whole sequence through the loaded layer. x: [tokens, hidden], overwritten with the next layer's input.
   virtual Result<void> run(float* x, int64_t tokens) = 0;
+  // Norm and head, behind the last layer; frees what was loaded before. Returns the size of the vocabulary.
+  virtual Result<int64_t> load_head() = 0;
+  // x: [rows, hidden], what comes out of the last layer, of any tokens; out: [rows, vocabulary].
+  virtual Result<void> logits(const float* x, int64_t rows, float* out) = 0;
 };
 
 // The ranks that run one model; each has its part of the checkpoint (pass/shard.h). They call the model together, with the same batches, and all get the
