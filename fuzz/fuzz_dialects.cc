@@ -63,12 +63,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (is_fact(t)) facts.scalars[t.name] = {t.offset % 7 == 0 ? NAN : static_cast<double>(t.offset % 5), std::string(t.bytes, '\0')};
   const Dialect* dialect = detect(package, diag);
   if (dialect == nullptr) return 0;
+  if (dialect->config != nullptr) package.set_document("config.json", dialect->config(package));
   ir::Checkpoint checkpoint;
   if (!dialect->read({package, facts, nullptr}, checkpoint, diag)) return 0;
   ir::verify(checkpoint, {"model.safetensors"}, diag);
   if (!diag.ok()) return 0;
   NoAnswers answers;
   for (const Dialect* target : dialects()) {
+    if (target->write == nullptr) continue;  // import only
     Export plan;
     Diagnostics refused;
     const WriteContext context{.package = package, .facts = facts, .surveyor = answers, .restore_origin = read_origin(package).dialect == target->name};

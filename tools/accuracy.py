@@ -155,7 +155,7 @@ def measure(args, scheme, numerics, text_file, library, scratch, weights, known)
     elif ":" in scheme:
         activation = scheme.split(":")[1].removesuffix("_up")
         if activation.startswith("mx"):
-            result["even"] = ours("--quantization", json.dumps({"linear": {"activation": f"{activation}_even"}}))
+            result["even"] = ours("--kv-cache-dtype", "f32", "--quantization", json.dumps({"linear": {"activation": f"{activation}_even"}}))
         try:
             result["library"] = library.perplexity(model, True)
         except RuntimeError as e:
@@ -190,9 +190,10 @@ def page(model, rows, fraction):
              "its first predicted. *Ours*: `quantbridge eval --ctx 512`, fast kernels. *Library*: the same directory in transformers with compressed-tensors in float32, stock code, with its own",
              "quantization of activations. *Weights alone* quantizes no activations: float32 there, bfloat16 here (`--activations bf16`). Equal files are evaluated once. Bold: more than 0.5 % apart.", "",
              "Where activations are quantized, two formulas differ by design: for integers the library scales by amax/127.5 where engines' kernels, and ours, take amax/127; for MX blocks it raises",
-             "the exponent from a mantissa of 1.75 on, where OCP's rule, ours by default, does not. *Ours, library's rule* runs the same directory with the library's rule for MX",
-             "(`--quantization '{\"linear\": {\"activation\": \"mxfp8_even\"}}'`); the difference is that of equal rules.", "",
-             "| scheme | numerics | MB | ours | ours, library's rule | library | difference | weights alone: ours | library | difference |",
+             "the exponent from a mantissa of 1.75 on, where OCP's rule, ours by default, does not. *Ours, library's rules* runs the same directory with the library's rule for MX and keys and values",
+             "in float32, as it has them (`--kv-cache-dtype f32 --quantization '{\"linear\": {\"activation\": \"mxfp8_even\"}}'`); the difference is that of equal rules. Activations in FP4 turn the last bits of sums",
+             "into other codes and back: over four windows two orders of the same float32 sums are 1 % apart, and a cache of bfloat16 is 4 % from both.", "",
+             "| scheme | numerics | MB | ours | ours, library's rules | library | difference | weights alone: ours | library | difference |",
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     notes = {}
     answers = ["", "What each says to \u201c" + QUESTION + "\u201d (chat template, greedy, at most 32 tokens):", "", "| scheme | numerics | answer |", "| --- | --- | --- |"]

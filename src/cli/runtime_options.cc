@@ -17,6 +17,10 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
       ->check(CLI::IsMember({"as-stored", "bf16", "f32"}))
       ->capture_default_str();
   app.add_flag("--reference", o.reference, "the reference kernels, float32 throughout");
+  app.add_option("--kv-cache-dtype", o.kv_cache_dtype,
+                 "auto: bfloat16, or E4M3 where the checkpoint's keys and values are quantized to it; f32: twice the memory, no rounding but that")
+      ->check(CLI::IsMember({"auto", "f32"}))
+      ->capture_default_str();
   app.add_option("--prefer", o.prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
   app.add_option("--deny", o.deny, "kernel not to use (name or pattern)")->type_name("K");
   add_run_quantization(app, o.quantization);
@@ -38,6 +42,7 @@ RuntimeOptions runtime_options(const ModelOptions& o) {
   r.model.linear.cpu = host::this_cpu();
   r.model.linear.policy = {.prefer = o.prefer, .deny = o.deny, .reference = o.reference};
   r.model.linear.inputs = o.activations == "f32" ? kernel::Inputs::f32 : o.activations == "bf16" ? kernel::Inputs::bf16 : kernel::Inputs::as_scheme;
+  r.model.wide_kv = o.kv_cache_dtype == "f32";
   r.model.quantized_kv = o.activations == "as-stored";
   r.world = ranks();
   r.ranks = o.ranks;

@@ -13,7 +13,7 @@
 namespace qb::cli {
 
 struct ModelOptions {
-  std::string path, activations = "as-stored";
+  std::string path, activations = "as-stored", kv_cache_dtype = "auto";
   std::vector<std::string> prefer, deny;
   bool reference = false;
   arch::Ranks ranks;

@@ -25,6 +25,7 @@ class Decoder final : public Model {
         ends_(std::move(ends)),
         pool_(loading.pool),
         reference_(loading.options.reference),
+        wide_kv_(loading.options.reference || loading.options.wide_kv),
         kv_(kv),
         resident_(resident),
         runner_(p_.config, p_.ropes, loading) {
@@ -32,7 +33,7 @@ class Decoder final : public Model {
   }
 
   KvCache::Shape kv_shape() const override { return p_.kv; }
-  Elem kv_elem() const override { return reference_ ? Elem::f32 : kv_.as_bytes ? Elem::e4m3 : Elem::bf16; }
+  Elem kv_elem() const override { return wide_kv_ ? Elem::f32 : kv_.as_bytes ? Elem::e4m3 : Elem::bf16; }
   int64_t vocab() const override { return ends_.vocab(); }
   int64_t max_positions() const override { return p_.config.max_positions; }
   Result<std::span<const float>> forward(const Batch& batch, KvCache& cache) override;
@@ -51,7 +52,7 @@ class Decoder final : public Model {
   std::vector<DecoderLayer> layers_;
   Ends ends_;
   host::ThreadPool& pool_;
-  bool reference_ = false;
+  bool reference_ = false, wide_kv_ = false;
   KvScheme kv_;
   size_t resident_ = 0;
   LayerRunner runner_;

@@ -65,6 +65,7 @@ struct Options {
   bool quantized_kv = true;   // as the checkpoint's KV scheme says
   bool every_expert = false;  // as in layer::Tools
   bool exact_inputs = false;  // what the scheme does not quantize stays float32 on its way into a linear, also in fast kernels
+  bool wide_kv = false;       // a float32 KV cache: numbers of a KV scheme, if there is one, are still rounded to its
   bool reference = false;     // float32 throughout, float32 KV cache (E4M3 values still rounded through E4M3 where the checkpoint has a KV scheme)
 };
 
