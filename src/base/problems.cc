@@ -278,6 +278,8 @@ constexpr ProblemKind kinds[] = {
      "-", "Choose modelopt as the target, or dense, which multiplies the weights; or allow the rounding."},
     {"algorithm-unsuited", unsupported, none, "An algorithm that makes weights from data is asked for a weight which it cannot make.", "-",
      "Name another algorithm or scheme for the module, or none."},
+    {"observer-unsuited", unsupported, none, "A way to take ranges is asked for that has no formula for the activations, keys or values of a module.", "-",
+     "Name another --observer, or none: max, percentile and average are for all types."},
     {"calibration-needed", unsupported, none,
      "Static scales of activations, keys and values have to be measured on data, and weights that an algorithm makes are made from data.", "-",
      "Give `quantize --calibrate FILE` text or token ids, or choose weight-only or run-time activation scales, or no algorithm."},

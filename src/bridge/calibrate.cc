@@ -8,6 +8,7 @@
 #include "bridge/streamed.h"
 #include "bridge/weights_work.h"
 #include "calib/calibrate.h"
+#include "calib/range_observer.h"
 #include "calib/ranges.h"
 #include "exec/execute.h"
 #include "exec/xxh3.h"
@@ -49,7 +50,7 @@ Result<Algorithms> algorithms_of(const ir::Checkpoint& planned) {
 std::string digest_of(const Session& s, const ir::Checkpoint& planned, const Samples& samples, bool every_expert) {
   Xxh3 hash(Isa::generic);
   const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
-  add(fmt::format("calibration 1 {} {}\n{}", version, every_expert, state_of(s)));
+  add(fmt::format("calibration 2 {} {}\n{}", version, every_expert, state_of(s)));
   for (const ir::Module& m : planned.modules)
     if (m.make) add(fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm));
   for (const std::vector<int32_t>& sample : samples) {
@@ -111,23 +112,68 @@ Result<bool> make_weights(const Session& s, const Algorithms& algorithms, ir::Ch
   return true;
 }
 
+// Numbers that an algorithm left about the inputs of a module; none where it left nothing.
+Result<std::vector<float>> left_about(const Session& s, const pass::Overlay& overlay, std::string_view what, const pass::Measured& place) {
+  const auto at = overlay.tensors.find(fmt::format("{}:{}", what, place.path));
+  if (place.role != ir::Role::input_scale || at == overlay.tensors.end()) return std::vector<float>();
+  std::vector<float> out(at->second.bytes / sizeof(float));
+  const ReadRequest read{at->second.file, at->second.offset, std::as_writable_bytes(std::span(out))};
+  QB_TRY(s.package.source->read(std::span(&read, 1)));
+  return out;
+}
+
 // What flowed into modules whose inputs were scaled: the algorithm has seen it, column by column.
 Result<void> known_ranges(const Session& s, const pass::Overlay& overlay, std::vector<pass::Measured>& places, pass::Ranges& ranges) {
   std::vector<pass::Measured> left;
   for (pass::Measured& what : places) {
-    const auto at = overlay.tensors.find("range:" + what.path);
-    if (what.role != ir::Role::input_scale || at == overlay.tensors.end()) {
+    QB_ASSIGN(const std::vector<float> range, left_about(s, overlay, "range", what));
+    if (range.empty())
       left.push_back(std::move(what));
-      continue;
-    }
-    float range[2]{};
-    const ReadRequest read{at->second.file, at->second.offset, std::as_writable_bytes(std::span(range))};
-    QB_TRY(s.package.source->read(std::span(&read, 1)));
-    ranges.measured[what] = {range[0], range[1]};
+    else
+      ranges.measured[what] = {range[0], range[1]};
   }
   places = std::move(left);
   return {};
 }
+
+// How the ranges of a job are taken.
+class Observing {
+ public:
+  Observing(const ir::Checkpoint& planned, recipe::Numerics numerics) : planned_(planned), numerics_(numerics) {
+    for (const ir::Module& m : planned.modules) by_path_.emplace(m.path, &m);
+  }
+
+  // Empty: as the producer does, which has a moving average for llm-compressor's caches.
+  Result<void> choose(std::string_view observer) {
+    QB_ASSIGN(inputs_, calib::parse_observer(observer.empty() ? "max" : observer, numerics_));
+    const bool average = observer.empty() && numerics_ == recipe::Numerics::llm_compressor;
+    QB_ASSIGN(cache_, calib::parse_observer(average ? "average" : observer.empty() ? "max" : observer, numerics_));
+    return {};
+  }
+  const calib::ChosenObserver& of(const pass::Measured& what) const { return what.role == ir::Role::input_scale ? inputs_ : cache_; }
+  // Ranges alone say what columns of other sizes become, and nothing else does.
+  bool by_range() const { return inputs_.kind->name == "max"; }
+
+  bool check(const std::vector<pass::Measured>& places, Diagnostics& diag) const {
+    for (const pass::Measured& what : places) {
+      const std::string_view instead = of(what).kind->refuses(type(what));
+      if (!instead.empty())
+        diag.report("observer-unsuited", {.module = what.path},
+                    fmt::format("{} by {}", to_string(ir::Activation{type(what), ir::When::fixed}), of(what).kind->name), std::string(instead));
+    }
+    return diag.ok();
+  }
+
+  const ir::QuantType& type(const pass::Measured& what) const {
+    return what.role == ir::Role::input_scale ? by_path_.at(what.path)->scheme->input->type : planned_.kv->scheme.type;
+  }
+
+ private:
+  const ir::Checkpoint& planned_;
+  recipe::Numerics numerics_;
+  std::map<std::string_view, const ir::Module*> by_path_;
+  calib::ChosenObserver inputs_, cache_;
+};
 
 bool names_algorithms(pass::QuantConfig& config) {
   const std::vector<pass::Says*> entries = config.entries();
@@ -165,6 +211,9 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
   pass::quantize(planned, *job.quantize, said);
   std::vector<pass::Measured> places = places_of(planned);
   QB_ASSIGN(const Algorithms algorithms, algorithms_of(planned));
+  Observing observing(planned, job.quantize->numerics);
+  QB_TRY(observing.choose(how.observer));
+  if (!observing.check(places, diag)) return false;
   pass::Ranges& ranges = job.quantize->ranges.emplace();
   job.quantize->overlay.reset();
   if (places.empty() && algorithms.empty()) return true;
@@ -179,13 +228,19 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
     QB_ASSIGN(const bool made, make_weights(s, algorithms, plain, planned, runner, *how.store, context, diag));
     if (!made) return false;
     job.quantize->overlay = how.store->overlay();
-    QB_TRY(known_ranges(s, how.store->overlay(), places, ranges));
+    if (observing.by_range()) QB_TRY(known_ranges(s, how.store->overlay(), places, ranges));
   }
   if (places.empty()) return true;
   calib::RangeObservers observers;
-  for (const pass::Measured& what : places) observers.watch(what, compressor && what.role != ir::Role::input_scale);
+  for (const pass::Measured& what : places) {
+    std::vector<float> factors;
+    if (how.store) {
+      QB_ASSIGN(factors, left_about(s, how.store->overlay(), "inputs", what));
+    }
+    observers.watch(what, observing.of(what), observing.type(what), std::move(factors));
+  }
   QB_TRY(runner.run(plain, observers, observers));
-  for (auto& [what, range] : observers.ranges().measured) ranges.measured[what] = range;
+  for (const auto& [what, range] : observers.ranges().measured) ranges.measured[what] = range;
   return true;
 }
 

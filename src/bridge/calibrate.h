@@ -18,14 +18,15 @@ namespace qb {
 struct Calibration {
   std::string file;  // as in read_samples
   SampleLimits limits;
+  std::string observer = {};                      // how ranges are taken, for calib::parse_observer; empty: as the producer does
   std::filesystem::path out;                      // the output: what is made, and what does not fit in half of the memory budget, lies beside it
   std::function<void(const Progress&)> progress;  // in tokens times layers; may be empty
   std::unique_ptr<LayerStore> store = {};         // of what algorithms have made; null: none was asked for
 };
 
 // Fills job.quantize->ranges and overlay; the session's package reads what was made from then on. The job is planned before anything is measured: false, with
-// the reasons in `diag`, where that fails or an algorithm is not for what it is asked for (algorithm-unsuited). An Error: an unknown algorithm, samples that
-// cannot be read or run, a family that does not run, cancelled, io. Precondition: the job quantizes.
+// the reasons in `diag`, where that fails or an algorithm or an observer is not for what it is asked for (algorithm-unsuited, observer-unsuited). An Error: an
+// unknown algorithm or observer, samples that cannot be read or run, a family that does not run, cancelled, io. Precondition: the job quantizes.
 // Together: the first process measures, and says why it cannot; all get the ranges. Algorithms are for one process (invalid_argument).
 Result<bool> calibrate(Session&, JobOptions& job, Calibration&, Context&, Diagnostics& diag, const Together& together = {});
 

@@ -272,14 +272,18 @@ Result<void> WeightsWork::balance(const Group& group, Statistics& seen) {
   } else {
     QB_TRY(into_feeder(group, *factors));
   }
-  std::vector<float> range{__builtin_inff(), -__builtin_inff()};
+  std::vector<float> range{__builtin_inff(), -__builtin_inff()}, inverse;
   for (size_t j = 0; j < factors->size(); ++j) {
+    inverse.push_back(1 / (*factors)[j]);
     range[0] = std::min(range[0], seen.least()[j] / (*factors)[j]);
     range[1] = std::max(range[1], seen.most()[j] / (*factors)[j]);
   }
   for (size_t i = 0; i < weights.size(); ++i) {
     Weight& w = weights[i];
-    if (w.recipe != nullptr) keep("range:" + w.path, Elem::f32, {2}, bytes_of(range));
+    if (w.recipe != nullptr) {
+      keep("range:" + w.path, Elem::f32, {2}, bytes_of(range));
+      keep("inputs:" + w.path, Elem::f32, {k}, bytes_of(inverse));
+    }
     calib::scale_columns(w.numbers.data(), w.elem, w.n, *factors, w.numbers.data());
     const ir::Stored& s = *p_.running.modules[scaled[i]].part(Role::code);
     keep(s.tensor, s.container, s.shape, std::move(w.numbers));

@@ -1,37 +1,44 @@
-// The range of what flows through places of a model: over all tokens, or as a moving average over the samples.
+// Who watches which places of a model, layer by layer, and what came of it.
 //
-// Source of the average: the observer "minmax" of llm-compressor 0.14, which its KV caches have: the first sample's range, then 0.99 of the old and 0.01 of the
-// new one.
+// Goals: the memory of one layer's observers. Non-goals: how a range is taken (calib/range_observer.h).
 #pragma once
 
 #include <map>
+#include <vector>
 
 #include "calib/calibrate.h"
-#include "layer/observer.h"
+#include "calib/range_observer.h"
 #include "pass/calibration.h"
 
 namespace qb::calib {
 
 class RangeObservers final : public layer::Observers, public LayerWork {
  public:
-  void watch(const pass::Measured& what, bool average);
+  // The inputs of what an algorithm has scaled are multiplied by `factors`, one for each column, before they are looked at; empty: they are as they come.
+  void watch(const pass::Measured& what, const ChosenObserver& observer, const ir::QuantType& type, std::vector<float> factors = {});
 
   layer::Observer* of(const std::string& path, ir::Role role) override;
   Result<Pass> begin(int64_t) override { return Pass::go; }
-  // Everything that is seen belongs to the sample that is done next.
   void sample_done() override;
-  Result<void> end(int64_t) override { return {}; }
+  Result<void> end(int64_t) override;
   // Places that nothing flowed into have none.
-  pass::Ranges ranges() const;
+  const pass::Ranges& ranges() const { return ranges_; }
 
  private:
-  class One final : public layer::Observer {
+  class Place final : public layer::Observer {
    public:
+    Place(const ChosenObserver& observer, const ir::QuantType& type, std::vector<float> factors);
     void see(const float* x, int64_t rows, int64_t width) override;
-    recipe::Range all, sample;
-    bool average = false;
+
+    ChosenObserver chosen;
+    ir::QuantType type;
+    std::unique_ptr<RangeObserver> observer;  // while its layer is run
+
+   private:
+    std::vector<float> factors_;
   };
-  std::map<pass::Measured, One> watched_;
+  std::map<pass::Measured, Place> watched_;
+  pass::Ranges ranges_;
 };
 
 }  // namespace qb::calib

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "calib/algorithm.h"
+#include "calib/range_observer.h"
 #include "cli/command.h"
 #include "cli/job_command.h"
 #include "cli/quantization_options.h"
@@ -18,7 +19,7 @@ struct Options : JobCommandOptions {
   std::string scheme, recipe, algorithm, kv;
   QuantizationOptions quantization;
   std::vector<std::string> ignore;
-  std::string samples;
+  std::string samples, observer;
   SampleLimits limits;
   bool list = false;
 };
@@ -54,8 +55,16 @@ int list(const Options& o) {
     text += fmt::format("{:<36} {}\n", a->name, a->source);
     algorithms.push_back({{"name", a->name}, {"source", a->source}});
   }
+  Json observers = Json::array();
+  text += fmt::format("\n{:<36} {}\n", "observer", "from");
+  for (const calib::ObserverKind* kind : calib::observers()) {
+    const std::string name = kind->argument.what.empty() ? std::string(kind->name) : fmt::format("{}[:{}]", kind->name, kind->argument.usual);
+    text += fmt::format("{:<36} {}\n", name, kind->source);
+    observers.push_back({{"name", kind->name}, {"source", kind->source}, {"argument", kind->argument.what}});
+  }
   if (o.common.json) {
     Json j = envelope("quantize", true, {});
+    j["observers"] = std::move(observers);
     j["algorithms"] = std::move(algorithms);
     j["shorthands"] = std::move(all);
     j["recipes"] = std::move(made_by);
@@ -105,7 +114,7 @@ int run(const Options& o) {
   ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
   if (!o.kv.empty()) job.quantize->config.kv_cache = pass::Says::Input{.type = *ir::parse_activation("fp8_tensor_static")};
-  Calibration calibration{.file = o.samples, .limits = o.limits, .out = o.out, .progress = {}};
+  Calibration calibration{.file = o.samples, .limits = o.limits, .observer = o.observer, .out = o.out, .progress = {}};
   return run_job("quantize", o, job, limits, &calibration);
 }
 
@@ -125,8 +134,10 @@ std::function<int()> setup(CLI::App& app) {
       ->type_name("FILE");
   app.add_option("--calibrate-samples", o->limits.samples, "how many of them, from the first on")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--calibrate-tokens", o->limits.tokens, "how many tokens of each")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app.add_option("--observer", o->observer, "how static scales are made of what is measured: max, percentile:99.9, mse, ... (--list); default: the producer's")
+      ->type_name("NAME[:ARG]");
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
-  app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and the recipes");
+  app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and recipes, algorithms and observers");
   return [o] { return run(*o); };
 }
 

@@ -6,6 +6,7 @@
 //   code:<path>          U8 [n, k], offset binary, of the linear at <path>; with it scale:, zero: (I8) and order: (I32 [k])
 //   prescale:<path>      [k]: what its inputs are multiplied by
 //   range:<path>         F32 [2]: the least and the largest of its inputs, as they are then
+//   inputs:<path>        F32 [k]: what they were multiplied by to become that, here or in what feeds them
 #pragma once
 
 #include <map>
