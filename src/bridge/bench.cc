@@ -11,6 +11,7 @@
 #include "host/host.h"
 #include "host/probe.h"
 #include "kernel/inputs.h"
+#include "kernel/parallel.h"
 
 namespace qb::bench {
 namespace {
@@ -26,7 +27,7 @@ std::atomic<uint64_t> sink;
 double read_seconds(std::span<const std::span<std::byte>> parts, Isa isa, host::ThreadPool& pool) {
   int64_t all = 0;
   for (const std::span<std::byte> part : parts) all += static_cast<int64_t>(part.size());
-  return seconds([&] {
+  return seconds(pool, [&] {
     pool.ranges(all, 4096, [&](int64_t begin, int64_t end) {
       uint64_t seen = 0;
       int64_t at = 0;
@@ -44,13 +45,17 @@ double read_seconds(std::span<const std::span<std::byte>> parts, Isa isa, host::
 // G multiply-adds a second of all threads.
 double multiply_rate(double (*multiply)(host::Feature, int64_t), host::Feature features, host::ThreadPool& pool, int64_t rounds = probe_rounds) {
   double each = 0;
-  const double s = seconds([&] {
+  const double s = seconds(pool, [&] {
     pool.run([&](int i) {
       const double n = multiply(features, rounds);
       if (i == 0) each = n;
     });
   });
   return each * pool.size() / s * 1e-9;
+}
+
+auto multiply_in(kernel::Products products) {
+  return products == kernel::Products::int8 ? host::multiply_int8 : products == kernel::Products::bf16 ? host::multiply_bf16 : host::multiply_f32;
 }
 
 struct Geometry {
@@ -131,7 +136,12 @@ Spread spread_of(std::vector<double> v) {
   return {v[v.size() / 2], v.front(), v.back(), static_cast<int>(v.size())};
 }
 
-double seconds(const std::function<void()>& f) {
+double seconds(const host::ThreadPool& pool, const std::function<void()>& f) {
+  if (pool.size() == 1) {
+    const double begin = host::thread_seconds();
+    f();
+    return host::thread_seconds() - begin;
+  }
   const auto begin = std::chrono::steady_clock::now();
   f();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -168,7 +178,7 @@ std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
   if (k.code_layout == ir::Layout::panel_bf16) return {"bf16"};
   if (k.code_layout == ir::Layout::panel_plain) return {"f16", "f32"};
   if (k.code_layout == ir::Layout::panel_fp8) return {"fp8_channel", "fp8_128x128:fp8_g128", "mxfp8"};
-  if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4", "mxfp4"};
+  if (k.code_layout == ir::Layout::panel_fp4) return {"nvfp4", "nvfp4:nvfp4", "nvfp4:int8_token", "mxfp4", "mxfp4:int8_token"};
   if (k.code_layout == ir::Layout::panel_int4) return {"int4_g128", "int4_g128_asym", "int4_g32", "int4_g128:int8_token"};
   if (k.code_layout == ir::Layout::panel_int8) return {"int8_channel", "int8_g128", "int8_channel:int8_token", "int8_channel:int8_token_asym"};
   return {"bf16", "fp8_channel", "nvfp4", "int4_g128"};
@@ -184,21 +194,16 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
   const std::vector<float> x(static_cast<size_t>(p.m * p.k), 0.5F);
   std::vector<float> y(static_cast<size_t>(p.m * p.n));
   const auto layer = [&](size_t i) {
-    return seconds([&] {
+    return seconds(pool, [&] {
       const kernel::RunArgs a{&p, &weights[i % weights.size()], x.data(), y.data(), 0, p.n, workspace.data()};
-      if (kernel.prepare != nullptr) kernel.prepare(a);
-      pool.ranges(p.n, ir::panel_rows, [&](int64_t begin, int64_t end) {
-        kernel::RunArgs mine = a;
-        mine.n_begin = begin;
-        mine.n_end = end;
-        kernel.run(mine);
-      });
+      kernel::prepare_on(kernel, a, pool);
+      kernel::for_parts(a, pool, kernel.run);
     });
   };
   const Isa isa = host::detect_isa();
   const auto bytes = static_cast<double>(g.read()), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layer(0), 1e-6)));
-  const bool integers = kernel.code_layout != ir::Layout::rows && kernel::integer_inputs(p).has_value();
+  const auto multiply = multiply_in(kernel.products);
   std::vector<double> gbs, read_gbs, of_read, rate, peak, of_peak;
   for (size_t next = 1; gbs.size() < static_cast<size_t>(repeats);) {
     double run = 0, read = 0;
@@ -208,7 +213,7 @@ Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::P
           memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.read()))};
       read += read_seconds(other, isa, pool);
     }
-    const double n = static_cast<double>(in_piece), most = multiply_rate(integers ? host::multiply_int8 : host::multiply_bf16, cpu.features, pool);
+    const double n = static_cast<double>(in_piece), most = multiply_rate(multiply, cpu.features, pool);
     gbs.push_back(n * bytes / run * 1e-9);
     read_gbs.push_back(n * bytes / read * 1e-9);
     of_read.push_back(read / run);
@@ -248,7 +253,7 @@ Result<ModelRates> measure_model(Runtime& r, const host::Cpu& cpu, const Workloa
   std::optional<Error> failed;
   const auto forward = [&](int64_t first, int64_t count) {
     const model::Batch b = sequences.at(first, count);
-    return seconds([&] {
+    return seconds(*r.pool, [&] {
       if (auto logits = model.forward(b, *r.cache); !logits) failed = logits.error();
     });
   };

@@ -19,8 +19,8 @@ struct Spread {
 };
 Spread spread_of(std::vector<double> values);
 
-// Seconds that a call takes.
-double seconds(const std::function<void()>& f);
+// Seconds that a call takes: of its processor where the pool has one thread, so that what other processes take is not in it; of the clock otherwise.
+double seconds(const host::ThreadPool& pool, const std::function<void()>& f);
 
 struct Peaks {
   Spread read_gbs;         // GB/s from memory

@@ -11,6 +11,8 @@
 //   u8(line), int8(line)    the operand of 64 bytes without a sign, and of a panel_int8 line
 //   int4(line, o[2])        the operands of a panel_int4 line
 //   bytes8(line, out), bytes4(line, out)  the same as bytes without a sign: 64 and 128 of them
+//   fp4(line, o[2]), bytes_fp4(line, out), scales, powers, two_scales, scale_unit, times(Float, Float)   where there are weights of FP4: twice their numbers,
+//                           plus 12; as panel_body.h has them
 //   dot(Int, operand, x)    adds the products with four activations
 //   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers where rows have one scale, and
 //   group_mr, group_nr      where groups have
@@ -25,39 +27,44 @@ namespace qb::kernel {
 namespace {
 
 template <class V, Weights kind>
-QB_K void prepare_integers(const RunArgs& a) noexcept {
+QB_K void prepare_integers(const RunArgs& a, int64_t m_begin, int64_t m_end) noexcept {
   using X = typename V::X;
   const Problem& p = *a.problem;
   const IntegersPrepared<X> to(kind, p, a.workspace);
-  const IntegerInputs in = *integer_inputs(p);
+  const IntegerInputs in = to.in.value_or(IntegerInputs{});
   const Groups groups(kind, a);
   const int64_t group = groups.apart ? group_columns(p.scheme.weight) : p.k;
   const float nan = std::bit_cast<float>(0x7FC00000U);
   inputs::IntegerScale s{a.weight->input_scale, static_cast<float>(a.weight->input_zero)};
-  if (!in.fixed && in.columns == 0) s = inputs::integer_scale(in, a.x, p.m * p.k);
-  for (int64_t m = 0; m < p.m; ++m) {
+  if (to.in && !in.fixed && in.columns == 0) s = inputs::integer_scale(in, a.x, p.m * p.k);
+  for (int64_t m = m_begin; m < m_end; ++m) {
     const float* x = a.x + m * p.k;
     X* const row = to.x + m * to.ld;
-    X* const in_order = a.weight->columns == nullptr ? row : to.moved;
-    if (!in.fixed && in.columns != 0) s = inputs::integer_scale(in, x, p.k);
-    const bool numbers = inputs::integer_codes(in, x, p.k, s, in_order);
+    X* const in_order = a.weight->columns == nullptr ? row : to.moved + m * p.k;
+    if (to.in && !in.fixed && in.columns != 0) s = inputs::integer_scale(in, x, p.k);
+    bool sound = true;
+    if (to.in) {
+      // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
+      sound = inputs::integer_codes(in, x, p.k, s, in_order) && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
+    } else {
+      inputs::nvfp4_integers(x, p.k, s.scale, in_order, to.group_scale + m * to.groups);
+    }
     move_row(*a.weight, in_order, to.places, to.columns, row);
-    // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
-    const bool sound = numbers && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
     to.scale[m] = sound ? s.scale : nan;
-    const int32_t zero = sound ? static_cast<int32_t>(s.zero) : 0;
+    const int32_t zero = to.in && sound ? static_cast<int32_t>(s.zero) : 0;
     to.zero[m] = zero;
     for (int64_t g = 0; g < to.groups; ++g) {
       const int64_t first = g * groups.columns, end = std::min(to.places, first + groups.columns);
-      int64_t sum = -zero * (std::min(p.k, (g + 1) * group) - g * group);
-      for (int64_t j = first; j < end; ++j) sum += row[j];
+      int32_t codes = 0;
+      for (int64_t j = first; j < end; ++j) codes += row[j];
+      const int64_t sum = codes - zero * (std::min(p.k, (g + 1) * group) - g * group);
       to.sum[m * to.groups + g] = static_cast<int32_t>(sum);
       to.start[m * to.groups + g] = static_cast<int32_t>(-sum * bias_of(kind));
     }
     if (!V::exchanged) continue;
     for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);
   }
-  if (to.ones == nullptr) return;
+  if (to.ones == nullptr || m_begin > 0) return;
   for (int64_t j = 0; j < to.columns; ++j) {
     const int64_t column = V::exchanged && j % 4 == 1 ? j + 1 : V::exchanged && j % 4 == 2 ? j - 1 : j;
     to.ones[j] = column < to.places && (a.weight->columns == nullptr || a.weight->columns[column] >= 0) ? 1 : 0;
@@ -74,16 +81,45 @@ struct IntegerLines<V, Weights::int4> {
   QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::int4(line, o); }
 };
 template <class V>
+struct IntegerLines<V, Weights::fp4> {
+  static constexpr int operands = 2, together = 2;
+  QB_KI static void load(const std::byte* line, typename V::Operand* o) { V::fp4(line, o); }
+};
+template <class V>
 struct IntegerLines<V, Weights::int8> {
   static constexpr int operands = 1, together = 4;
   QB_KI static void load(const std::byte* line, typename V::Operand* o) { o[0] = V::int8(line); }
 };
 
+// Those of integers are float32 multipliers.
+template <class V, Weights kind>
+QB_KI typename V::Float scales_of_group(const Groups& groups, int64_t panel, int64_t g) {
+  if constexpr (kind == Weights::fp4) {
+    return group_scales<V>(groups, panel, g);
+  } else {
+    return V::load(reinterpret_cast<const float*>(groups.scales_of(panel, g)));
+  }
+}
+template <class V, Weights kind>
+constexpr double scale_unit_of() {
+  if constexpr (kind == Weights::fp4) return static_cast<double>(V::scale_unit);
+  return 1;
+}
+
+// What integers are that are multiplied, in the units of the numbers that they stand for.
+template <class V, Weights kind>
+QB_KI double unit_of_products(const IntegersPrepared<typename V::X>& in) {
+  return (kind == Weights::fp4 ? 0.5 : 1.0) * (in.group_scale != nullptr ? 0.5 : 1.0);
+}
+
 // sum[m] += the dot products of `lines` lines with token m, in several chains.
-template <class V, Weights kind, int M>
+constexpr int chains_of(int tokens) {
+  return tokens == 1 ? 4 : tokens <= 4 ? 2 : 1;
+}
+template <class V, Weights kind, int M, int chains = chains_of(M)>
 QB_KI void add_lines(const std::byte* w, int64_t lines, const typename V::X* x, int64_t ld, typename V::Int* sum) {
   using L = IntegerLines<V, kind>;
-  constexpr int chains = M == 1 ? 4 : M <= 4 ? 2 : 1, step = L::operands;
+  constexpr int step = L::operands;
   typename V::Int t[M][chains];
   QB_UNROLL for (int m = 0; m < M; ++m) {
     t[m][0] = sum[m];
@@ -113,6 +149,36 @@ QB_KI void add_lines(const std::byte* w, int64_t lines, const typename V::X* x, 
   }
 }
 
+// The sums of a panel of FP4 with E4M3 scales for groups of 16, two of which become numbers at once, in units of V::scale_unit. One chain: groups depend on
+// each other in nothing but their last addition.
+template <class V, int M>
+QB_KI void short_integer_groups(const std::byte* w, const Groups& groups, int64_t panel, const IntegersPrepared<typename V::X>& in, typename V::Float* sum) {
+  const std::byte* s = groups.scales_of(panel, 0);
+  for (int64_t g = 0; g < groups.count; g += 2, w += 256, s += 2 * ir::panel_rows) {
+    __builtin_prefetch(s + 512);
+    std::byte last[2 * ir::panel_rows] = {};
+    if (g + 1 == groups.count) std::memcpy(last, s, ir::panel_rows);
+    typename V::Float scale[2];
+    V::two_scales(g + 1 == groups.count ? last : s, scale);
+    QB_UNROLL for (int64_t i = 0; i < 2; ++i) {
+      if (g + i == groups.count) break;
+      typename V::Int t[M];
+      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[m * in.groups + g + i]);
+      add_lines<V, Weights::fp4, M, 1>(w + 128 * i, 2, in.x + (g + i) * 16, in.ld, t);
+      if (in.ones != nullptr) {
+        typename V::Int u[1] = {V::zero()};
+        add_lines<V, Weights::fp4, 1, 1>(w + 128 * i, 2, in.ones + (g + i) * 16, 0, u);
+        QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], u[0], in.zero[m]);
+      }
+      if (in.group_scale != nullptr) {
+        QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], V::times(scale[i], V::splat(in.group_scale[m * in.groups + g + i])), sum[m]);
+      } else {
+        QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale[i], sum[m]);
+      }
+    }
+  }
+}
+
 template <class V, Weights kind, int M>
 QB_K void few_tokens_integers(const RunArgs& a) noexcept {
   constexpr Form form = form_of(kind);
@@ -120,13 +186,18 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
   const IntegersPrepared<typename V::X> in(kind, p, a.workspace);
   const Groups groups(kind, a);
   const int64_t each = panel_bytes(kind, p), lines = each / 64, together = groups.columns / form.columns;
+  const bool pairs = kind == Weights::fp4 && groups.elem == Elem::e4m3 && groups.columns == 16;
+  const double unit = unit_of_products<V, kind>(in) * (pairs ? scale_unit_of<V, kind>() : 1.0);
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
-    const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
+    const int64_t panel = first / ir::panel_rows;
     const std::byte* w = a.weight->codes + panel * each;
     typename V::Float sum[M];
     typename V::Int t[M];
     QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::float_zero(), t[m] = V::zero();
-    for (int64_t g = 0, l = 0; l < lines; ++g, l += together) {
+    if constexpr (kind == Weights::fp4) {
+      if (pairs) short_integer_groups<V, M>(w, groups, panel, in, sum);
+    }
+    for (int64_t g = 0, l = 0; !pairs && l < lines; ++g, l += together) {
       QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[m * in.groups + g]);
       add_lines<V, kind, M>(w + l * 64, std::min(together, lines - l), in.x + g * groups.columns, in.ld, t);
       if (a.weight->zeros != nullptr) {
@@ -139,20 +210,20 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
         QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], u[0], in.zero[m]);
       }
       if (!groups.apart) break;
-      const typename V::Float scale = V::load(reinterpret_cast<const float*>(groups.scales_of(panel, g)));
+      const typename V::Float scale = scales_of_group<V, kind>(groups, panel, g);
       QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale, sum[m]);
     }
-    const RowScales rows(a, first, count);
+    const RowScales<1> rows(a, panel, 1);
     QB_UNROLL for (int m = 0; m < M; ++m) {
-      float* const y = a.y + m * p.n + first;
+      float* const y = a.y + m * p.n;
       if (groups.apart) {
         alignas(64) float sums[ir::panel_rows];
         V::store(sums, sum[m]);
-        rows.finish(sums, in.scale[m], y);
+        rows.finish(sums, static_cast<double>(in.scale[m]) * unit, y);
       } else {
         alignas(64) int32_t sums[ir::panel_rows];
         V::store(sums, t[m]);
-        rows.finish(sums, in.scale[m], y);
+        rows.finish(sums, static_cast<double>(in.scale[m]), y);
       }
     }
   }
@@ -160,9 +231,9 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
 
 // --- Many tokens: a piece of some panels becomes bytes without a sign once, and is multiplied with all of them -----------------------------------------------
 
-// Bytes of a piece stay in the first-level cache, with the activations of the tokens that are multiplied with it at once.
-inline constexpr int64_t row_piece = 256, group_piece = 512;  // columns; of groups as many as fit, or one
-inline constexpr int64_t integer_tokens_at_once = 192;        // that share a piece
+// Bytes of a piece stay in the second-level cache, with the activations of the tokens that share it.
+inline constexpr int64_t row_piece = 1024, group_piece = 512;  // columns; of groups as many as fit, or one
+inline constexpr int64_t integer_tokens_at_once = 192;         // that share a piece
 
 // What one multiplication of a piece needs besides bytes and activations.
 struct Piece {
@@ -191,9 +262,10 @@ QB_KI void multiply_rows_of_integers(const std::byte* w, const Piece& piece, con
 }
 
 // Groups with scales of their own: `u` are the sums of the bytes of each panel's groups, where activations have zero points.
-template <class V, int R, int N>
+template <class V, Weights kind, int R, int N>
 QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
-                                       int64_t panel, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u, int64_t u_stride) {
+                                       int64_t panel, const float* scales, int64_t scale_stride, const IntegersPrepared<typename V::X>& in, int64_t token,
+                                       const int32_t* u, int64_t u_stride) {
   typename V::Float sum[R][N];
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
@@ -224,7 +296,14 @@ QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, c
       }
     }
     QB_UNROLL for (int n = 0; n < N; ++n) {
-      const typename V::Float scale = V::load(reinterpret_cast<const float*>(groups.scales_of(panel + n, g)));
+      const typename V::Float scale = V::load(scales + n * scale_stride + (g - piece.first_group) * ir::panel_rows);
+      if constexpr (kind == Weights::fp4) {
+        if (in.group_scale != nullptr) {
+          QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] =
+              V::mul_add(t[m][n], V::times(scale, V::splat(in.group_scale[(token + m) * in.groups + g])), sum[m][n]);
+          continue;
+        }
+      }
       QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] = V::mul_add(t[m][n], scale, sum[m][n]);
     }
   }
@@ -239,19 +318,24 @@ QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, co
   if (rows == R) return multiply_rows_of_integers<V, R, N>(w, piece, x, ld, c, ldc);
   if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc);
 }
-template <class V, int R, int N>
+template <class V, Weights kind, int R, int N>
 QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
-                        int64_t panel, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u, int64_t u_stride) {
-  if (rows == R) return multiply_groups_of_integers<V, R, N>(w, piece, x, ld, c, ldc, groups, panel, in, token, u, u_stride);
-  if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc, groups, panel, in, token, u, u_stride);
+                        int64_t panel, const float* scales, int64_t scale_stride, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u,
+                        int64_t u_stride) {
+  if (rows == R) return multiply_groups_of_integers<V, kind, R, N>(w, piece, x, ld, c, ldc, groups, panel, scales, scale_stride, in, token, u, u_stride);
+  if constexpr (R > 1) multiply_some<V, kind, R - 1, N>(rows, w, piece, x, ld, c, ldc, groups, panel, scales, scale_stride, in, token, u, u_stride);
 }
 
-// `count` columns of a panel as bytes without a sign, in lines as panel_int8 has them.
+// `count` columns of a panel as bytes without a sign, in lines as panel_int8 has them. As many that follow will be wanted when these are multiplied.
 template <class V, Weights kind>
 QB_KI void to_bytes(const std::byte* codes, int64_t count, std::byte* out) {
+  const int64_t ahead = count / form_of(kind).columns * 64;
   for (int64_t at = 0; at < count; at += form_of(kind).columns, codes += 64, out += form_of(kind).columns * ir::panel_rows) {
+    __builtin_prefetch(codes + ahead, 0, 2);
     if constexpr (kind == Weights::int4) {
       V::bytes4(codes, out);
+    } else if constexpr (kind == Weights::fp4) {
+      V::bytes_fp4(codes, out);
     } else {
       V::bytes8(codes, out);
     }
@@ -303,16 +387,15 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
           }
         }
       }
-      for (int64_t n = 0; n < panels; ++n) {
-        const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
-        const RowScales rows(a, first, count);
-        for (int64_t m = 0; m < tokens; ++m) {
+      for (int64_t m = 0; (groups.zeros != nullptr || in.ones != nullptr) && m < tokens; ++m) {
+        for (int64_t n = 0; n < panels; ++n) {
           int32_t* const sums = c + m * ldc + n * ir::panel_rows;
           if (groups.zeros != nullptr) V::store(sums, V::minus_product(V::load(sums), V::zeros(groups.zeros_of(panel + n, 0)), in.sum[m0 + m]));
           if (in.ones != nullptr) V::store(sums, V::minus_product(V::load(sums), V::load(u + n * ir::panel_rows), in.zero[m0 + m]));
-          rows.finish(sums, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
         }
       }
+      const RowScales<nr> rows(a, panel, panels);
+      for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, static_cast<double>(in.scale[m0 + m]), a.y + (m0 + m) * p.n);
     }
   }
 }
@@ -330,6 +413,9 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
   alignas(64) std::byte scratch[nr * most_group * ir::panel_rows];
   alignas(64) float c[integer_tokens_at_once * ldc];
   alignas(64) int32_t u[nr * u_stride];
+  alignas(64) float numbers[kind == Weights::fp4 ? nr * u_stride : 1];  // scales that are stored as bytes
+  const bool as_stored = kind != Weights::fp4 || groups.elem == Elem::f32;
+  const double unit = unit_of_products<V, kind>(in);
   for (int64_t panel = a.n_begin / ir::panel_rows; panel < end; panel += nr) {
     const int64_t panels = std::min(nr, end - panel);
     for (int64_t m0 = 0; m0 < p.m; m0 += integer_tokens_at_once) {
@@ -341,29 +427,31 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
         for (int64_t n = 0; n < panels; ++n) {
           std::byte* const bytes = scratch + n * piece.stride;
           to_bytes<V, kind>(a.weight->codes + (panel + n) * each + k0 / form.columns * 64, columns, bytes);
+          for (int64_t g = g0; !as_stored && g < piece.end_group; ++g)
+            V::store(numbers + n * u_stride + (g - g0) * ir::panel_rows, scales_of_group<V, kind>(groups, panel + n, g));
           for (int64_t g = g0, l = 0; in.ones != nullptr && g < piece.end_group; ++g, l += piece.group_lines) {
             const int64_t lines = std::min(piece.group_lines, piece.lines - l);
             V::store(u + n * u_stride + (g - g0) * ir::panel_rows, sum_bytes<V>(bytes + 64 * l, lines, in.ones + k0 + 4 * l, V::zero()));
           }
         }
+        const float* const scales = as_stored ? reinterpret_cast<const float*>(groups.scales_of(panel, g0)) : numbers;
+        const int64_t scale_stride = as_stored ? groups.count * ir::panel_rows : u_stride;
         for (int64_t m = 0; m < tokens; m += V::group_mr) {
           const int64_t rows = std::min<int64_t>(V::group_mr, tokens - m);
           const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
           if (panels == nr) {
-            multiply_some<V, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, groups, panel, in, m0 + m, u, u_stride);
+            multiply_some<V, kind, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, groups, panel, scales, scale_stride, in, m0 + m,
+                                                             u, u_stride);
           } else {
             for (int64_t n = 0; n < panels; ++n) {
-              multiply_some<V, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, groups, panel + n, in,
-                                               m0 + m, u + n * u_stride, u_stride);
+              multiply_some<V, kind, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, groups,
+                                                     panel + n, scales + n * scale_stride, scale_stride, in, m0 + m, u + n * u_stride, u_stride);
             }
           }
         }
       }
-      for (int64_t n = 0; n < panels; ++n) {
-        const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
-        const RowScales rows(a, first, count);
-        for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc + n * ir::panel_rows, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
-      }
+      const RowScales<nr> rows(a, panel, panels);
+      for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, static_cast<double>(in.scale[m0 + m]) * unit, a.y + (m0 + m) * p.n);
     }
   }
 }
@@ -390,7 +478,8 @@ constexpr Kernel integer_kernel(std::string_view name, host::Feature needs) {
           [](const Problem& p, const host::Cpu& cpu) { return panels_cost_ns(kind, V::rates, p, cpu); },
           [](const Problem& p) { return IntegersPrepared<typename V::X>(kind, p).bytes(p.m); },
           prepare_integers<V, kind>,
-          run_integers<V, kind>};
+          run_integers<V, kind>,
+          Products::int8};
 }
 
 }  // namespace

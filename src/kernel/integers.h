@@ -4,6 +4,9 @@
 // that has a scale of its own. Instructions want one factor without a sign: weights are u = code + bias there, and with q the codes of activations
 //   sum (code - zw) (q - zx) = sum u q - zx sum u - (bias + zw) sum (q - zx)
 // in arithmetic modulo 2^32, of which the result is the sum itself, because `accepts` has seen that it fits.
+//
+// E2M1 numbers are halves of integers up to 12, so weights of FP4, and activations of NVFP4 beside groups of 16 columns, are multiplied as these integers; the
+// halves come last.
 #pragma once
 
 #include "kernel/panels.h"
@@ -15,15 +18,20 @@ Verdict integers_accept(Weights, const Problem&);
 inline constexpr int64_t most_group = 1024;  // columns
 
 constexpr int bias_of(Weights kind) {
-  return kind == Weights::int4 ? 8 : 128;
+  return kind == Weights::int4 ? 8 : kind == Weights::fp4 ? 12 : 128;
 }
 
-// The workspace: a scale and a zero point of each token, then for each token and group the sum of its codes less their zero point, and the same times minus the
-// bias; then rows of codes and, where activations have zero points, one of ones; each of whole lines of the weight's layout and of 64 bytes, with 64 more so
-// that rows do not fall on the same cache sets. Past k all are 0.
+// Activations that are NVFP4 beside weights with scales for the same 16 columns.
+inline bool nvfp4_inputs(const Problem& p) {
+  return quantization_of(p) == Quantization::nvfp4 && group_columns(p.scheme.weight) == 16;
+}
+
+// The workspace: a scale and a zero point of each token, then for each token and group the sum of its codes less their zero point, the same times minus the
+// bias and, of NVFP4, the group's scale; then rows of codes and, where activations have zero points, one of ones; each of whole lines of the weight's layout
+// and of 64 bytes, with 64 more so that rows do not fall on the same cache sets. Past k all are 0.
 template <class X>
 struct IntegersPrepared {
-  IntegersPrepared(Weights kind, const Problem& p) : zeros(integer_inputs(p)->zeros) {
+  IntegersPrepared(Weights kind, const Problem& p) : in(integer_inputs(p)), zeros(in && in->zeros) {
     const ir::Layout layout = form_of(kind).layout;
     const int64_t unit = ir::unit_of(layout), group = group_columns(p.scheme.weight);
     places = panel_columns(layout, p.scheme.weight, p.k);
@@ -38,22 +46,26 @@ struct IntegersPrepared {
     zero = reinterpret_cast<int32_t*>(scale + p.m);
     sum = zero + p.m;
     start = sum + p.m * groups;
+    if (!in) group_scale = reinterpret_cast<float*>(start + p.m * groups);
     x = reinterpret_cast<X*>(scale + words(p.m));
     ones = zeros ? x + p.m * ld : nullptr;
     moved = x + (p.m + (zeros ? 1 : 0)) * ld;
   }
-  int64_t words(int64_t m) const { return (m * (2 + 2 * groups) + 15) / 16 * 16; }
+  int64_t words(int64_t m) const { return (m * (2 + (in ? 2 : 3) * groups) + 15) / 16 * 16; }
   size_t bytes(int64_t m) const {
-    return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) + moved_bytes;
+    return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) +
+           static_cast<size_t>(m) * moved_bytes;
   }
 
+  std::optional<IntegerInputs> in;                      // nothing: they are NVFP4
   bool zeros;                                           // of activations
   int64_t places = 0, columns = 0, ld = 0, groups = 1;  // places: of the weight's columns; columns: these in whole lines
   float* scale = nullptr;
   int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;
+  float* group_scale = nullptr;
   X *x = nullptr, *ones = nullptr;
-  X* moved = nullptr;  // one row of activations
-  size_t moved_bytes = 0;
+  X* moved = nullptr;      // rows of activations in their own order
+  size_t moved_bytes = 0;  // of one
 };
 
 namespace inputs {
@@ -106,6 +118,21 @@ QB_INLINE bool integer_codes(const IntegerInputs& in, const float* x, int64_t co
     }
   }
   return nan == 0;
+}
+
+// Twice the E2M1 numbers of whole blocks of 16, and a scale of each: as nvfp4_codes.
+template <class X>
+QB_INLINE void nvfp4_integers(const float* x, int64_t count, float global, X* to, float* scales) {
+  for (int64_t g = 0; g < count / 16; ++g) scales[g] = to_e4m3(amax(x + 16 * g, 16) / 6.0F / global);
+  float twice[part];
+  for (int64_t at = 0; at < count; at += part) {
+    const int64_t here = count - at < part ? count - at : part;
+    for (int64_t g = 0; g < here / 16; ++g) {
+      const float d = scales[at / 16 + g] * global;
+      for (int64_t j = 16 * g; j < 16 * g + 16; ++j) twice[j] = d == 0 ? 0.0F : 2 * to_e2m1(x[at + j] / d);
+    }
+    for (int64_t j = 0; j < here; ++j) to[at + j] = static_cast<X>(static_cast<int32_t>(twice[j]));
+  }
 }
 
 }  // namespace inputs

@@ -40,7 +40,7 @@ std::vector<float> run(const Problem& p, const Weight& w, const std::vector<floa
   std::vector<float> y(static_cast<size_t>(p.m * p.n));
   std::vector<std::byte> workspace(kernel.workspace_bytes(p));
   const RunArgs a{.problem = &p, .weight = &w, .x = x.data(), .y = y.data(), .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
-  kernel.prepare(a);
+  kernel.prepare(a, 0, p.m);
   kernel.run(a);
   return y;
 }

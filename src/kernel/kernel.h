@@ -107,6 +107,8 @@ struct RunArgs {
   std::byte* workspace;    // of workspace_bytes, prepared by `prepare`; shared by all threads of one call
 };
 
+enum class Products : uint8_t { f32, bf16, int8 };  // what a kernel multiplies in
+
 struct Kernel {
   std::string_view name;  // linear_fp8c_bf16_avx512
   host::Feature needs;    // all of these processor features
@@ -115,9 +117,10 @@ struct Kernel {
   Verdict (*accepts)(const Problem&);                   // apart from the host
   double (*cost_ns)(const Problem&, const host::Cpu&);  // comparable between kernels, for one thread; constants carry their measurement
   size_t (*workspace_bytes)(const Problem&);
-  // Once for each call, before `run`: quantizes the activations of all m rows into the workspace.
-  void (*prepare)(const RunArgs&) noexcept;
+  // Before `run`: quantizes the activations of tokens [m_begin, m_end) into the workspace. Threads may share the tokens of a call.
+  void (*prepare)(const RunArgs&, int64_t m_begin, int64_t m_end) noexcept;
   void (*run)(const RunArgs&) noexcept;
+  Products products = Products::f32;  // the machine's peak that its speed is a fraction of
 };
 
 std::span<const Kernel* const> kernels();  // the generated manifest

@@ -13,6 +13,7 @@
 #define QB_KI QB_K __attribute__((always_inline)) inline
 
 #include "kernel/panel_body.h"
+#include "kernel/scales_avx512.h"
 
 namespace qb::kernel {
 namespace {
@@ -106,13 +107,7 @@ struct Float512 {
     o[1] = {byte<8>(v, zero), byte<24>(v, zero)};
   }
   QB_KI static void int8(const std::byte* line, Operand* o) { int8(line, _mm512_setzero_si512(), o); }
-  // 0 is 2^-127 and 255 is NaN: both have the fraction's first bit, where the others have none.
-  QB_KI static Acc powers(const std::byte* bytes) {
-    const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-    const __m512i s = _mm512_slli_epi32(b, 23);
-    const auto ends = static_cast<__mmask16>(_mm512_testn_epi32_mask(b, b) | _mm512_cmpeq_epi32_mask(b, _mm512_set1_epi32(255)));
-    return _mm512_castsi512_ps(_mm512_mask_or_epi32(s, ends, s, _mm512_set1_epi32(0x00400000)));
-  }
+  QB_KI static Acc powers(const std::byte* bytes) { return powers_avx512(bytes); }
   QB_KI static Acc scales(const std::byte* bytes) {
     return e4m3(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))), 24));
   }

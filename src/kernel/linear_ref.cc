@@ -52,10 +52,10 @@ float* quantized(const RunArgs& a) {
   return reinterpret_cast<float*>(a.workspace + (64 - address % 64) % 64);
 }
 
-void prepare(const RunArgs& a) noexcept {
+void prepare(const RunArgs& a, int64_t m_begin, int64_t m_end) noexcept {
   const QuantizedInputs inputs(a);
   float* out = quantized(a);
-  for (int64_t m = 0; m < a.problem->m; ++m) inputs.row(m, out + m * a.problem->k);
+  for (int64_t m = m_begin; m < m_end; ++m) inputs.row(m, out + m * a.problem->k);
 }
 
 // A four-bit code times one scale, for each code. At most 2 + 4 + 24 bits: the product is exact in double and rounded once.
@@ -66,10 +66,10 @@ std::array<float, 16> products_of(double scale) {
 }
 
 // Of two-level types, the products of every code with every block scale: made once for a call.
-using Products = std::array<float, 16 * 256>;
+using CodeProducts = std::array<float, 16 * 256>;
 
-Products all_products(float global) {
-  Products all{};
+CodeProducts all_products(float global) {
+  CodeProducts all{};
   for (size_t s = 0; s < 256; ++s) {
     const std::array<float, 16> p = products_of(static_cast<double>(decode_e4m3(static_cast<uint8_t>(s))) * static_cast<double>(global));
     std::copy(p.begin(), p.end(), all.begin() + static_cast<int64_t>(16 * s));
@@ -80,7 +80,7 @@ Products all_products(float global) {
 // The weights of one row.
 class Row {
  public:
-  Row(const RunArgs& a, int64_t row, const Products* products)
+  Row(const RunArgs& a, int64_t row, const CodeProducts* products)
       : type_(a.problem->scheme.weight), k_(a.problem->k), global_(static_cast<double>(a.weight->global)), products_(products) {
     codes_ = a.weight->codes + row * ir::panel_bytes(ir::Layout::rows, k_, row_bits(type_));
     if (type_.plain()) return;
@@ -158,7 +158,7 @@ class Row {
   const ir::QuantType& type_;
   int64_t k_, group_ = 1;
   double global_;
-  const Products* products_;  // of two-level types
+  const CodeProducts* products_;  // of two-level types
   Elem elem_ = Elem::f32;
   const std::byte *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
   const int32_t* order_ = nullptr;
@@ -191,7 +191,7 @@ void run_rows(const RunArgs& a, const F& put) noexcept {
   const Problem& p = *a.problem;
   const float* x = quantized(a);
   const bool two_level = p.scheme.weight.two_level();
-  Products products;
+  CodeProducts products;
   if (two_level) products = all_products(a.weight->global);
   float w[piece];
   double sums[tokens][lanes];

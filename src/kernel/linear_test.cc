@@ -288,7 +288,9 @@ Ran run(const Kernel& kernel, const Problem& p, const Stored& w, const std::vect
   Bytes workspace(kernel.workspace_bytes(p) + 2 * guard, std::byte{0xA5});
   std::vector<float> y(static_cast<size_t>(p.m * p.n) + 2 * guard, 12345.0F);
   RunArgs a{&p, &weight, x.data(), y.data() + guard, 0, p.n, workspace.data() + guard};
-  kernel.prepare(a);
+  // As two threads would share it.
+  kernel.prepare(a, p.m / 2, p.m);
+  kernel.prepare(a, 0, p.m / 2);
   if (step == 0) step = p.n;
   for (int64_t begin = 0; begin < p.n; begin += step) {
     a.n_begin = begin;
@@ -351,7 +353,10 @@ constexpr std::string_view schemes[] = {
     // Blocks that are no whole panels or units, scales and activations that few kernels keep apart.
     "fp8_24x64:fp8_g64", "fp8_20x12@e8m0", "fp8_128x128@e8m0:fp8_g128@e8m0", "fp8_tensor@e8m0", "fp8_channel@e8m0", "fp8_g10:fp8_g10", "fp8_g6", "fp4_g20",
     "nvfp4_g8", "fp4_5x24@e8m0", "int4_g10_asym", "int4_g20:int8_token_asym", "int8_g10:int8_token", "int8_36x20_asym", "int8_channel:fp8_g48",
-    "int4_g32:mxfp8", "fp8_channel:int8_token_asym", "nvfp4:int8_g48", "f16:fp8_token", "f32:int8_tensor_asym_static"};
+    "int4_g32:mxfp8", "fp8_channel:int8_token_asym", "nvfp4:int8_g48", "f16:fp8_token", "f32:int8_tensor_asym_static",
+    // FP4 weights beside integers.
+    "nvfp4:int8_token", "nvfp4:int8_token_asym", "nvfp4_g32:int8_tensor_static", "mxfp4:int8_token", "mxfp4:int8_tensor_asym_static", "fp4_g48:int8_token",
+    "fp4_g20:int6_token", "nvfp4_g32:nvfp4"};
 
 class EveryKernel : public testing::TestWithParam<const Kernel*> {
  protected:
@@ -569,6 +574,8 @@ TEST(Kernels, RefuseInWords) {
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:fp8_token", Inputs::as_scheme), "multiplies integers, the activations are fp8_token");
   EXPECT_EQ(why("linear_int4_int8_avx512vnni", "int4_g128:int8_g128", Inputs::as_scheme),
             "knows scales of activations for a tensor and for a token, these are int8_g128");
+  EXPECT_EQ(why("linear_fp4_int8_avx512vnni", "mxfp4:nvfp4", Inputs::as_scheme), "multiplies integers, the activations are nvfp4");
+  EXPECT_EQ(why("linear_fp4_int8_avx512vnni", "fp4_channel:int8_token", Inputs::as_scheme), "knows scales of groups only, these are fp4_channel");
   EXPECT_EQ(why("linear_int8_bf16_avx512bf16", "int4_g128", Inputs::bf16), "reads integers of five to eight bits, these are int4_g128");
   EXPECT_EQ(why("linear_fp8_bf16_avx512bf16", "fp8_channel:fp8_g128", Inputs::as_scheme),
             "multiplies in bfloat16, and knows group scales of activations only beside fp8 weights with a scale for the same columns");

@@ -79,7 +79,7 @@ QB_KI void quantize_row(Quantization q, const Problem& p, const float* x, float 
 }
 
 template <class V, Weights kind>
-QB_K void prepare_panels(const RunArgs& a) noexcept {
+QB_K void prepare_panels(const RunArgs& a, int64_t m_begin, int64_t m_end) noexcept {
   const Problem& p = *a.problem;
   using X = typename V::X;
   const Prepared<X> to(kind, p, a.workspace);
@@ -87,9 +87,9 @@ QB_K void prepare_panels(const RunArgs& a) noexcept {
   const float tensor_scale = q == Quantization::fp8_tensor ? inputs::fp8_scale(inputs::amax(a.x, p.m * p.k)) : 1.0F;
   std::optional<QuantizedInputs> numbers;
   if (!to.apart) numbers.emplace(a);
-  for (int64_t m = 0; m < p.m; ++m) {
+  for (int64_t m = m_begin; m < m_end; ++m) {
     X* const row = to.x + m * to.ld;
-    X* const in_order = a.weight->columns == nullptr ? row : to.moved;
+    X* const in_order = a.weight->columns == nullptr ? row : to.moved + m * p.k;
     if constexpr (products_of<X> == Products::f32) {
       if (!to.apart) numbers->row(m, in_order), to.scale[m] = 1;
     }
@@ -160,15 +160,6 @@ struct Lines<V, Weights::int8> {
   QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int8, false>&, typename V::Operand* o) { V::int8(line, o); }
   QB_KI static void load(const std::byte* line, const Zeros<V, Weights::int8, true>& z, typename V::Operand* o) { V::int8(line, z.of, o); }
 };
-
-// Sixteen scales of panel_scale as numbers.
-template <class V>
-QB_KI typename V::Acc group_scales(const Groups& groups, int64_t panel, int64_t g) {
-  const std::byte* at = groups.scales_of(panel, g);
-  if (groups.elem == Elem::e4m3) return V::scales(at);
-  if (groups.elem == Elem::e8m0) return V::powers(at);
-  return V::load(reinterpret_cast<const float*>(at));
-}
 
 // --- Few tokens: a panel passes the registers once -----------------------------------------------------------------------------------------------------------
 
@@ -242,7 +233,7 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
   const ir::Block block = p.scheme.weight.block;
   const int64_t columns = tiles ? block.cols : groups.columns, together = columns / form.columns;
   for (int64_t first = a.n_begin; first < a.n_end; first += ir::panel_rows) {
-    const int64_t panel = first / ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
+    const int64_t panel = first / ir::panel_rows;
     const std::byte* w = a.weight->codes + panel * each;
     Acc sum[M];
     QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::zero();
@@ -277,11 +268,11 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
         }
       }
     }
-    const RowScales rows(a, first, count);
+    const RowScales<1> rows(a, panel, 1);
     QB_UNROLL for (int m = 0; m < M; ++m) {
       alignas(64) float sums[ir::panel_rows];
       V::store(sums, sum[m]);
-      rows.finish(sums, in.scale[m], a.y + m * p.n + first);
+      rows.finish(sums, static_cast<double>(in.scale[m]), a.y + m * p.n);
     }
   }
 }
@@ -461,11 +452,8 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
           multiply_panels<V, plain, Scaling::none>(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
         }
       }
-      for (int64_t n = 0; n < panels; ++n) {
-        const int64_t first = (panel + n) * ir::panel_rows, count = std::min(ir::panel_rows, a.n_end - first);
-        const RowScales rows(a, first, count);
-        for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc + n * ir::panel_rows, in.scale[m0 + m], a.y + (m0 + m) * p.n + first);
-      }
+      const RowScales<V::nr> rows(a, panel, panels);
+      for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, static_cast<double>(in.scale[m0 + m]), a.y + (m0 + m) * p.n);
     }
   }
 }
@@ -507,7 +495,8 @@ constexpr Kernel panel_kernel(std::string_view name, host::Feature needs) {
           cost_ns<V, kind>,
           [](const Problem& p) { return panels_workspace<typename V::X>(kind, p); },
           prepare_panels<V, kind>,
-          run_panels<V, kind>};
+          run_panels<V, kind>,
+          products_of<typename V::X>};
 }
 
 }  // namespace

@@ -39,42 +39,42 @@ struct Groups {
   std::byte one_zero[ir::panel_rows] = {};
 };
 
-// The scales and the bias of one panel's rows, which come last, in double: with a sum and a token's scale no intermediate overflows.
+// Sixteen scales of panel_scale as numbers.
+template <class V>
+QB_KI auto group_scales(const Groups& groups, int64_t panel, int64_t g) {
+  const std::byte* at = groups.scales_of(panel, g);
+  if (groups.elem == Elem::e4m3) return V::scales(at);
+  if (groups.elem == Elem::e8m0) return V::powers(at);
+  return V::load(reinterpret_cast<const float*>(at));
+}
+
+// The scales and the bias of the rows of up to N panels, which come last, in double: with a sum and a token's scale no intermediate overflows.
+template <int64_t N>
 struct RowScales {
-  QB_KI RowScales(const RunArgs& a, int64_t first, int64_t rows) : count(rows) {
+  QB_KI RowScales(const RunArgs& a, int64_t panel, int64_t panels) : first(panel * ir::panel_rows), count(std::min(panels * ir::panel_rows, a.n_end - first)) {
     const auto* grid = reinterpret_cast<const float*>(a.weight->scales);
     const ir::QuantType& type = a.problem->scheme.weight;
-    if (type.block == ir::Block{1, 0} && !type.plain()) {
-      copy(grid + first, scale);
-    } else {
-      const float all = type.two_level() ? a.weight->global : !type.plain() && type.block == ir::Block{0, 0} ? grid[0] : 1.0F;
-      for (float& s : scale) s = all;
-    }
-    if (a.weight->bias != nullptr) {
-      copy(a.weight->bias + first, bias);
-    } else {
-      for (float& b : bias) b = 0;
+    const bool each = type.block == ir::Block{1, 0} && !type.plain();
+    const float all = type.two_level() ? a.weight->global : !type.plain() && type.block == ir::Block{0, 0} ? grid[0] : 1.0F;
+    const float* const b = a.weight->bias;
+    for (int64_t r = 0; r < N * ir::panel_rows; ++r) {
+      scale[r] = static_cast<double>(each && r < count ? grid[first + r] : all);
+      bias[r] = b != nullptr && r < count ? static_cast<double>(b[first + r]) : 0;
     }
   }
-  // One token's results of the panel.
+  // One token's results: its sums of all panels follow each other.
   template <class T>
-  QB_KI void finish(const T* sums, float token, float* y) const {
-    float out[ir::panel_rows];
-    for (int64_t r = 0; r < ir::panel_rows; ++r) {
-      out[r] = static_cast<float>(static_cast<double>(sums[r]) * static_cast<double>(scale[r]) * static_cast<double>(token) + static_cast<double>(bias[r]));
-    }
-    if (count == ir::panel_rows) {
-      std::memcpy(y, out, sizeof out);
+  QB_KI void finish(const T* sums, double token, float* y) const {
+    float out[N * ir::panel_rows];
+    for (int64_t r = 0; r < N * ir::panel_rows; ++r) out[r] = static_cast<float>(static_cast<double>(sums[r]) * scale[r] * token + bias[r]);
+    if (count == N * ir::panel_rows) {
+      std::memcpy(y + first, out, sizeof out);
     } else {
-      std::memcpy(y, out, static_cast<size_t>(count) * sizeof(float));
+      std::memcpy(y + first, out, static_cast<size_t>(count) * sizeof(float));
     }
   }
-  QB_KI void copy(const float* from, float* to) const {
-    if (count == ir::panel_rows) return std::memcpy(to, from, ir::panel_rows * sizeof(float)), void();
-    for (int64_t r = 0; r < ir::panel_rows; ++r) to[r] = r < count ? from[r] : 0.0F;
-  }
-  int64_t count;
-  alignas(64) float scale[ir::panel_rows], bias[ir::panel_rows];
+  int64_t first, count;
+  alignas(64) double scale[N * ir::panel_rows], bias[N * ir::panel_rows];
 };
 
 }  // namespace

@@ -50,8 +50,6 @@ inline int64_t panel_bytes(Weights kind, const Problem& p) {
   return ir::panel_bytes(layout, panel_columns(layout, p.scheme.weight, p.k), bits_of(kind));
 }
 
-enum class Products : uint8_t { bf16, f32 };  // what a kernel multiplies in
-
 // Whether codes of activations and their scales reach the product apart from each other: then codes are bfloat16 numbers.
 bool codes_apart(Weights, const Problem&);
 
@@ -71,7 +69,7 @@ struct Rates {
 };
 double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
 
-// Room for one row of activations, where the weight's columns do not lie in their order.
+// Room for a row of activations, where the weight's columns do not lie in their order.
 inline int64_t moved_columns(Weights kind, const Problem& p) {
   return p.scheme.features.actorder || panel_columns(form_of(kind).layout, p.scheme.weight, p.k) != p.k ? p.k : 0;
 }
@@ -102,7 +100,7 @@ struct Prepared {
   }
   size_t bytes(int64_t m) const {
     return 64 + static_cast<size_t>((m * (1 + groups) + 15) / 16 * 16) * sizeof(float) + static_cast<size_t>(m) * static_cast<size_t>(ld) * sizeof(X) +
-           moved_bytes;
+           static_cast<size_t>(m) * moved_bytes;
   }
 
   bool apart = true;              // codes_apart
@@ -112,8 +110,8 @@ struct Prepared {
   float* scale = nullptr;         // of each token
   float* group_scale = nullptr;   // of each token and group
   X* x = nullptr;
-  X* moved = nullptr;  // one row of activations
-  size_t moved_bytes = 0;
+  X* moved = nullptr;      // rows of activations in their own order
+  size_t moved_bytes = 0;  // of one
 };
 
 // A row of activations where the columns of the weight lie; 0 where none does, and past the last.

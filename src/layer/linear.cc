@@ -15,6 +15,7 @@
 #include "exec/ops.h"
 #include "ir/region.h"
 #include "kernel/input_range.h"
+#include "kernel/parallel.h"
 #include "kernel/reference.h"
 #include "layer/numbers.h"
 
@@ -30,12 +31,6 @@ constexpr uint64_t load_buffer = 4ull << 20, load_buffers = 16ull << 20;
 
 Error cannot_load(const ir::Module& m, std::string what) {
   return Error{Errc::invalid_argument, fmt::format("{}: {}", m.path, what)};
-}
-
-// Rows of the weight that a thread takes at least. Kernels for many tokens hold up to four panels in registers.
-int64_t rows_at_once(int64_t m, int64_t n, int threads) {
-  constexpr int64_t few = 8, together = 4 * ir::panel_rows;
-  return m > few && n >= 4 * together * threads ? together : ir::panel_rows;
 }
 
 // A scalar scale as a multiplier: reciprocals are inverted in double, rounded once.
@@ -490,21 +485,11 @@ void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::sp
   p.m = m;
   const kernel::Kernel& k = *plan_.kernel_for(m);
   const kernel::RunArgs all{.problem = &p, .weight = &weight_, .x = x, .y = y, .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
-  if (k.prepare != nullptr) k.prepare(all);
-  struct Call {
-    const kernel::Kernel& kernel;
-    const kernel::RunArgs& all;
-    double* sums;
-  } const call{k, all, sums};
-  pool.ranges(p.n, rows_at_once(m, p.n, pool.size()), [&call](int64_t begin, int64_t end) {
-    kernel::RunArgs part = call.all;
-    part.n_begin = begin;
-    part.n_end = end;
-    if (call.sums != nullptr)
-      kernel::run_reference_sums(part, call.sums);
-    else
-      call.kernel.run(part);
-  });
+  kernel::prepare_on(k, all, pool);
+  if (sums != nullptr)
+    kernel::for_parts(all, pool, [sums](const kernel::RunArgs& part) { kernel::run_reference_sums(part, sums); });
+  else
+    kernel::for_parts(all, pool, k.run);
 }
 
 }  // namespace qb::layer

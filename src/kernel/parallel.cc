@@ -1,0 +1,36 @@
+#include "kernel/parallel.h"
+
+namespace qb::kernel {
+namespace {
+
+// Rows of the weight that a thread takes at least. Kernels for many tokens hold up to four panels in registers.
+int64_t rows_at_once(int64_t m, int64_t n, int threads) {
+  constexpr int64_t few = 8, together = 4 * ir::panel_rows;
+  return m > few && n >= 4 * together * threads ? together : ir::panel_rows;
+}
+
+}  // namespace
+
+void prepare_on(const Kernel& kernel, const RunArgs& all, host::ThreadPool& pool) {
+  constexpr int64_t worthwhile = 1 << 15;  // numbers: about as long as another thread takes to wake up
+  const int64_t m = all.problem->m;
+  if (m * all.problem->k < worthwhile) return kernel.prepare(all, 0, m);
+  // As many parts as threads: each takes the range of the whole tensor for itself, where the scheme has one scale for it.
+  const int64_t tokens = (m + pool.size() - 1) / pool.size();
+  pool.ranges(m, tokens, [&](int64_t begin, int64_t end) { kernel.prepare(all, begin, end); });
+}
+
+void for_parts(const RunArgs& all, host::ThreadPool& pool, const std::function<void(const RunArgs&)>& run) {
+  const struct {
+    const RunArgs& all;
+    const std::function<void(const RunArgs&)>& run;
+  } call{all, run};
+  pool.ranges(all.problem->n, rows_at_once(all.problem->m, all.problem->n, pool.size()), [&call](int64_t begin, int64_t end) {
+    RunArgs part = call.all;
+    part.n_begin = begin;
+    part.n_end = end;
+    call.run(part);
+  });
+}
+
+}  // namespace qb::kernel
