@@ -106,7 +106,7 @@ Result<bool> make_weights(const Session& s, const Algorithms& algorithms, ir::Ch
     WeightsWork work(plan);
     if (!work.check(diag)) return false;
     if (work.unfinished()) QB_TRY(runner.run(running, work, work));
-    pass::change_numbers(running, store.overlay());
+    pass::change_numbers_alone(running, store.overlay());
     pass::change_numbers(planned, store.overlay());
   }
   return true;

@@ -71,7 +71,15 @@ Result<bool> LayerStore::add(const std::string& name) {
   if (std::find(header.metadata.begin(), header.metadata.end(), std::pair<std::string, std::string>(digest_key, overlay_.digest)) == header.metadata.end())
     return false;
   files_.emplace(name, file);
-  for (TensorInfo& t : header.tensors) overlay_.tensors.insert_or_assign(t.name, std::move(t));
+  for (TensorInfo& t : header.tensors) {
+    if (t.dtype == Elem::f32 && t.bytes == sizeof(float)) {
+      float value = 0;
+      const ReadRequest one{file, t.offset, std::as_writable_bytes(std::span(&value, 1))};
+      QB_TRY(source_->read(std::span(&one, 1)));
+      overlay_.scalars[t.name] = static_cast<double>(value);
+    }
+    overlay_.tensors.insert_or_assign(t.name, std::move(t));
+  }
   return true;
 }
 

@@ -149,13 +149,23 @@ Result<calib::LayerWork::Pass> WeightsWork::begin(int64_t layer) {
   return factors && pending_.empty() ? Pass::go : Pass::look;
 }
 
-Result<void> WeightsWork::end(int64_t layer) {
+Result<void> WeightsWork::end(int64_t layer, const std::function<void(double)>& tell) {
   if (watched_.empty()) return {};
+  // The products of a group's inputs times every row of its weights.
+  const auto cost = [&](const Group& group) {
+    double rows = 0;
+    for (const size_t i : group.modules) rows += static_cast<double>(p_.planned.modules[i].n);
+    const auto width = static_cast<double>(p_.planned.modules[group.watched].k);
+    return rows * width * width;
+  };
+  double all = 0, done = 0;
+  for (const auto& [group, seen] : watched_) all += cost(group);
   for (auto& [group, seen] : watched_) {
     if (p_.context.stop()) return Error{Errc::cancelled, "interrupted"};
     // An expert that nobody chose: its weights are rounded as they are.
-    if (seen.tokens() == 0) continue;
-    QB_TRY(p_.algorithm.kind == Kind::codes ? solve(group, seen) : balance(group, seen));
+    if (seen.tokens() != 0) QB_TRY(p_.algorithm.kind == Kind::codes ? solve(group, seen) : balance(group, seen));
+    done += cost(group);
+    tell(done / all);
   }
   watched_.clear();
   if (!pending_.empty()) return {};
@@ -176,8 +186,9 @@ Result<std::vector<std::byte>> WeightsWork::numbers_of(const ir::Stored& s) cons
 }
 
 Result<Weight> WeightsWork::weight_of(size_t module) const {
-  const ir::Module& m = p_.running.modules[module];
+  // What is run may have other numbers: those of before an algorithm that left a pre-scale.
   const ir::Module& planned = p_.planned.modules[module];
+  const ir::Module& m = planned.make ? planned : p_.running.modules[module];
   Weight w{.path = m.path, .n = m.n, .k = m.k, .elem = m.part(Role::code)->elem};
   if (asked(planned)) {
     w.recipe = recipe::find_recipe(planned.make->recipe);
@@ -187,7 +198,21 @@ Result<Weight> WeightsWork::weight_of(size_t module) const {
   return w;
 }
 
+// By what an algorithm of factors has left beside the weights of the group.
+Result<void> WeightsWork::scale_inputs(const Group& group, Statistics& seen) const {
+  const auto& tensors = p_.store.overlay().tensors;
+  const auto t = tensors.find("prescale:" + p_.planned.modules[group.watched].path);
+  if (t == tensors.end()) return {};
+  const ir::Stored stored = ir::stored(t->second, Role::prescale, t->second.dtype, ir::row_major(1, seen.width(), bits(t->second.dtype)));
+  QB_ASSIGN(const std::vector<std::byte> bytes, read_numbers(stored, p_.source, p_.context));
+  std::vector<float> factors(static_cast<size_t>(seen.width()));
+  calib::widen(bytes.data(), stored.elem, seen.width(), factors.data());
+  seen.scale(factors);
+  return {};
+}
+
 Result<void> WeightsWork::solve(const Group& group, Statistics& seen) {
+  QB_TRY(scale_inputs(group, seen));
   std::vector<Weight> weights;
   for (const size_t i : group.modules) {
     QB_ASSIGN(Weight w, weight_of(i));
@@ -198,11 +223,14 @@ Result<void> WeightsWork::solve(const Group& group, Statistics& seen) {
   for (size_t i = 0; i < weights.size(); ++i) {
     const Weight& w = weights[i];
     Made& made = (*solved)[i];
-    const auto middle = static_cast<uint8_t>(1U << (bits(w.type.code) - 1));
-    for (std::byte& b : made.codes) b = static_cast<std::byte>(static_cast<uint8_t>(b) + middle);
+    if (is_integer_code(w.type.code)) {
+      const auto middle = static_cast<uint8_t>(1U << (bits(w.type.code) - 1));
+      for (std::byte& b : made.codes) b = static_cast<std::byte>(static_cast<uint8_t>(b) + middle);
+    }
     const Elem scale = w.recipe->scale_elem(w.elem);
-    const int64_t groups = static_cast<int64_t>(made.scales.size()) / (bits(scale) / 8) / w.n;
-    keep("code:" + w.path, Elem::u8, {w.n, w.k}, std::move(made.codes));
+    const int64_t groups = static_cast<int64_t>(made.scales.size()) / (bits(scale) / 8) / w.n, bytes = static_cast<int64_t>(made.codes.size()) / w.n;
+    keep("code:" + w.path, Elem::u8, {w.n, bytes}, std::move(made.codes));
+    if (w.type.two_level()) keep("global:" + w.path, Elem::f32, {1}, bytes_of(std::vector{made.global}));
     keep("scale:" + w.path, scale, {w.n, groups}, std::move(made.scales));
     if (!made.zeros.empty()) keep("zero:" + w.path, Elem::i8, {w.n, groups}, std::move(made.zeros));
     if (!made.order.empty()) keep("order:" + w.path, Elem::i32, {w.k}, bytes_of(made.order));

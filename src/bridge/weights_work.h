@@ -39,7 +39,8 @@ class WeightsWork final : public calib::LayerWork, public layer::Observers {
 
   layer::Observer* of(const std::string& path, ir::Role role) override;
   Result<Pass> begin(int64_t layer) override;
-  Result<void> end(int64_t layer) override;
+  bool works() const override { return !watched_.empty(); }
+  Result<void> end(int64_t layer, const std::function<void(double)>& tell) override;
 
  private:
   // Linears that read the same inputs.
@@ -56,6 +57,7 @@ class WeightsWork final : public calib::LayerWork, public layer::Observers {
 
   Result<std::vector<std::byte>> numbers_of(const ir::Stored& s) const;
   Result<calib::Weight> weight_of(size_t module) const;
+  Result<void> scale_inputs(const Group& group, calib::Statistics& seen) const;
   Result<void> solve(const Group& group, calib::Statistics& seen);
   Result<void> balance(const Group& group, calib::Statistics& seen);
   Result<void> into_feeder(const Group& group, std::span<const float> factors);

@@ -46,8 +46,7 @@ Result<std::vector<const Algorithm*>> parse_algorithms(std::string_view text, re
     }
     if (found == nullptr)
       return Error{Errc::invalid_argument, fmt::format("unknown algorithm '{}'; near names: {}", escape(name), ir::near_names(name, known))};
-    if (!out.empty() && (out.size() == 2 || out.front()->taken_by != TakenBy::feeders || out.front()->kind != Algorithm::Kind::factors ||
-                         found->kind != Algorithm::Kind::codes))
+    if (!out.empty() && (out.size() == 2 || out.front()->kind != Algorithm::Kind::factors || found->kind != Algorithm::Kind::codes))
       return Error{Errc::invalid_argument,
                    fmt::format("'{}': two algorithms go together where the first finds factors and the second codes: smoothquant+gptq", escape(text))};
     out.push_back(found);

@@ -18,100 +18,12 @@
 #include <numeric>
 #include <string>
 
-#include "calib/algorithm.h"
-#include "exec/ops.h"
+#include "calib/output_error.h"
 
 namespace qb::calib {
 namespace {
 
 using Floats = std::vector<float>;
-
-constexpr int64_t depth_together = 128, rows_together = 32;
-
-// Twice x^T x right of its diagonal, 0 left of it: d times it times d^T is what d (x^T x) d^T is.
-Floats doubled(Statistics& inputs) {
-  Floats h = inputs.take_products();
-  const auto k = static_cast<size_t>(inputs.width());
-  for (size_t i = 0; i < k; ++i) {
-    std::fill_n(h.begin() + static_cast<std::ptrdiff_t>(i * k), i, 0.0F);
-    for (size_t j = i + 1; j < k; ++j) h[i * k + j] *= 2;
-  }
-  return h;
-}
-
-// The squares of what the outputs of a weight lose when it is multiplied by these factors, rounded, and its inputs multiplied by `inverse`.
-class Losses {
- public:
-  Losses(const Weight& w, const Floats& products, const Tools& tools) : w_(w), products_(products), tools_(tools), scaled_(w.numbers.size()) {}
-
-  double of(const Floats& factors, const Floats& inverse) {
-    const int64_t step = std::lcm(rows_together, recipe::row_multiple(*w_.recipe, w_.type));
-    tools_.pool.ranges(w_.n, step, [&](int64_t begin, int64_t end) {
-      scale_columns(w_.numbers.data() + at(begin), w_.elem, end - begin, factors, scaled_.data() + at(begin));
-    });
-    const float amax = w_.recipe->needs_amax ? recipe::absmax(scaled_.data(), w_.elem, w_.n * w_.k, tools_.isa) : 0;
-    std::vector<double> sums(static_cast<size_t>((w_.n + step - 1) / step));  // added in their order, whoever makes them
-    tools_.pool.ranges(w_.n, step, [&](int64_t begin, int64_t end) {
-      for (int64_t first = begin; first < end; first += step)
-        sums[static_cast<size_t>(first / step)] = rows(first, std::min(first + step, w_.n), inverse, amax);
-    });
-    return std::accumulate(sums.begin(), sums.end(), 0.0);
-  }
-
- private:
-  size_t at(int64_t row) const { return static_cast<size_t>(row * w_.k * bits(w_.elem) / 8); }
-
-  double rows(int64_t first, int64_t last, const Floats& inverse, float amax) const {
-    const int64_t count = last - first, k = w_.k;
-    Weight part{.path = {}, .n = count, .k = k, .elem = w_.elem, .numbers = {}, .recipe = w_.recipe, .type = w_.type};
-    const Made made = make(part, scaled_.data() + at(first), amax, tools_.isa);
-    Floats lost(static_cast<size_t>(count * k)), sums(lost.size()), plain(static_cast<size_t>(k));
-    const prog::Dequantize op{.type = w_.type,
-                              .code = 0,
-                              .scale = 1,
-                              .global = w_.type.two_level() ? 2 : -1,
-                              .scale_form = ir::ScaleForm::multiply,
-                              .global_form = w_.recipe->global_divides ? ir::ScaleForm::divide : ir::ScaleForm::multiply,
-                              .zero = made.zeros.empty() ? -1 : 3};
-    const Result<void> done = ops::dequantize({.op = op,
-                                               .scale_elem = w_.recipe->scale_elem(w_.elem),
-                                               .global_elem = Elem::f32,
-                                               .code = made.codes.data(),
-                                               .scale = made.scales.data(),
-                                               .global = w_.type.two_level() ? reinterpret_cast<const std::byte*>(&made.global) : nullptr,
-                                               .zero = made.zeros.empty() ? nullptr : made.zeros.data(),
-                                               .out = reinterpret_cast<std::byte*>(lost.data()),
-                                               .rows = count,
-                                               .cols = k});
-    if (!done) return std::numeric_limits<double>::quiet_NaN();
-    for (int64_t r = 0; r < count; ++r) {
-      widen(w_.numbers.data() + at(first + r), w_.elem, k, plain.data());
-      for (size_t j = 0; j < plain.size(); ++j) {
-        float& d = lost[static_cast<size_t>(r * k) + j];
-        d = d * inverse[j] - plain[j];
-      }
-    }
-    for (int64_t b = 0; b < k; b += depth_together)
-      add_product({.y = sums.data() + b,
-                   .y_row = k,
-                   .e = lost.data() + b,
-                   .e_row = k,
-                   .e_depth = 1,
-                   .u = products_.data() + b * k + b,
-                   .u_row = k,
-                   .rows = count,
-                   .depth = std::min(depth_together, k - b),
-                   .columns = k - b},
-                  tools_.isa);
-    return std::inner_product(lost.begin(), lost.end(), sums.begin(), 0.0, std::plus<>(),
-                              [](float d, float s) { return static_cast<double>(d) * static_cast<double>(s); });
-  }
-
-  const Weight& w_;
-  const Floats& products_;
-  const Tools& tools_;
-  std::vector<std::byte> scaled_;
-};
 
 // Adds to `sums` what a column's weights are of the largest in their block, over the rows.
 void add_sizes(const Weight& w, float beside, std::vector<double>& sums) {
@@ -167,9 +79,9 @@ Error not_finite() {
 Result<Floats> together(std::span<const Weight> weights, Statistics& inputs, const Tools& tools) {
   constexpr int steps = 18;
   constexpr Limits limits{.beside = 1e-4F, .least = 1e-4F, .most = std::numeric_limits<float>::max()};
-  const Floats products = doubled(inputs), x = inputs.mean_magnitude();
+  const Floats products = doubled_products(inputs), x = inputs.mean_magnitude();
   std::vector<double> sums(x.size());
-  std::vector<Losses> losses;
+  std::vector<OutputError> losses;
   int64_t rows = 0;
   for (const Weight& w : weights) {
     if (w.recipe == nullptr) continue;
@@ -184,7 +96,7 @@ Result<Floats> together(std::span<const Weight> weights, Statistics& inputs, con
     Floats factors = i < 0 ? factors_at(x, nullptr, 0, limits) : factors_at(x, &sizes, static_cast<float>(i) / steps, limits);
     const Floats inverse = inverse_of(factors);
     double loss = 0;
-    for (Losses& l : losses) loss += l.of(factors, inverse);
+    for (OutputError& l : losses) loss += l.of(factors, inverse);
     if (!(loss < least)) continue;
     least = loss;
     best = std::move(factors);
@@ -195,7 +107,7 @@ Result<Floats> together(std::span<const Weight> weights, Statistics& inputs, con
 Result<Floats> one_by_one(std::span<const Weight> weights, Statistics& inputs, const Tools& tools) {
   constexpr int steps = 10;
   constexpr Limits limits{.beside = std::numeric_limits<float>::min(), .least = 1e-4F, .most = 1e4F};
-  const Floats products = doubled(inputs), x = inputs.mean_magnitude();
+  const Floats products = doubled_products(inputs), x = inputs.mean_magnitude();
   Floats mean(x.size());  // of the reciprocals
   int64_t count = 0;
   for (const Weight& w : weights) {
@@ -203,7 +115,7 @@ Result<Floats> one_by_one(std::span<const Weight> weights, Statistics& inputs, c
     std::vector<double> sums(x.size());
     add_sizes(w, std::numeric_limits<float>::min(), sums);
     const Floats sizes = means(sums, w.n);
-    Losses losses(w, products, tools);
+    OutputError losses(w, products, tools);
     Floats best;
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i <= steps; ++i) {

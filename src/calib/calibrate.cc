@@ -27,12 +27,18 @@ Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<in
     QB_TRY(states.store(s, rows_of(s)));
   }
   bool looked = false;  // at this layer already
+  uint64_t reported = 0;
   for (int64_t layer = 0; layer < model.layers();) {
     QB_ASSIGN(const Pass pass, work.begin(layer));
     if (pass == Pass::done) break;
     QB_TRY(model.load(layer));
-    // A layer that is looked at first is half done then.
-    const uint64_t before = static_cast<uint64_t>(layer) * total + (looked ? total / 2 : 0), parts = looked || pass == Pass::look ? 2 : 1;
+    // Of a layer: two thirds to look at it and to work on it, where that comes first, and the rest for its outputs.
+    const double begun = looked && pass == Pass::go ? 2.0 / 3 : 0, span = pass == Pass::look ? 2.0 / 3 : 1 - begun, for_work = work.works() ? 0.5 : 0;
+    const auto tell = [&](double part) {
+      const double there = static_cast<double>(layer) + begun + span * part;
+      reported = std::max(reported, static_cast<uint64_t>(there * static_cast<double>(total)));  // a layer may be looked at more than once
+      if (options.progress) options.progress({reported, total * layers});
+    };
     uint64_t done = 0;
     for (size_t s = 0; s < samples.size(); ++s) {
       if (options.cancelled != nullptr && options.cancelled->load(std::memory_order_relaxed)) return Error{Errc::cancelled, "interrupted"};
@@ -41,9 +47,9 @@ Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<in
       if (pass == Pass::go) QB_TRY(states.store(s, rows_of(s)));
       work.sample_done();
       done += samples[s].size();
-      if (options.progress) options.progress({before + done / parts, total * layers});
+      tell((1 - for_work) * static_cast<double>(done) / static_cast<double>(total));
     }
-    QB_TRY(work.end(layer));
+    QB_TRY(work.end(layer, [&](double part) { tell(1 - for_work + for_work * part); }));
     looked = pass == Pass::look;
     if (!looked) ++layer;
   }

@@ -26,14 +26,16 @@ class LayerWork {
   // Before the layer is loaded, or loaded again: it may have other weights than it had before.
   virtual Result<Pass> begin(int64_t layer) = 0;
   virtual void sample_done() {}
-  // After the last sample of a pass.
-  virtual Result<void> end(int64_t layer) = 0;
+  // Whether the end of the pass that has begun takes long.
+  virtual bool works() const { return false; }
+  // After the last sample of a pass. What takes long calls `tell` with how much of it is done, from 0 to 1.
+  virtual Result<void> end(int64_t layer, const std::function<void(double)>& tell) = 0;
 };
 
 struct CalibrateOptions {
   uint64_t memory = 256ull << 20;                 // bytes for what is between layers; more goes into a file
   std::filesystem::path scratch = ".";            // in this directory
-  std::function<void(const Progress&)> progress;  // tokens times layers; may be empty
+  std::function<void(const Progress&)> progress;  // in tokens times layers, the work on a layer counted as tokens too; may be empty
   const std::atomic<bool>* cancelled = nullptr;   // may be null
 };
 

@@ -14,6 +14,7 @@
 #include <numeric>
 
 #include "calib/algorithm.h"
+#include "calib/rounding.h"
 
 namespace qb::calib {
 namespace {
@@ -91,7 +92,7 @@ class Rows {
       for (int64_t i = begin; i < end; ++i)
         for (int64_t r = 0; r < count; ++r) {
           float* const row = x + r * k;
-          const auto [code, value] = nearest(first + r, i, row[i]);
+          const auto [code, value] = rounded(first + r, i, row[i]);
           const float error = (row[i] - value) / plan_.u(i, i);
           codes[r * k + i] = static_cast<std::byte>(code);
           errors[static_cast<size_t>(r * block + i - begin)] = -error;
@@ -123,20 +124,9 @@ class Rows {
   }
 
  private:
-  struct Rounded {
-    int code;
-    float value;  // in the dtype of the scale, as the producer takes it
-  };
-  Rounded nearest(int64_t row, int64_t i, float x) const {
+  Rounded rounded(int64_t row, int64_t i, float x) const {
     const auto at = static_cast<size_t>(row * per_row_ + groups_[static_cast<size_t>(i)]);
-    const float scale = scales_[at], zero = zeros_.empty() ? 0.0F : static_cast<float>(static_cast<int8_t>(zeros_[at]));
-    if (!(scale > 0)) return {0, 0};  // a row of zeros
-    const float code = std::nearbyint(std::clamp(x / scale + zero, low_, -low_ - 1));
-    float value = (code - zero) * scale;
-    std::byte bits[sizeof(float)];
-    narrow(&value, 1, w_.recipe->scale_elem(w_.elem), bits);
-    widen(bits, w_.recipe->scale_elem(w_.elem), 1, &value);
-    return {static_cast<int>(code), value};
+    return nearest(x, scales_[at], zeros_.empty() ? 0.0F : static_cast<float>(static_cast<int8_t>(zeros_[at])), low_, w_.recipe->scale_elem(w_.elem));
   }
 
   const Weight& w_;

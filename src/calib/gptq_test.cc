@@ -232,8 +232,7 @@ TEST(Algorithms, NamesAreCheckedWithNearOnes) {
   EXPECT_NE(parse_algorithms("gtpq", Numerics::llm_compressor).error().what.find("gptq"), std::string::npos);
   for (const char* wrong : {"", "gptq+", "gptq+smoothquant", "gptq+gptq", "awq+smoothquant", "smoothquant+awq+gptq"})
     EXPECT_FALSE(parse_algorithms(wrong, Numerics::llm_compressor).ok()) << wrong;
-  // Factors that stay beside the weight are not what codes are decided for.
-  EXPECT_FALSE(parse_algorithms("awq+gptq", Numerics::modelopt).ok());
+  EXPECT_EQ(parse_algorithms("awq+awq_clip", Numerics::modelopt)->size(), 2u);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ void RangeObservers::sample_done() {
     if (place.observer) place.observer->sample_done();
 }
 
-Result<void> RangeObservers::end(int64_t) {
+Result<void> RangeObservers::end(int64_t, const std::function<void(double)>&) {
   for (auto& [what, place] : watched_) {
     if (!place.observer) continue;
     if (const recipe::Range r = place.observer->range(); !r.empty()) ranges_.measured[what] = r;

@@ -20,7 +20,7 @@ class RangeObservers final : public layer::Observers, public LayerWork {
   layer::Observer* of(const std::string& path, ir::Role role) override;
   Result<Pass> begin(int64_t) override { return Pass::go; }
   void sample_done() override;
-  Result<void> end(int64_t) override;
+  Result<void> end(int64_t, const std::function<void(double)>&) override;
   // Places that nothing flowed into have none.
   const pass::Ranges& ranges() const { return ranges_; }
 

@@ -42,6 +42,16 @@ void Statistics::see(const float* x, int64_t rows, int64_t width) {
   });
 }
 
+void Statistics::scale(std::span<const float> factors) {
+  const auto width = static_cast<size_t>(width_);
+  for (size_t i = 0; i < width; ++i) {
+    magnitude_[i] *= static_cast<double>(factors[i]);
+    least_[i] *= factors[i];
+    most_[i] *= factors[i];
+    for (size_t j = i; j < width && !products_.empty(); ++j) products_[i * width + j] *= factors[i] * factors[j];
+  }
+}
+
 std::vector<float> Statistics::mean_magnitude() const {
   std::vector<float> out(magnitude_.size());
   for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(magnitude_[i] / static_cast<double>(std::max<int64_t>(tokens_, 1)));

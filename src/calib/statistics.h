@@ -23,6 +23,8 @@ class Statistics final : public layer::Observer {
   Statistics(int64_t width, bool products, Tools tools);
 
   void see(const float* x, int64_t rows, int64_t width) override;
+  // As if every column of the inputs had been multiplied by its factor, which is positive.
+  void scale(std::span<const float> factors);
 
   static uint64_t bytes(int64_t width, bool products) {
     return static_cast<uint64_t>(width) * (3 + (products ? static_cast<uint64_t>(width) : 0)) * sizeof(float);

@@ -24,15 +24,16 @@ struct Options : JobCommandOptions {
   bool list = false;
 };
 
-// With whose numerics it can be made; of static scales only after they were measured.
-std::string availability(const ir::Scheme& s) {
+// With whose numerics it can be made; of static scales, and by algorithms, only from data.
+std::string availability(const ir::Scheme& s, const ir::Shorthand& name) {
   std::string out;
-  if (s.features == ir::Features{})
+  if (s.features == ir::Features{} || !name.algorithm.empty())
     for (recipe::Numerics n : {recipe::Numerics::modelopt, recipe::Numerics::llm_compressor})
       if (recipe::find_recipe(s.weight, n) != nullptr)
         out += fmt::format("{}{}", out.empty() ? "" : ", ", n == recipe::Numerics::modelopt ? "modelopt" : "llm-compressor");
   if (out.empty()) return "no recipe";
-  return s.input && s.input->when == ir::When::fixed ? out + ", with --calibrate" : out;
+  if (!name.algorithm.empty()) out += fmt::format(", by {}", name.algorithm);
+  return (s.input && s.input->when == ir::When::fixed) || !name.algorithm.empty() ? out + ", with --calibrate" : out;
 }
 
 int list(const Options& o) {
@@ -40,9 +41,9 @@ int list(const Options& o) {
   std::string text = fmt::format("{:<36} {:<44} {:<20} {}\n", "name", "scheme", "from", "made with the numerics of");
   for (const ir::Shorthand& s : ir::shorthands()) {
     const ir::Scheme scheme = *ir::parse_scheme(s.name);
-    const std::string can = availability(scheme);
+    const std::string can = availability(scheme, s);
     text += fmt::format("{:<36} {:<44} {:<20} {}\n", s.name, s.scheme, s.from, can);
-    all.push_back({{"name", s.name}, {"scheme", s.scheme}, {"from", s.from}, {"made", can}, {"recipe", s.recipe}});
+    all.push_back({{"name", s.name}, {"scheme", s.scheme}, {"from", s.from}, {"made", can}, {"recipe", s.recipe}, {"algorithm", s.algorithm}});
   }
   text += fmt::format("\n{:<36} {}\n", "recipe", "numerics");
   for (const recipe::Recipe* r : recipe::recipes()) {

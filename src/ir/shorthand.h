@@ -10,8 +10,9 @@ namespace qb::ir {
 struct Shorthand {
   std::string_view name;
   std::string_view scheme;
-  std::string_view from;         // whose name it is
-  std::string_view recipe = {};  // the one that the name means, where the scheme does not say it
+  std::string_view from;            // whose name it is
+  std::string_view recipe = {};     // the one that the name means, where the scheme does not say it
+  std::string_view algorithm = {};  // likewise, that makes it from data (calib/algorithm.h)
 };
 
 std::span<const Shorthand> shorthands();

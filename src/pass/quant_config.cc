@@ -50,9 +50,10 @@ Result<Says::Weight> weight_of(const std::string& name, std::string_view where, 
   if (scheme.weight.plain())
     return wrong(where, fmt::format("{} weights are not quantized; null or \"none\" leaves weights as they are", to_string(scheme.weight)));
   Says::Weight out{.type = scheme.weight, .features = scheme.features, .recipe = {}, .algorithm = {}};
-  if (const ir::Shorthand* s = ir::find_shorthand(name); s != nullptr && !s->recipe.empty()) {
+  if (const ir::Shorthand* s = ir::find_shorthand(name); s != nullptr) {
     out.recipe = s->recipe;
-    out.implied = true;
+    out.implied = !s->recipe.empty();
+    out.algorithm = s->algorithm;
   }
   return out;
 }
