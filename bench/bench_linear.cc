@@ -53,9 +53,10 @@ int main(int argc, char** argv) {
       if (!k->accepts(p).ok) continue;
       const auto r = qb::bench::measure_kernel(*k, p, cpu, *memory, pool, 9);
       if (!r) return fmt::print(stderr, "bench_linear: {}\n", r.error().what), 1;
-      fmt::print("{:32} {:22} m={} threads={}  {:.2f} of a plain read [{:.2f}..{:.2f}]  {:.1f} GB/s against {:.1f}  {:.0f} G products/s\n", k->name,
-                 qb::ir::to_string(p.scheme), p.m, o.threads, r->of_read.median, r->of_read.least, r->of_read.most, r->gbs.median, r->read_gbs.median,
-                 r->products.median);
+      fmt::print("{:32} {:22} m={} threads={}  {:.2f} of a plain read [{:.2f}..{:.2f}]  {:.1f} GB/s against {:.1f}", k->name, qb::ir::to_string(p.scheme), p.m,
+                 o.threads, r->of_read.median, r->of_read.least, r->of_read.most, r->gbs.median, r->read_gbs.median);
+      fmt::print("  {:.3f} of the peak [{:.3f}..{:.3f}]  {:.0f} G products/s against {:.0f}\n", r->of_peak.median, r->of_peak.least, r->of_peak.most,
+                 r->products.median, r->peak.median);
       std::fflush(stdout);
     }
   }

@@ -7,13 +7,15 @@
 //   zero(), load(int32_t*), store(int32_t*, Int), splat(int32_t), add(Int, Int)
 //   minus_product(a, b, i)  a - b * i
 //   zeros(bytes)            16 zero points
-//   float_zero(), load(float*), store(float*, Float), mul_add(Int, Float, Float)
+//   float_zero(), load(float*), store(float*, Float), splat(float), times(Float, Float), mul_add(Int, Float, Float)
 //   u8(line), int8(line)    the operand of 64 bytes without a sign, and of a panel_int8 line
 //   int4(line, o[2])        the operands of a panel_int4 line
 //   bytes8(line, out), bytes4(line, out)  the same as bytes without a sign: 64 and 128 of them
-//   fp4(line, o[2]), bytes_fp4(line, out), scales, powers, two_scales, scale_unit, times(Float, Float)   where there are weights of FP4: twice their numbers,
-//                           plus 12; as panel_body.h has them
+//   fp4(line, o[2]), bytes_fp4(line, out), scales, powers, two_scales, scale_unit   where there are weights of FP4: twice their numbers, plus 12; as
+//   panel_body.h
+//                           has them
 //   dot(Int, operand, x)    adds the products with four activations
+//   short_groups            whether groups of 16 and 32 columns have loops of their own
 //   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers where rows have one scale, and
 //   group_mr, group_nr      where groups have
 #pragma once
@@ -47,7 +49,7 @@ QB_K void prepare_integers(const RunArgs& a, int64_t m_begin, int64_t m_end) noe
       // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
       sound = inputs::integer_codes(in, x, p.k, s, in_order) && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
     } else {
-      inputs::nvfp4_integers(x, p.k, s.scale, in_order, to.group_scale + m * to.groups);
+      inputs::nvfp4_integers(x, p.k, s.scale, in_order, to.group_scale + m, p.m);
     }
     move_row(*a.weight, in_order, to.places, to.columns, row);
     to.scale[m] = sound ? s.scale : nan;
@@ -58,8 +60,8 @@ QB_K void prepare_integers(const RunArgs& a, int64_t m_begin, int64_t m_end) noe
       int32_t codes = 0;
       for (int64_t j = first; j < end; ++j) codes += row[j];
       const int64_t sum = codes - zero * (std::min(p.k, (g + 1) * group) - g * group);
-      to.sum[m * to.groups + g] = static_cast<int32_t>(sum);
-      to.start[m * to.groups + g] = static_cast<int32_t>(-sum * bias_of(kind));
+      to.sum[to.at(g, m)] = static_cast<int32_t>(sum);
+      to.start[to.at(g, m)] = static_cast<int32_t>(-sum * bias_of(kind));
     }
     if (!V::exchanged) continue;
     for (int64_t j = 0; j < to.columns; j += 4) std::swap(row[j + 1], row[j + 2]);
@@ -163,7 +165,7 @@ QB_KI void short_integer_groups(const std::byte* w, const Groups& groups, int64_
     QB_UNROLL for (int64_t i = 0; i < 2; ++i) {
       if (g + i == groups.count) break;
       typename V::Int t[M];
-      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[m * in.groups + g + i]);
+      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[in.at(g + i, m)]);
       add_lines<V, Weights::fp4, M, 1>(w + 128 * i, 2, in.x + (g + i) * 16, in.ld, t);
       if (in.ones != nullptr) {
         typename V::Int u[1] = {V::zero()};
@@ -171,7 +173,7 @@ QB_KI void short_integer_groups(const std::byte* w, const Groups& groups, int64_
         QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], u[0], in.zero[m]);
       }
       if (in.group_scale != nullptr) {
-        QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], V::times(scale[i], V::splat(in.group_scale[m * in.groups + g + i])), sum[m]);
+        QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], V::times(scale[i], V::splat(in.group_scale[in.at(g + i, m)])), sum[m]);
       } else {
         QB_UNROLL for (int m = 0; m < M; ++m) sum[m] = V::mul_add(t[m], scale[i], sum[m]);
       }
@@ -198,11 +200,11 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
       if (pairs) short_integer_groups<V, M>(w, groups, panel, in, sum);
     }
     for (int64_t g = 0, l = 0; !pairs && l < lines; ++g, l += together) {
-      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[m * in.groups + g]);
+      QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::splat(in.start[in.at(g, m)]);
       add_lines<V, kind, M>(w + l * 64, std::min(together, lines - l), in.x + g * groups.columns, in.ld, t);
       if (a.weight->zeros != nullptr) {
         const typename V::Int z = V::zeros(groups.zeros_of(panel, g));
-        QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], z, in.sum[m * in.groups + g]);
+        QB_UNROLL for (int m = 0; m < M; ++m) t[m] = V::minus_product(t[m], z, in.sum[in.at(g, m)]);
       }
       if (in.ones != nullptr) {
         typename V::Int u[1] = {V::zero()};
@@ -233,7 +235,7 @@ QB_K void few_tokens_integers(const RunArgs& a) noexcept {
 
 // Bytes of a piece stay in the second-level cache, with the activations of the tokens that share it.
 inline constexpr int64_t row_piece = 1024, group_piece = 512;  // columns; of groups as many as fit, or one
-inline constexpr int64_t integer_tokens_at_once = 192;         // that share a piece
+inline constexpr int64_t integer_tokens_at_once = 512;         // that share a piece
 
 // What one multiplication of a piece needs besides bytes and activations.
 struct Piece {
@@ -261,51 +263,106 @@ QB_KI void multiply_rows_of_integers(const std::byte* w, const Piece& piece, con
   }
 }
 
-// Groups with scales of their own: `u` are the sums of the bytes of each panel's groups, where activations have zero points.
-template <class V, Weights kind, int R, int N>
-QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
-                                       int64_t panel, const float* scales, int64_t scale_stride, const IntegersPrepared<typename V::X>& in, int64_t token,
-                                       const int32_t* u, int64_t u_stride) {
+// t += `lines` lines of N panels by R tokens. Four lines at a time: a shorter loop would end too often.
+template <class V, int R, int N>
+QB_KI void add_products(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, typename V::Int (&t)[R][N]) {
+  typename V::Operand o[N];
+  QB_UNROLL for (int n = 0; n < N; ++n) o[n] = V::u8(w + n * stride);
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
+  }
+}
+template <class V, int R, int N>
+QB_KI void add_products(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, typename V::Int (&t)[R][N]) {
+  for (; lines >= 4; lines -= 4, w += 4 * 64, x += 4 * 4) {
+    QB_UNROLL for (int l = 0; l < 4; ++l) add_products<V, R, N>(w + 64 * l, stride, x + 4 * l, ld, t);
+  }
+  for (; lines > 0; --lines, w += 64, x += 4) add_products<V, R, N>(w, stride, x, ld, t);
+}
+
+// What groups with scales of their own need besides.
+template <class V>
+struct GroupsOfPiece {
+  const Groups& groups;
+  const IntegersPrepared<typename V::X>& in;
+  int64_t panel, token;  // the first ones
+  const float* scales;   // of the panels' groups in this piece, 16 floats each
+  int64_t scale_stride;  // from one panel's to the next
+  const int32_t* u;      // the sums of the bytes of each panel's groups, where activations have zero points
+  int64_t u_stride;
+};
+
+// In groups of any size, with or without zero points.
+template <class V, int R, int N>
+QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
+                                       const GroupsOfPiece<V>& of) {
+  const IntegersPrepared<typename V::X>& in = of.in;
   typename V::Float sum[R][N];
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
   }
-  int64_t l = 0;
+  int64_t left = piece.lines;
   for (int64_t g = piece.first_group; g < piece.end_group; ++g) {
+    const int64_t lines = std::min(left, piece.group_lines), within = (g - piece.first_group) * ir::panel_rows;
     typename V::Int t[R][N];
     QB_UNROLL for (int m = 0; m < R; ++m) {
-      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(in.start[(token + m) * in.groups + g]);
+      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(in.start[in.at(g, of.token + m)]);
     }
-    for (const int64_t end = std::min(piece.lines, l + piece.group_lines); l < end; ++l, w += 64, x += 4) {
-      typename V::Operand o[N];
-      QB_UNROLL for (int n = 0; n < N; ++n) o[n] = V::u8(w + n * piece.stride);
-      QB_UNROLL for (int m = 0; m < R; ++m) {
-        QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
-      }
-    }
-    if (groups.zeros != nullptr) {
+    add_products<V, R, N>(w, piece.stride, x, ld, lines, t);
+    left -= lines;
+    w += 64 * lines;
+    x += 4 * lines;
+    if (of.groups.zeros != nullptr) {
       QB_UNROLL for (int n = 0; n < N; ++n) {
-        const typename V::Int z = V::zeros(groups.zeros_of(panel + n, g));
-        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], z, in.sum[(token + m) * in.groups + g]);
+        const typename V::Int z = V::zeros(of.groups.zeros_of(of.panel + n, g));
+        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], z, in.sum[in.at(g, of.token + m)]);
       }
     }
     if (in.ones != nullptr) {
       QB_UNROLL for (int n = 0; n < N; ++n) {
-        const typename V::Int all = V::load(u + n * u_stride + (g - piece.first_group) * ir::panel_rows);
-        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], all, in.zero[token + m]);
+        const typename V::Int all = V::load(of.u + n * of.u_stride + within);
+        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], all, in.zero[of.token + m]);
       }
     }
     QB_UNROLL for (int n = 0; n < N; ++n) {
-      const typename V::Float scale = V::load(scales + n * scale_stride + (g - piece.first_group) * ir::panel_rows);
-      if constexpr (kind == Weights::fp4) {
-        if (in.group_scale != nullptr) {
-          QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] =
-              V::mul_add(t[m][n], V::times(scale, V::splat(in.group_scale[(token + m) * in.groups + g])), sum[m][n]);
-          continue;
+      const typename V::Float scale = V::load(of.scales + n * of.scale_stride + within);
+      QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] =
+          V::mul_add(t[m][n], in.group_scale == nullptr ? scale : V::times(scale, V::splat(in.group_scale[in.at(g, of.token + m)])), sum[m][n]);
+    }
+  }
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, sum[m][n]);
+  }
+}
+
+// In whole groups of so many lines without zero points, where a loop over the lines would take as long as they do.
+template <class V, int R, int N, int lines, bool scaled>
+QB_KI void multiply_short_groups(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
+                                 const GroupsOfPiece<V>& of) {
+  typename V::Float sum[R][N];
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
+  }
+  const int64_t first = of.in.at(piece.first_group, of.token), tokens = of.in.tokens;
+  const int32_t* start = of.in.start + first;
+  const float *by_token = scaled ? of.in.group_scale + first : nullptr, *scales = of.scales;
+  for (int64_t g = piece.first_group; g < piece.end_group; ++g, start += tokens, scales += ir::panel_rows, w += 64 * lines, x += 4 * lines) {
+    typename V::Int t[R][N];
+    QB_UNROLL for (int m = 0; m < R; ++m) {
+      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(start[m]);
+    }
+    QB_UNROLL for (int l = 0; l < lines; ++l) add_products<V, R, N>(w + 64 * l, piece.stride, x + 4 * l, ld, t);
+    QB_UNROLL for (int n = 0; n < N; ++n) {
+      const typename V::Float scale = V::load(scales + n * of.scale_stride);
+      QB_UNROLL for (int m = 0; m < R; ++m) {
+        if constexpr (scaled) {
+          sum[m][n] = V::mul_add(t[m][n], V::times(scale, V::splat(by_token[m])), sum[m][n]);
+        } else {
+          sum[m][n] = V::mul_add(t[m][n], scale, sum[m][n]);
         }
       }
-      QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] = V::mul_add(t[m][n], scale, sum[m][n]);
     }
+    if constexpr (scaled) by_token += tokens;
   }
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, sum[m][n]);
@@ -318,12 +375,19 @@ QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, co
   if (rows == R) return multiply_rows_of_integers<V, R, N>(w, piece, x, ld, c, ldc);
   if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc);
 }
-template <class V, Weights kind, int R, int N>
-QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc, const Groups& groups,
-                        int64_t panel, const float* scales, int64_t scale_stride, const IntegersPrepared<typename V::X>& in, int64_t token, const int32_t* u,
-                        int64_t u_stride) {
-  if (rows == R) return multiply_groups_of_integers<V, kind, R, N>(w, piece, x, ld, c, ldc, groups, panel, scales, scale_stride, in, token, u, u_stride);
-  if constexpr (R > 1) multiply_some<V, kind, R - 1, N>(rows, w, piece, x, ld, c, ldc, groups, panel, scales, scale_stride, in, token, u, u_stride);
+template <class V, int R, int N>
+QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
+                        const GroupsOfPiece<V>& of) {
+  if constexpr (R == V::group_mr && N == V::group_nr && V::short_groups) {
+    const bool whole = piece.lines == (piece.end_group - piece.first_group) * piece.group_lines;
+    if (rows == R && whole && of.groups.zeros == nullptr && of.in.ones == nullptr) {
+      if (piece.group_lines == 4 && of.in.group_scale != nullptr) return multiply_short_groups<V, R, N, 4, true>(w, piece, x, ld, c, ldc, of);
+      if (piece.group_lines == 4) return multiply_short_groups<V, R, N, 4, false>(w, piece, x, ld, c, ldc, of);
+      if (piece.group_lines == 8) return multiply_short_groups<V, R, N, 8, false>(w, piece, x, ld, c, ldc, of);
+    }
+  }
+  if (rows == R) return multiply_groups_of_integers<V, R, N>(w, piece, x, ld, c, ldc, of);
+  if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc, of);
 }
 
 // `count` columns of a panel as bytes without a sign, in lines as panel_int8 has them. As many that follow will be wanted when these are multiplied.
@@ -439,14 +503,12 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
         for (int64_t m = 0; m < tokens; m += V::group_mr) {
           const int64_t rows = std::min<int64_t>(V::group_mr, tokens - m);
           const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
+          GroupsOfPiece<V> of{groups, in, panel, m0 + m, scales, scale_stride, u, u_stride};
           if (panels == nr) {
-            multiply_some<V, kind, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, groups, panel, scales, scale_stride, in, m0 + m,
-                                                             u, u_stride);
+            multiply_some<V, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, of);
           } else {
-            for (int64_t n = 0; n < panels; ++n) {
-              multiply_some<V, kind, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, groups,
-                                                     panel + n, scales + n * scale_stride, scale_stride, in, m0 + m, u + n * u_stride, u_stride);
-            }
+            for (int64_t n = 0; n < panels; ++n, ++of.panel, of.scales += scale_stride, of.u += u_stride)
+              multiply_some<V, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, of);
           }
         }
       }

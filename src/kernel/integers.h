@@ -26,12 +26,12 @@ inline bool nvfp4_inputs(const Problem& p) {
   return quantization_of(p) == Quantization::nvfp4 && group_columns(p.scheme.weight) == 16;
 }
 
-// The workspace: a scale and a zero point of each token, then for each token and group the sum of its codes less their zero point, the same times minus the
+// The workspace: a scale and a zero point of each token, then for each group and token the sum of its codes less their zero point, the same times minus the
 // bias and, of NVFP4, the group's scale; then rows of codes and, where activations have zero points, one of ones; each of whole lines of the weight's layout
 // and of 64 bytes, with 64 more so that rows do not fall on the same cache sets. Past k all are 0.
 template <class X>
 struct IntegersPrepared {
-  IntegersPrepared(Weights kind, const Problem& p) : in(integer_inputs(p)), zeros(in && in->zeros) {
+  IntegersPrepared(Weights kind, const Problem& p) : in(integer_inputs(p)), zeros(in && in->zeros), tokens(p.m) {
     const ir::Layout layout = form_of(kind).layout;
     const int64_t unit = ir::unit_of(layout), group = group_columns(p.scheme.weight);
     places = panel_columns(layout, p.scheme.weight, p.k);
@@ -51,14 +51,16 @@ struct IntegersPrepared {
     ones = zeros ? x + p.m * ld : nullptr;
     moved = x + (p.m + (zeros ? 1 : 0)) * ld;
   }
+  int64_t at(int64_t group, int64_t m) const { return group * tokens + m; }  // of sum, start and group_scale: tokens that are multiplied at once lie together
   int64_t words(int64_t m) const { return (m * (2 + (in ? 2 : 3) * groups) + 15) / 16 * 16; }
   size_t bytes(int64_t m) const {
     return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) +
            static_cast<size_t>(m) * moved_bytes;
   }
 
-  std::optional<IntegerInputs> in;                      // nothing: they are NVFP4
-  bool zeros;                                           // of activations
+  std::optional<IntegerInputs> in;  // nothing: they are NVFP4
+  bool zeros;                       // of activations
+  int64_t tokens;
   int64_t places = 0, columns = 0, ld = 0, groups = 1;  // places: of the weight's columns; columns: these in whole lines
   float* scale = nullptr;
   int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;
@@ -120,16 +122,21 @@ QB_INLINE bool integer_codes(const IntegerInputs& in, const float* x, int64_t co
   return nan == 0;
 }
 
-// Twice the E2M1 numbers of whole blocks of 16, and a scale of each: as nvfp4_codes.
+// Twice the E2M1 numbers of whole blocks of 16, and a scale of each, `stride` floats apart: as nvfp4_codes.
 template <class X>
-QB_INLINE void nvfp4_integers(const float* x, int64_t count, float global, X* to, float* scales) {
-  for (int64_t g = 0; g < count / 16; ++g) scales[g] = to_e4m3(amax(x + 16 * g, 16) / 6.0F / global);
-  float twice[part];
-  for (int64_t at = 0; at < count; at += part) {
-    const int64_t here = count - at < part ? count - at : part;
-    for (int64_t g = 0; g < here / 16; ++g) {
-      const float d = scales[at / 16 + g] * global;
-      for (int64_t j = 16 * g; j < 16 * g + 16; ++j) twice[j] = d == 0 ? 0.0F : 2 * to_e2m1(x[at + j] / d);
+QB_INLINE void nvfp4_integers(const float* x, int64_t count, float global, X* to, float* scales, int64_t stride) {
+  float b[part / 16], d[part], twice[part];
+  for (int64_t at = 0; at < count; at += part, scales += part / 16 * stride) {
+    const int64_t here = count - at < part ? count - at : part, groups = here / 16;
+    for (int64_t g = 0; g < groups; ++g) b[g] = amax(x + at + 16 * g, 16);
+    for (int64_t g = 0; g < groups; ++g) b[g] = to_e4m3(b[g] / 6.0F / global);
+    for (int64_t g = 0; g < groups; ++g) {
+      scales[g * stride] = b[g];
+      for (int64_t j = 0; j < 16; ++j) d[16 * g + j] = b[g] * global;
+    }
+    for (int64_t j = 0; j < here; ++j) {
+      const float q = 2 * to_e2m1(x[at + j] / d[j]);
+      twice[j] = std::bit_cast<float>(d[j] == 0 ? 0U : std::bit_cast<uint32_t>(q));
     }
     for (int64_t j = 0; j < here; ++j) to[at + j] = static_cast<X>(static_cast<int32_t>(twice[j]));
   }

@@ -24,7 +24,7 @@ struct Words256 {
   struct Operand {
     __m256i even_a, odd_a, even_b, odd_b;  // columns 0 and 2, 1 and 3, as words
   };
-  static constexpr bool exchanged = true;
+  static constexpr bool exchanged = true, short_groups = false;
   static constexpr int few = 4, mr = 4, nr = 1, group_mr = 2, group_nr = 1;
   // Zen 4 at 3.66 GHz without AVX-512, one core, 256 x 1024 weights in the second-level cache, processor time: 74 G products a second for 64 tokens; for one
   // token 50 G (int4 in groups of 128), 54 G (int8).
@@ -51,6 +51,8 @@ struct Words256 {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
   }
+  QB_KI static Float splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  QB_KI static Float times(const Float& x, const Float& y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
   QB_KI static Float mul_add(const Int& x, const Float& y, const Float& z) {
     return {_mm256_fmadd_ps(_mm256_cvtepi32_ps(x.a), y.a, z.a), _mm256_fmadd_ps(_mm256_cvtepi32_ps(x.b), y.b, z.b)};
   }

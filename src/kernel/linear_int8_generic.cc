@@ -20,7 +20,7 @@ struct Words {
   struct Operand {
     int16_t w[4][16];  // by column
   };
-  static constexpr bool exchanged = false;
+  static constexpr bool exchanged = false, short_groups = false;
   static constexpr int few = 2, mr = 2, nr = 1, group_mr = 2, group_nr = 1;
   // Zen 4 at 3.66 GHz, SSE2 code of g++ 12, one core, 256 x 1024 weights in the second-level cache: 3 G products a second for 64 tokens; for one token 1.4 G
   // (int4 in groups of 128), 2 G (int8).
@@ -60,6 +60,16 @@ struct Words {
     return a;
   }
   QB_KI static void store(float* p, const Float& a) { std::memcpy(p, a.v, sizeof a.v); }
+  QB_KI static Float splat(float x) {
+    Float a;
+    for (float& v : a.v) v = x;
+    return a;
+  }
+  QB_KI static Float times(const Float& x, const Float& y) {
+    Float a;
+    for (int r = 0; r < 16; ++r) a.v[r] = x.v[r] * y.v[r];
+    return a;
+  }
   QB_KI static Float mul_add(const Int& x, const Float& y, const Float& z) {
     Float a;
     for (int r = 0; r < 16; ++r) a.v[r] = static_cast<float>(static_cast<int32_t>(x.v[r])) * y.v[r] + z.v[r];

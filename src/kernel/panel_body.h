@@ -280,7 +280,7 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
 // --- Many tokens: a piece of some panels is decoded once and multiplied with all of them ---------------------------------------------------------------------
 
 inline constexpr int64_t piece = 512;           // columns of a decoded piece
-inline constexpr int64_t tokens_at_once = 192;  // that share it
+inline constexpr int64_t tokens_at_once = 512;  // that share it
 
 // What the sums of some columns are multiplied with before they are added up: nothing, one scale of each panel, or one of each row.
 enum class Scaling : uint8_t { none, panel, row };

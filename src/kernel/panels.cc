@@ -96,7 +96,7 @@ double panel_weight_bytes(Weights kind, const Problem& p) {
 }
 
 double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host::Cpu& cpu) {
-  constexpr double tokens_for_one_decode = 192;
+  constexpr double tokens_for_one_decode = 512;
   const double rows = static_cast<double>(p.n), m = static_cast<double>(p.m);
   const double weights = rows * static_cast<double>(panel_columns(form_of(kind).layout, p.scheme.weight, p.k));
   const bool few = p.m <= r.few && !scaled_by_column(p.scheme.weight);
