@@ -15,7 +15,7 @@ namespace qb::layer {
 namespace {
 
 constexpr int64_t tokens = kv_block_tokens;
-constexpr int64_t max_queries = 32;  // that one pass over the context serves
+constexpr int64_t max_queries = 64;  // that one pass over the context serves
 constexpr float nothing = -__builtin_inff();
 
 struct Query {
@@ -51,22 +51,6 @@ QB_INLINE void widen(const std::byte* p, Elem elem, int64_t count, float* __rest
   }
 }
 
-// 32 numbers in a fixed order of halves.
-QB_INLINE float most_of(const float* s) {
-  float t[tokens];
-  for (int64_t j = 0; j < tokens; ++j) t[j] = s[j];
-  for (int64_t half = tokens / 2; half > 0; half /= 2)
-    for (int64_t j = 0; j < half; ++j) t[j] = t[j + half] > t[j] ? t[j + half] : t[j];
-  return t[0];
-}
-QB_INLINE float sum_of(const float* s) {
-  float t[tokens];
-  for (int64_t j = 0; j < tokens; ++j) t[j] = s[j];
-  for (int64_t half = tokens / 2; half > 0; half /= 2)
-    for (int64_t j = 0; j < half; ++j) t[j] += t[j + half];
-  return t[0];
-}
-
 // Eight numbers; sums in arrays of these stay in registers where every loop over them is unrolled by pragma. More than six independent sums hide the latency of
 // an addition.
 using Eight = float __attribute__((vector_size(32)));
@@ -75,6 +59,29 @@ constexpr int64_t lanes = 8;
 // Not by value: what a vector is passed in depends on the instruction set.
 QB_INLINE void load_eight(const float* p, Eight& v) {
   std::memcpy(&v, p, sizeof v);
+}
+
+// 32 numbers in a fixed order of halves: `both` takes what lies half the numbers apart.
+template <class Both>
+QB_INLINE float by_halves(const float* s, const Both& both) {
+  Eight v[tokens / lanes];
+  QB_UNROLL for (int64_t i = 0; i < tokens / lanes; ++i) load_eight(s + i * lanes, v[i]);
+  both(v[0], v[2]);
+  both(v[1], v[3]);
+  both(v[0], v[1]);
+  float t[lanes];
+  std::memcpy(t, &v[0], sizeof t);
+  for (int64_t half = lanes / 2; half > 0; half /= 2)
+    for (int64_t j = 0; j < half; ++j) both(t[j], t[j + half]);
+  return t[0];
+}
+QB_INLINE float most_of(const float* s) {
+  return by_halves(
+      s, [](auto& x, const auto& y) __attribute__((always_inline)) { x = y > x ? y : x; });
+}
+QB_INLINE float sum_of(const float* s) {
+  return by_halves(
+      s, [](auto& x, const auto& y) __attribute__((always_inline)) { x += y; });
 }
 
 // Scores of 32 tokens with Q queries, each summed in order of the dimension.
@@ -100,25 +107,50 @@ QB_INLINE void dot_keys(const Query* queries, const float* keys, int64_t dim, fl
   }
 }
 
-// sums = sums * keep + the values of tokens [begin, end) by weight, each summed in order of the tokens: N * lanes dimensions.
-template <int N>
-QB_INLINE void add_values(const float* weights, int64_t begin, int64_t end, const float* values, int64_t dim, float keep, float* sums) {
-  Eight t[N];
-  QB_UNROLL for (int i = 0; i < N; ++i) {
-    load_eight(sums + i * lanes, t[i]);
-    t[i] *= keep;
-  }
-  for (int64_t j = begin; j < end; ++j) {
-    const float weight = weights[j];
+// Of Q queries: sums = sums * keep + the values of tokens [begin, end) by weight, each summed in order of the tokens: N * lanes dimensions.
+template <int Q, int N>
+QB_INLINE void add_values(const float* const* weights, int64_t begin, int64_t end, const float* values, int64_t dim, const float* keep, float* const* sums,
+                          int64_t d) {
+  Eight t[Q][N];
+  QB_UNROLL for (int q = 0; q < Q; ++q) {
     QB_UNROLL for (int i = 0; i < N; ++i) {
-      Eight value;
-      load_eight(values + j * dim + i * lanes, value);
-      t[i] += weight * value;
+      load_eight(sums[q] + d + i * lanes, t[q][i]);
+      t[q][i] *= keep[q];
     }
   }
-  QB_UNROLL for (int i = 0; i < N; ++i) std::memcpy(sums + i * lanes, &t[i], sizeof(Eight));
+  const float* from = values + begin * dim + d;
+  for (int64_t j = begin; j < end; ++j, from += dim) {
+    Eight value[N];
+    QB_UNROLL for (int i = 0; i < N; ++i) load_eight(from + i * lanes, value[i]);
+    QB_UNROLL for (int q = 0; q < Q; ++q) {
+      const float weight = weights[q][j];
+      QB_UNROLL for (int i = 0; i < N; ++i) t[q][i] += weight * value[i];
+    }
+  }
+  QB_UNROLL for (int q = 0; q < Q; ++q) {
+    QB_UNROLL for (int i = 0; i < N; ++i) std::memcpy(sums[q] + d + i * lanes, &t[q][i], sizeof(Eight));
+  }
 }
 
+// The same for all dimensions.
+template <int Q>
+QB_INLINE void add_all_values(const float* const* weights, int64_t begin, int64_t end, const float* values, int64_t dim, const float* keep,
+                              float* const* sums) {
+  constexpr int parts = Q == 1 ? 8 : 4;
+  int64_t d = 0;
+  for (; d + parts * lanes <= dim; d += parts * lanes) add_values<Q, parts>(weights, begin, end, values, dim, keep, sums, d);
+  for (; d + lanes <= dim; d += lanes) add_values<Q, 1>(weights, begin, end, values, dim, keep, sums, d);
+  for (; d < dim; ++d) {
+    for (int q = 0; q < Q; ++q) {
+      float sum = sums[q][d] * keep[q];
+      for (int64_t j = begin; j < end; ++j) sum += weights[q][j] * values[j * dim + d];
+      sums[q][d] = sum;
+    }
+  }
+}
+
+// So many queries at once, as registers hold their sums: what is read serves them all, and none waits for what comes of its own.
+template <int together>
 struct Sweep {
   static QB_INLINE void run(const Pass* p) {
     const KvLayer& kv = *p->kv;
@@ -136,18 +168,7 @@ struct Sweep {
       const int64_t at = p->table[b] * kv.block_stride + p->head * head_bytes;
       widen(kv.keys + at, kv.elem, dim * tokens, p->keys);
       widen(kv.values + at, kv.elem, dim * tokens, p->values);
-      for (int64_t i = 0; i < p->count; ++i) {
-        alignas(64) float scores[2 * tokens];
-        const bool two = i + 1 < p->count;
-        if (two) {
-          dot_keys<2>(p->queries + i, p->keys, dim, scores);
-          step(p, i, b, scores, most[i], total[i]);
-          ++i;
-        } else {
-          dot_keys<1>(p->queries + i, p->keys, dim, scores);
-        }
-        step(p, i, b, scores + (two ? tokens : 0), most[i], total[i]);
-      }
+      for (int64_t i = 0; i < p->count; i += together) step(p, i, std::min<int64_t>(together, p->count - i), b, most + i, total + i);
     }
     for (int64_t i = 0; i < p->count; ++i) {
       const float factor = (kv.elem == Elem::e4m3 ? kv.v.scale : 1.0F) / total[i];
@@ -155,30 +176,55 @@ struct Sweep {
     }
   }
 
-  // Adds the tokens of block b that query i sees, with their scores.
-  static QB_INLINE void step(const Pass* p, int64_t i, int64_t b, float* scores, float& most, float& total) {
-    const int64_t begin = std::max(p->queries[i].low - b * tokens, int64_t{0}), end = std::min(p->queries[i].high - b * tokens + 1, tokens);
-    if (begin >= end) return;
-    // What lies outside the visible range may be anything, NaN included.
-    for (int64_t j = 0; j < tokens; ++j) scores[j] = j >= begin && j < end ? scores[j] * p->scale : nothing;
-    if (p->softcap > 0)
-      for (int64_t j = begin; j < end; ++j) scores[j] = p->softcap * (1.0F - 2.0F / (exp_f32(2.0F * scores[j] / p->softcap) + 1.0F));  // tanh
-    const float top = most_of(scores);
-    const float now = top > most ? top : most;
-    const float keep = exp_f32(most - now);
-    for (int64_t j = 0; j < tokens; ++j) scores[j] = exp_f32(scores[j] - now);
-    total = total * keep + sum_of(scores);
-    most = now;
+  // Adds the tokens of block b that queries [first, first + count) see.
+  static QB_INLINE void step(const Pass* p, int64_t first, int64_t count, int64_t b, float* most, float* total) {
+    alignas(64) float all[together * tokens];
+    const Query* const queries = p->queries + first;
     const int64_t dim = p->kv->head_dim;
-    float* const sums = p->sums + i * dim;
-    int64_t d = 0;
-    for (; d + 8 * lanes <= dim; d += 8 * lanes) add_values<8>(scores, begin, end, p->values + d, dim, keep, sums + d);
-    for (; d + lanes <= dim; d += lanes) add_values<1>(scores, begin, end, p->values + d, dim, keep, sums + d);
-    for (; d < dim; ++d) {
-      float sum = sums[d] * keep;
-      for (int64_t j = begin; j < end; ++j) sum += scores[j] * p->values[j * dim + d];
-      sums[d] = sum;
+    int64_t done = 0;
+    if (count == together) dot_keys<together>(queries, p->keys, dim, all), done = count;
+    for (; done < count; ++done) dot_keys<1>(queries + done, p->keys, dim, all + done * tokens);
+    // Those that see any.
+    struct Seeing {
+      int64_t query, begin, end;
+    } seeing[together];
+    int seen = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = std::max(queries[i].low - b * tokens, int64_t{0}), end = std::min(queries[i].high - b * tokens + 1, tokens);
+      if (begin < end) seeing[seen++] = {i, begin, end};
     }
+    const float* weights[together];
+    float* sums[together];
+    float keep[together], now[together];
+    for (int s = 0; s < seen; ++s) {
+      const auto [query, begin, end] = seeing[s];
+      float* const scores = all + query * tokens;
+      for (int64_t j = 0; j < tokens; ++j) scores[j] *= p->scale;
+      // What lies outside the visible range may be anything, NaN included.
+      for (int64_t j = 0; j < begin; ++j) scores[j] = nothing;
+      for (int64_t j = end; j < tokens; ++j) scores[j] = nothing;
+      if (p->softcap > 0)
+        for (int64_t j = begin; j < end; ++j) scores[j] = p->softcap * (1.0F - 2.0F / (exp_f32(2.0F * scores[j] / p->softcap) + 1.0F));  // tanh
+      weights[s] = scores;
+      sums[s] = p->sums + (first + query) * dim;
+    }
+    for (int s = 0; s < seen; ++s) {
+      float& before = most[seeing[s].query];
+      const float top = most_of(weights[s]);
+      now[s] = top > before ? top : before;
+      keep[s] = before - now[s];
+      before = now[s];
+    }
+    for (int s = 0; s < seen; ++s) keep[s] = exp_f32(keep[s]);
+    for (int s = 0; s < seen; ++s) {
+      float* const scores = all + seeing[s].query * tokens;
+      for (int64_t j = 0; j < tokens; ++j) scores[j] = exp_f32(scores[j] - now[s]);
+    }
+    for (int s = 0; s < seen; ++s) total[seeing[s].query] = total[seeing[s].query] * keep[s] + sum_of(weights[s]);
+    bool alike = seen == together;
+    for (int s = 1; s < seen; ++s) alike = alike && seeing[s].begin == seeing[0].begin && seeing[s].end == seeing[0].end;
+    if (alike) return add_all_values<together>(weights, seeing[0].begin, seeing[0].end, p->values, dim, keep, sums);
+    for (int s = 0; s < seen; ++s) add_all_values<1>(weights + s, seeing[s].begin, seeing[s].end, p->values, dim, keep + s, sums + s);
   }
 };
 
@@ -247,7 +293,7 @@ void attention(const AttentionArgs& a, Isa isa, host::ThreadPool& pool) {
       for (int64_t h = 0; h < group; ++h) {
         queries[pass.count++] = query_at(a, *t.run, token, t.head * group + h);
         if (pass.count < max_queries && (token + 1 < t.end || h + 1 < group)) continue;
-        recipe::run_at<Sweep>(isa, &pass);
+        isa == Isa::avx512 ? recipe::run_at<Sweep<4>>(isa, &pass) : recipe::run_at<Sweep<2>>(isa, &pass);
         pass.count = 0;
       }
   });
