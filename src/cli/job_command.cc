@@ -59,6 +59,8 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
   j["peak_anonymous_bytes"] = host::peak_anonymous();
   j["seconds"] = r.seconds;
   j["dry_run"] = o.dry_run;
+  if (o.more != nullptr)
+    for (const auto& [key, value] : o.more->items()) j[key] = value;
   return j;
 }
 

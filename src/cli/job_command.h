@@ -2,8 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
 #include <string>
 
+#include "base/json_fwd.h"
 #include "bridge/calibrate.h"
 #include "cli/report.h"
 
@@ -15,6 +17,7 @@ struct JobCommandOptions {
   bool dry_run = false, force = false, no_checksums = false;
   pass::Forms forms;
   CommonOptions common;
+  std::shared_ptr<const Json> more = nullptr;  // keys that the command adds to the object of --json
 };
 
 void add_job_options(CLI::App& app, JobCommandOptions& options);

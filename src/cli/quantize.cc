@@ -6,6 +6,7 @@
 #include "calib/range_observer.h"
 #include "cli/command.h"
 #include "cli/job_command.h"
+#include "cli/mixing.h"
 #include "cli/quantization_options.h"
 #include "cli/ranks.h"
 #include "host/host.h"
@@ -21,6 +22,7 @@ struct Options : JobCommandOptions {
   std::vector<std::string> ignore;
   std::string samples, observer;
   SampleLimits limits;
+  MixingOptions mixing;
   bool list = false;
 };
 
@@ -76,13 +78,48 @@ int list(const Options& o) {
   return exit_done;
 }
 
+pass::Says::Input fp8_cache() {
+  return {.type = *ir::parse_activation("fp8_tensor_static")};
+}
+
+int run(const Options& o);
+
 Result<pass::QuantizeOptions> what_to_make(const Options& o) {
   if (!o.scheme.empty()) return pass::quantize_options(o.scheme, o.quantization.numerics, o.recipe, o.to);
   return quantization(o.quantization, o.to);
 }
 
+// --auto: a configuration is found first.
+int run_auto(Options o) {
+  if (!o.scheme.empty() || o.quantization.given() || !o.recipe.empty() || !o.algorithm.empty()) {
+    print_err("quantbridge quantize: --auto finds the configuration: --scheme, --config, --recipe and --algorithm cannot stand beside it\n");
+    return exit_usage;
+  }
+  JobOptions job;
+  Limits limits;
+  if (!parse_job_options("quantize", o, job, limits)) return exit_usage;
+  job.quantize.emplace();
+  job.quantize->config.ignore = o.ignore;
+  job.quantize->regex = host::compile_regex;
+  if (!o.kv.empty()) job.quantize->config.kv_cache = fp8_cache();
+  const Calibration calibration{.file = o.samples, .limits = o.limits, .observer = o.observer, .out = o.out, .progress = {}};
+  int code = exit_done;
+  const std::optional<std::string> config = mix(o.mixing, o, o.quantization.numerics, calibration, job, limits, code);
+  if (!config) return code;
+  o.mixing = {};
+  o.ignore.clear();  // the configuration has them
+  o.quantization.text = *config;
+  if (o.kv.empty()) o.samples.clear();  // nothing is left to measure
+  return run(o);
+}
+
 int run(const Options& o) {
   if (o.list) return list(o);
+  if (o.mixing.on) return run_auto(o);
+  if (o.mixing.limited()) {
+    print_err("quantbridge quantize: --bits, --size and --max-kl belong to --auto\n");
+    return exit_usage;
+  }
   const bool one = !o.scheme.empty(), config = o.quantization.given();
   if (one == config && (one || o.kv.empty())) {
     print_err("quantbridge quantize: --scheme or --config is required, or --kv alone, and not both; --list shows the names\n");
@@ -114,7 +151,7 @@ int run(const Options& o) {
   std::vector<std::string>& ignore = job.quantize->config.ignore;
   ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
-  if (!o.kv.empty()) job.quantize->config.kv_cache = pass::Says::Input{.type = *ir::parse_activation("fp8_tensor_static")};
+  if (!o.kv.empty()) job.quantize->config.kv_cache = fp8_cache();
   Calibration calibration{.file = o.samples, .limits = o.limits, .observer = o.observer, .out = o.out, .progress = {}};
   return run_job("quantize", o, job, limits, &calibration);
 }
@@ -137,6 +174,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--calibrate-tokens", o->limits.tokens, "how many tokens of each")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--observer", o->observer, "how static scales are made of what is measured: max, percentile:99.9, mse, ... (--list); default: the producer's")
       ->type_name("NAME[:ARG]");
+  add_mixing_options(app, o->mixing);
   app.add_option("--ignore", o->ignore, "linears to leave alone besides lm_head: names, shell patterns, re:REGEX, fused names")->type_name("RULE");
   app.add_flag("--list", o->list, "the scheme names that users know from elsewhere, what can be made, and recipes, algorithms and observers");
   return [o] { return run(*o); };
@@ -153,6 +191,7 @@ QB_COMMAND(quantize) = {
                 "  quantbridge quantize ./Llama-BF16 ./Llama-GPTQ --scheme int4_g128 --algorithm gptq --calibrate samples.txt --to gptq\n"
                 "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
+                "  quantbridge quantize ./Llama-BF16 ./Llama-mixed --auto --bits 5\n"
                 "  quantbridge quantize ./Llama-NVFP4 ./Llama-FP8 --scheme fp8_channel:fp8_token\n"
                 "  quantbridge quantize --list",
     .rank = 4, .setup = setup, .together = true};

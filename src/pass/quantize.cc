@@ -139,7 +139,7 @@ class Quantizing {
       return false;
     }
     const ir::QuantType& type = scheme.weight;
-    if ((type.two_level() || type.scale == ir::ScaleValues::e8m0 || is_integer_code(type.code)) && type.block.cols > 0 && m.k % type.block.cols != 0) {
+    if (!whole_groups(type, m.k)) {
       diag_.report("group-does-not-divide", {.module = m.path}, fmt::format("k = {}", m.k),
                    fmt::format("whole groups of {}; leave it out with --ignore", type.block.cols));
       return false;
@@ -213,6 +213,11 @@ Error wrong(std::string what) {
 }
 
 }  // namespace
+
+bool whole_groups(const ir::QuantType& type, int64_t k) {
+  const bool whole = type.two_level() || type.scale == ir::ScaleValues::e8m0 || is_integer_code(type.code);
+  return !whole || type.block.cols <= 0 || k % type.block.cols == 0;
+}
 
 Result<QuantizeOptions> quantize_options(QuantConfig config, std::string_view numerics, std::string_view dialect) {
   if (!numerics.empty() && numerics != "modelopt" && numerics != "llm-compressor")

@@ -24,6 +24,9 @@ struct QuantizeOptions {
   std::optional<Overlay> overlay;  // what algorithms have made, for weights that name one
 };
 
+// Whether k columns are whole groups of the type, where a recipe wants them to be.
+bool whole_groups(const ir::QuantType& type, int64_t k);
+
 // Numerics ("modelopt", "llm-compressor"; empty: those of the dialect that is written) for a configuration, whose recipes are checked.
 Result<QuantizeOptions> quantize_options(QuantConfig config, std::string_view numerics, std::string_view dialect);
 // One scheme or shorthand (which may name a recipe) for everything; `recipe` by name, where a producer has several for it, else empty: its numerics count then.
