@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "bridge/streamed.h"
 #include "bridge/weights_work.h"
@@ -136,6 +137,26 @@ Result<void> known_ranges(const Session& s, const pass::Overlay& overlay, std::v
   return {};
 }
 
+// Of weights before they are rounded; modules that engines fuse have the largest of theirs.
+Result<void> stage_ranges(const Session& s, const ir::Checkpoint& planned, const std::vector<pass::Measured>& stages, Context& context, pass::Ranges& ranges) {
+  const std::set<pass::Measured> wanted(stages.begin(), stages.end());
+  std::map<std::string, recipe::Range> together;
+  const auto key = [&](const ir::Module& m) {
+    const std::string& fused = planned.topology.modules[static_cast<size_t>(m.topology)].fused;
+    return fused.empty() ? m.path : fused;
+  };
+  for (const ir::Module& m : planned.modules) {
+    if (!wanted.contains({m.path, ir::Role::stage})) continue;
+    const ir::Stored& code = *m.part(ir::Role::code);
+    QB_ASSIGN(const std::vector<std::byte> numbers, read_numbers(code, *s.package.source, context));
+    const float most = recipe::absmax(numbers.data(), code.elem, m.n * m.k, context.isa);
+    together[key(m)].add({-most, most});
+  }
+  for (const ir::Module& m : planned.modules)
+    if (wanted.contains({m.path, ir::Role::stage})) ranges.measured[{m.path, ir::Role::stage}] = together.at(key(m));
+  return {};
+}
+
 // How the ranges of a job are taken.
 class Observing {
  public:
@@ -210,6 +231,9 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
   ir::Checkpoint planned = plain;
   pass::quantize(planned, *job.quantize, said);
   std::vector<pass::Measured> places = places_of(planned);
+  const auto weights = std::stable_partition(places.begin(), places.end(), [](const pass::Measured& what) { return what.role != ir::Role::stage; });
+  const std::vector<pass::Measured> stages(weights, places.end());
+  places.erase(weights, places.end());
   QB_ASSIGN(const Algorithms algorithms, algorithms_of(planned));
   Observing observing(planned, job.quantize->numerics);
   QB_TRY(observing.choose(how.observer));
@@ -230,6 +254,8 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
     job.quantize->overlay = how.store->overlay();
     if (observing.by_range()) QB_TRY(known_ranges(s, how.store->overlay(), places, ranges));
   }
+  if (how.store) pass::change_numbers(planned, how.store->overlay());
+  QB_TRY(stage_ranges(s, planned, stages, context, ranges));
   if (places.empty()) return true;
   calib::RangeObservers observers;
   for (const pass::Measured& what : places) {

@@ -145,6 +145,9 @@ class Writer {
     } else if (int4 && (m.n % 2 != 0 || m.k % group != 0)) {
       diag_.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} of [{}, {}]", to_string(*m.scheme), m.n, m.k),
                    "an even number of outputs and whole groups, which ModelOpt's packing needs");
+    } else if (int4 && said->input && m.part(ir::Role::stage) == nullptr) {
+      diag_.report("scheme-inexpressible", {.module = m.path}, fmt::format("{} without the scale of its FP8 stage", to_string(*m.scheme)),
+                   "one that was measured: quantize --calibrate with the numerics of modelopt");
     } else {
       changes_.add(m.path, *m.scheme, *said,
                    said->input ? "ModelOpt's MXFP8 kernels round the scales of activations up" : "ModelOpt's label does not say how activations are quantized");

@@ -27,7 +27,7 @@ constexpr std::array table{
     Shorthand{"NVFP4_AWQ_CLIP_CFG", "nvfp4:nvfp4", modelopt, {}, "awq_clip"},
     Shorthand{"NVFP4_AWQ_FULL_CFG", "nvfp4:nvfp4", modelopt, {}, "awq+awq_clip"},
     Shorthand{"INT4_AWQ_CFG", "int4_g128+prescale", modelopt, {}, "awq"},
-    Shorthand{"W4A8_AWQ_BETA_CFG", "int4_g128:fp8_tensor_static+prescale", modelopt},
+    Shorthand{"W4A8_AWQ_BETA_CFG", "int4_g128:fp8_tensor_static+prescale", modelopt, {}, "awq"},
     Shorthand{"INT8_DEFAULT_CFG", "int8_channel:int8_tensor_static", modelopt},
     Shorthand{"INT8_SMOOTHQUANT_CFG", "int8_channel:int8_tensor_static+prescale", modelopt, {}, "smoothquant"},
     Shorthand{"INT8_WEIGHT_ONLY_CFG", "int8_channel", modelopt},

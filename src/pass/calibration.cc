@@ -21,6 +21,12 @@ bool inputs_missing(const ir::Module& m) {
   return m.make && m.scheme && m.scheme->input && m.scheme->input->when == ir::When::fixed && m.part(Role::input_scale) == nullptr;
 }
 
+// Weights of four bits that kernels may hold as FP8 on their way.
+bool stage_missing(const ir::Module& m) {
+  return inputs_missing(m) && m.scheme->input->type.code == Elem::e4m3 && m.scheme->weight.code == Elem::int4 && m.part(Role::stage) == nullptr &&
+         recipe::find_recipe(m.make->recipe)->numerics == recipe::Numerics::modelopt;
+}
+
 // The projections of a layer's experts that are alike, whose inputs ModelOpt measures together: it holds them in one module.
 using Siblings = std::pair<int, std::string_view>;
 Siblings siblings_of(const arch::Module& t) {
@@ -38,7 +44,7 @@ class Giver {
     for (ir::Module& m : c_.modules) modules.emplace(m.path, &m);
     for (const Measured& what : wanted) {
       ir::Module& m = *modules.at(what.path);
-      if (what.role == Role::input_scale)
+      if (what.role == Role::input_scale || what.role == Role::stage)
         give(m, what.role, m.scheme->input->type, recipe::find_recipe(m.make->recipe)->numerics);
       else
         give(m, what.role, c_.kv->scheme.type, numerics_);
@@ -95,6 +101,7 @@ class Giver {
 std::vector<Measured> unmeasured(const ir::Checkpoint& c) {
   std::vector<Measured> out;
   for (const ir::Module& m : c.modules) {
+    if (stage_missing(m)) out.push_back({m.path, Role::stage});
     if (inputs_missing(m)) out.push_back({m.path, Role::input_scale});
     if (!c.kv || c.kv->scheme.when != ir::When::fixed || !has_cache(c, m)) continue;
     for (const Role role : {Role::k_scale, Role::v_scale})

@@ -17,7 +17,8 @@
 
 namespace qb::pass {
 
-// Something that is measured: the inputs of the linear at `path` (input_scale), or the keys or values of the attention module there (k_scale, v_scale).
+// Something that is measured: the inputs of the linear at `path` (input_scale), the keys or values of the attention module there (k_scale, v_scale), or the
+// linear's weights before they are rounded, and those of modules that are fused with it (stage).
 struct Measured {
   std::string path;
   ir::Role role = ir::Role::input_scale;
@@ -29,7 +30,8 @@ struct Ranges {
   std::optional<recipe::Range> otherwise;  // of everything else, for plans that are made before anything is measured
 };
 
-// What has no scale yet: of modules that are to be quantized the inputs, if their scales are static; keys and values, where the cache is quantized.
+// What has no scale yet: of modules that are to be quantized the inputs, if their scales are static, and the FP8 stage of ModelOpt's W4A8_AWQ; keys and values,
+// where the cache is quantized.
 std::vector<Measured> unmeasured(const ir::Checkpoint&);
 
 // Gives all of them scales, inputs with the numerics of their weight's recipe, keys and values with these. ModelOpt has one input scale for a projection of all
