@@ -1,5 +1,6 @@
 """What programs rely on: commands, exit codes, JSON on stdout and nothing else there."""
 import json, os, shutil, signal, subprocess, sys, tempfile
+import xml.etree.ElementTree
 from pathlib import Path
 
 BINARY = os.environ["QUANTBRIDGE"]
@@ -221,12 +222,15 @@ def main(tmp):
     model = j["model"]
     expect("bench model", model["kernels"] and model["decode_of_read"]["count"] == 3 and model["prefill_tokens_per_s"]["median"] > 0 and model["threads"] == 2, str(model))
     expect("bench model's memory", 0 < model["weight_bytes_per_step"] <= model["packed_weight_bytes"] and model["kv_bytes"] > 0 and model["peak_anonymous_bytes"] > 0, str(model))
-    j = as_json("bench", code("bench", 0, "bench", "--json", "--kernels", "linear_bf16_f32_generic", "--threads", "1", "--repeats", "1"), "bench")
+    j = as_json("bench", code("bench", 0, "bench", "--json", "--kernels", "linear_bf16_f32_generic", "--threads", "1", "--repeats", "1", "--svg", tmp / "roofline.svg"), "bench")
+    drawing = xml.etree.ElementTree.parse(tmp / "roofline.svg").getroot()
+    expect("bench --svg draws every kernel", drawing.tag.endswith("svg") and sum(e.tag.endswith("circle") for e in drawing) == len(j["kernels"]), str(drawing))
+    expect("bench bounds", all(k["bound"] in ("read", "peak") and k["of_bound"]["median"] > 0 for k in j["kernels"]) and j["machine"]["limits"][0]["clock_ghz"]["median"] > 0, str(j)[:300])
     expect("bench", j["model"] is None and j["machine"]["limits"][0]["read_gb_per_s"]["median"] > 0 and all(k["of_read"]["median"] > 0 for k in j["kernels"]) and j["kernels"], str(j)[:300])
     expect("bench help", "Examples" in code("bench --help", 0, "bench", "--help").stdout)
     code("bench text", 0, "bench", nvfp4, "--prompt", "8", "--tokens", "2")
     code("bench of no model", 3, "bench", tmp / "none")
-    for args in ([nvfp4, "--prompt", "1000000"], [nvfp4, "--kernels", "*"], ["--batch", "0"], ["--threads", "0"]):
+    for args in ([nvfp4, "--prompt", "1000000"], [nvfp4, "--kernels", "*"], [nvfp4, "--svg", "x.svg"], ["--batch", "0"], ["--threads", "0"]):
         code("bench " + " ".join(map(str, args)), 2, "bench", *args)
 
     # a snapshot of links, as a Hugging Face cache has it

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "host/host.h"
@@ -163,15 +164,16 @@ Result<WeightMemory> WeightMemory::make(size_t bytes) {
 
 Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::ThreadPool& pool, int repeats) {
   const Isa isa = host::detect_isa();
-  std::vector<double> read, f32, bf16, int8;
+  std::vector<double> read, f32, bf16, int8, clock;
   const std::span<std::byte> parts[] = {memory.bytes()};
   for (int i = 0; i < repeats; ++i) {
     read.push_back(static_cast<double>(memory.bytes().size()) / read_seconds(parts, isa, pool) * 1e-9);
     f32.push_back(multiply_rate(host::multiply_f32, cpu.features, pool));
     bf16.push_back(multiply_rate(host::multiply_bf16, cpu.features, pool));
     int8.push_back(multiply_rate(host::multiply_int8, cpu.features, pool));
+    clock.push_back(multiply_rate(host::add_in_turn, cpu.features, pool) / pool.size());
   }
-  return {spread_of(std::move(read)), spread_of(std::move(f32)), spread_of(std::move(bf16)), spread_of(std::move(int8))};
+  return {spread_of(std::move(read)), spread_of(std::move(f32)), spread_of(std::move(bf16)), spread_of(std::move(int8)), spread_of(std::move(clock))};
 }
 
 std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
@@ -232,18 +234,20 @@ Result<ModelRates> measure_model(Runtime& r, const host::Cpu& cpu, const Workloa
                  fmt::format("{} prompt tokens and {} new ones: the model has {} positions; ask for fewer", o.prompt, o.tokens, model.max_positions())};
   std::vector<std::span<std::byte>> parts;
   ModelRates out;
-  double weights = 0;
-  for (const auto& [name, linear] : model.linears()) {
+  const auto prompt = static_cast<double>(o.prompt), batch = static_cast<double>(o.batch);
+  std::map<kernel::Products, double> products_in;
+  double prefill_products = 0;
+  const auto linears = model.linears();
+  for (const auto& [name, linear] : linears) {
     for (const std::span<std::byte> part : linear->parts()) {
       parts.push_back(part);
       out.weight_bytes_per_step += part.size();
     }
-    weights += static_cast<double>(linear->n()) * static_cast<double>(linear->k());
+    const bool head = linear == linears.back().second;  // runs for the last token of each prompt alone
+    const double tokens = batch * (head ? 1 : prompt), products = tokens * static_cast<double>(linear->n()) * static_cast<double>(linear->k());
+    products_in[linear->plan().kernel_for(static_cast<int64_t>(tokens))->products] += products;
+    prefill_products += products;
   }
-  const auto& head = *model.linears().back().second;  // runs for the last token of each prompt alone
-  const double head_weights = static_cast<double>(head.n()) * static_cast<double>(head.k());
-  const auto prompt = static_cast<double>(o.prompt), batch = static_cast<double>(o.batch);
-  const double prefill_products = batch * ((weights - head_weights) * prompt + head_weights);
   out.kv_bytes = static_cast<uint64_t>(o.batch) * r.kv_bytes(o.prompt + o.tokens);
   const auto stop = [&] { return o.stop && o.stop(); };
   const Error cancelled{Errc::cancelled, "interrupted"};
@@ -261,11 +265,13 @@ Result<ModelRates> measure_model(Runtime& r, const host::Cpu& cpu, const Workloa
   std::vector<double> prefill, products, peak, of_peak;
   for (double spent = 0; prefill.size() < most_prefills && spent < prefill_seconds && !failed;) {
     if (stop()) return cancelled;
-    const double s = forward(0, o.prompt), bf16 = multiply_rate(host::multiply_bf16, cpu.features, *r.pool, 10 * probe_rounds);
+    const double s = forward(0, o.prompt);
+    double least = 0;
+    for (const auto& [in, count] : products_in) least += count * 1e-9 / multiply_rate(multiply_in(in), cpu.features, *r.pool, 10 * probe_rounds);
     prefill.push_back(batch * prompt / s);
     products.push_back(prefill_products / s * 1e-9);
-    peak.push_back(bf16);
-    of_peak.push_back(products.back() / bf16);
+    peak.push_back(prefill_products / least * 1e-9);
+    of_peak.push_back(least / s);
     spent += s;
   }
   host::sample_memory();

@@ -25,6 +25,7 @@ double seconds(const host::ThreadPool& pool, const std::function<void()>& f);
 struct Peaks {
   Spread read_gbs;         // GB/s from memory
   Spread f32, bf16, int8;  // G multiply-adds a second
+  Spread clock_ghz;        // of each thread
 };
 
 // Weights of many layers, more than any cache holds: huge-page memory whose every byte is a valid code.
@@ -60,7 +61,8 @@ struct Workload {
 };
 struct ModelRates {
   Spread prefill;                                       // tokens/s
-  Spread prefill_products, peak, prefill_of_peak;       // G multiply-adds a second of linears and of the bf16 dot product in registers; their ratio
+  Spread prefill_products, peak, prefill_of_peak;       // G multiply-adds a second of linears, and of the same many in registers, each by the product that its
+                                                        // kernel uses; their ratio
   Spread decode, decode_gbs, read_gbs, decode_of_read;  // tokens/s; GB/s of weights and of plain reads of the same weights in turns; their ratio
   uint64_t weight_bytes_per_step = 0, kv_bytes = 0;
 };

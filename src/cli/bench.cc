@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
 #include <map>
 
 #include "arch/match.h"
 #include "base/json.h"
+#include "bridge/roofline.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/runtime_options.h"
@@ -19,7 +21,7 @@ using bench::Spread;
 
 struct Options : ModelOptions {
   bench::Workload work;
-  std::string kernels;
+  std::string kernels, svg;
   int repeats = 9;
 };
 
@@ -48,6 +50,22 @@ bool wanted(const Options& o, const kernel::Kernel& k, const kernel::Problem& p,
   return choice && choice->winner == &k;
 }
 
+// The limit that is nearer: reading the weights, or multiplying.
+struct Bound {
+  std::string_view name;
+  Spread fraction;
+};
+Bound bound_of(const bench::KernelRates& r) {
+  return r.of_read.median >= r.of_peak.median ? Bound{"read", r.of_read} : Bound{"peak", r.of_peak};
+}
+
+bench::RoofPoint point_of(const kernel::Kernel& k, const kernel::Problem& p, const bench::KernelRates& r) {
+  std::string_view name = k.name;
+  if (name.starts_with("linear_")) name.remove_prefix(7);
+  return {fmt::format("{} {} {}x{}x{}", name, ir::to_string(p.scheme), p.m, p.n, p.k), r.gbs.median > 0 ? r.products.median / r.gbs.median : 0,
+          r.products.median, bound_of(r).fraction.median};
+}
+
 Json kernel_json(const kernel::Kernel& k, const kernel::Problem& p, int threads, const bench::KernelRates& r) {
   return {{"kernel", k.name},
           {"scheme", ir::to_string(p.scheme)},
@@ -60,7 +78,9 @@ Json kernel_json(const kernel::Kernel& k, const kernel::Problem& p, int threads,
           {"of_read", to_json(r.of_read)},
           {"multiply_adds_g_per_s", to_json(r.products)},
           {"peak_multiply_adds_g_per_s", to_json(r.peak)},
-          {"of_peak", to_json(r.of_peak)}};
+          {"of_peak", to_json(r.of_peak)},
+          {"bound", bound_of(r).name},
+          {"of_bound", to_json(bound_of(r).fraction)}};
 }
 
 int machine(const Options& o) {
@@ -69,6 +89,8 @@ int machine(const Options& o) {
   const auto memory = bench::WeightMemory::make(bench::beyond_caches);
   if (!memory) return fail("bench", memory.error(), o.common);
   Json limits = Json::array(), kernels = Json::array();
+  bench::Roof roof;
+  std::vector<bench::RoofPoint> points;  // with all threads
   if (!o.common.json)
     print_out(fmt::format("{} with {} processors. Medians of {} [least..most]; fractions are of a probe that took turns in the same run.\n\n",
                           to_string(cpu.features), cpu.cores, o.repeats));
@@ -79,10 +101,13 @@ int machine(const Options& o) {
                       {"read_gb_per_s", to_json(peaks.read_gbs)},
                       {"f32_multiply_adds_g_per_s", to_json(peaks.f32)},
                       {"bf16_multiply_adds_g_per_s", to_json(peaks.bf16)},
-                      {"int8_multiply_adds_g_per_s", to_json(peaks.int8)}});
+                      {"int8_multiply_adds_g_per_s", to_json(peaks.int8)},
+                      {"clock_ghz", to_json(peaks.clock_ghz)}});
+    if (threads == all) roof = {peaks.read_gbs.median, {{"float32", peaks.f32.median}, {"bfloat16", peaks.bf16.median}, {"bytes", peaks.int8.median}}};
     if (!o.common.json)
-      print_out(fmt::format("{} thread{}: reads {} GB/s; multiply-adds {} G/s in float32, {} G/s in bfloat16, {} G/s of bytes\n", threads,
-                            threads == 1 ? "" : "s", text(peaks.read_gbs), text(peaks.f32, 0), text(peaks.bf16, 0), text(peaks.int8, 0)));
+      print_out(fmt::format("{} thread{}: reads {} GB/s; multiply-adds {} G/s in float32, {} G/s in bfloat16, {} G/s of bytes; {} GHz\n", threads,
+                            threads == 1 ? "" : "s", text(peaks.read_gbs), text(peaks.f32, 0), text(peaks.bf16, 0), text(peaks.int8, 0),
+                            text(peaks.clock_ghz, 2)));
     for (const kernel::Kernel* k : kernel::kernels())
       for (const std::string_view scheme : bench::schemes_of(*k))
         for (const Size& size : sizes) {
@@ -94,6 +119,7 @@ int machine(const Options& o) {
           const auto rates = bench::measure_kernel(*k, p, cpu, *memory, pool, o.repeats);
           if (!rates) return fail("bench", rates.error(), o.common);
           kernels.push_back(kernel_json(*k, p, threads, *rates));
+          if (threads == all) points.push_back(point_of(*k, p, *rates));
           if (o.common.json) continue;
           print_out(fmt::format("  {:<30} {:<21} {:>3} x {:>5} x {:<5} ", k->name, scheme, p.m, p.n, p.k));
           print_out(p.m == 1 ? fmt::format("{} of reading, {:.1f} of {:.1f} GB/s\n", text(rates->of_read, 2), rates->gbs.median, rates->read_gbs.median)
@@ -101,6 +127,11 @@ int machine(const Options& o) {
                                            rates->peak.median));
           std::fflush(stdout);
         }
+  }
+  if (!o.svg.empty()) {
+    std::ofstream file(o.svg, std::ios::binary);
+    file << bench::roofline_svg(fmt::format("{} with {} threads", to_string(cpu.features), all), roof, points);
+    if (!file.flush()) return fail("bench", {Errc::io, fmt::format("cannot write {}", o.svg)}, o.common);
   }
   if (!o.common.json) return exit_done;
   Json j = envelope("bench", true, {});
@@ -163,8 +194,8 @@ int model(const Options& o) {
                         o.work.prompt, o.work.tokens));
   for (const auto& [kernel, count] : kernels)
     print_out(fmt::format("  kernel    {} for {} token{} in {} linears\n", kernel.first, kernel.second, kernel.second == 1 ? "" : "s", count));
-  print_out(fmt::format("  memory    {} of packed weights, {} of KV cache, peak {} of anonymous memory\n", size_text(packed), size_text(rates->kv_bytes),
-                        size_text(peak)));
+  print_out(fmt::format("  memory    {} of packed weights, {} of KV cache, peak {} of anonymous memory; {} of weights read for a token\n", size_text(packed),
+                        size_text(rates->kv_bytes), size_text(peak), size_text(rates->weight_bytes_per_step / static_cast<uint64_t>(o.work.batch))));
   print_out(fmt::format("  prefill   {} tokens/s; {} G multiply-adds/s, {} of the peak\n", text(rates->prefill), text(rates->prefill_products, 0),
                         text(rates->prefill_of_peak, 2)));
   print_out(fmt::format("  decode    {} tokens/s; {} GB/s of weights, {} of {} GB/s\n", text(rates->decode), text(rates->decode_gbs),
@@ -174,8 +205,8 @@ int model(const Options& o) {
 
 int run(const Options& o) {
   if (o.path.empty()) return machine(o);
-  if (!o.kernels.empty()) {
-    print_err("quantbridge bench: --kernels is for the machine alone; with a PATH use --prefer and --deny\n");
+  if (!o.kernels.empty() || !o.svg.empty()) {
+    print_err("quantbridge bench: --kernels and --svg are for the machine alone; with a PATH use --prefer and --deny\n");
     return exit_usage;
   }
   return model(o);
@@ -188,6 +219,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--prompt", o->work.prompt, "tokens of each prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--tokens", o->work.tokens, "new tokens of each sequence")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--kernels", o->kernels, "without PATH: all kernels of this name or pattern (default: those that would be chosen)")->type_name("GLOB");
+  app.add_option("--svg", o->svg, "without PATH: draw what the kernels reach beside what the machine allows")->type_name("FILE");
   app.add_option("--repeats", o->repeats, "without PATH: measurements of each median")->check(CLI::Range(1, 1000))->capture_default_str();
   return [o] { return run(*o); };
 }
@@ -198,7 +230,7 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(bench) = {
     .name = "bench", .summary = "The machine's limits, and what the kernels or a model make of them",
     .examples = "Examples:\n  quantbridge bench\n  quantbridge bench --kernels '*avx2' --threads 1\n  quantbridge bench ./SmolLM2-NVFP4 --threads 2\n"
-                "  quantbridge bench ./model --batch 4 --prompt 128 --tokens 32 --json",
+                "  quantbridge bench --svg roofline.svg\n  quantbridge bench ./model --batch 4 --prompt 128 --tokens 32 --json",
     .rank = 8, .setup = setup};
 // clang-format on
 

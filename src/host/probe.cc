@@ -113,6 +113,18 @@ uint64_t read_bytes(std::span<const std::byte> bytes, Isa isa) {
   return recipe::run_at<Read>(isa, bytes.data(), static_cast<int64_t>(bytes.size()));
 }
 
+double add_in_turn(Feature, int64_t rounds) {
+  constexpr int64_t in_a_round = 16;
+  uint64_t sum = 0;
+  for (int64_t r = 0; r < rounds; ++r) {
+    QB_UNROLL for (int64_t i = 0; i < in_a_round; ++i) {
+      sum += static_cast<uint64_t>(r);
+      __asm__("" : "+r"(sum));  // one after the other, as far as the compiler knows
+    }
+  }
+  return static_cast<double>(rounds * in_a_round);
+}
+
 double multiply_f32([[maybe_unused]] Feature features, int64_t rounds) {
 #if defined(__x86_64__)
   if (covers(features, Feature::avx512)) return avx512_f32(rounds);

@@ -16,6 +16,9 @@ namespace qb::host {
 // Reads all bytes (but a rest of less than 256) with plain loads as wide as `isa` has them; what it returns keeps the reads alive.
 uint64_t read_bytes(std::span<const std::byte> bytes, Isa isa);
 
+// Additions that wait for each other, one in a cycle. Returns how many there were.
+double add_in_turn(Feature features, int64_t rounds);
+
 // Multiply-adds of twelve independent sums that stay in registers. Returns how many there were: `rounds` times a constant.
 double multiply_f32(Feature features, int64_t rounds);   // by FMA where there is one
 double multiply_bf16(Feature features, int64_t rounds);  // pairs of bfloat16; as multiply_f32 where the processor has no such instruction

@@ -87,7 +87,12 @@ void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight
   norm(x_, weight, rows, normed_);
   sublayer.run(step, normed_, scratch_);
   if (out_weight != nullptr) norm(normed_, out_weight, rows, normed_);
-  for (int64_t i = 0; i < rows * config_.hidden; ++i) x_[i] += normed_[i];
+  const auto add = [this](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) x_[i] += normed_[i];
+  };
+  const int64_t count = rows * config_.hidden;
+  constexpr int64_t worthwhile = 1 << 15;  // numbers: about as long as another thread takes to wake up
+  count < worthwhile ? add(0, count) : pool_.ranges(count, 64, add);
 }
 
 }  // namespace qb::model
