@@ -1,6 +1,9 @@
 // explain: which kernel runs each layer, and why the others do not.
 #include <fmt/format.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "arch/match.h"
 #include "base/json.h"
 #include "bridge/session.h"
@@ -22,30 +25,38 @@ struct Options {
 };
 
 int list_hosts() {
-  print_out(fmt::format("{:<14} {:<24} {:>5} {:>10} {:>14}\n", "host", "features", "cores", "clock GHz", "read GB/s, 1T"));
+  print_out(fmt::format("{:<14} {:<36} {:>5} {:>10} {:>14}  {}\n", "host", "features", "cores", "clock GHz", "read GB/s, 1T", "what"));
   std::vector<host::Cpu> all{host::this_cpu()};
   all.insert(all.end(), host::known_cpus().begin(), host::known_cpus().end());
-  for (const host::Cpu& c : all)
-    print_out(fmt::format("{:<14} {:<24} {:>5} {:>10.2f} {:>14.1f}\n", c.name, to_string(c.features), c.cores, c.clock_ghz, c.read_gbs));
+  for (const host::Cpu& c : all) {
+    const std::string unused = c.other.empty() ? "" : fmt::format("; no kernel uses its {}", fmt::join(c.other, ", "));
+    print_out(fmt::format("{:<14} {:<36} {:>5} {:>10.2f} {:>14.1f}  {}{}\n", c.name, to_string(c.features), c.cores, c.clock_ghz, c.read_gbs, c.what, unused));
+  }
   return exit_done;
 }
 
-const host::Cpu* find_host(const std::string& name) {
-  static const host::Cpu here = host::this_cpu();
-  if (name.empty()) return &here;
+// This machine, a named one, or one that a file describes. Errors: invalid_argument, not_found.
+Result<host::Cpu> find_host(const std::string& name) {
+  if (name.empty()) return host::this_cpu();
   for (const host::Cpu& c : host::known_cpus())
-    if (c.name == name) return &c;
-  return nullptr;
+    if (c.name == name) return c;
+  if (!name.ends_with(".json"))
+    return Error{Errc::invalid_argument, fmt::format("unknown host '{}'; --host list shows them, and FILE.json describes one", escape(name))};
+  std::ifstream in(name, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", escape(name))};
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  Result<host::Cpu> cpu = host::read_cpu(text);
+  return cpu ? cpu : Error{cpu.error().code, fmt::format("{}: {}", escape(name), cpu.error().what)};
 }
 
 int run(const Options& o) {
   if (o.host == "list") return list_hosts();
-  const host::Cpu* cpu = find_host(o.host);
-  if (cpu == nullptr || o.path.empty()) {
-    print_err(cpu == nullptr ? fmt::format("quantbridge explain: unknown host '{}'; --host list shows them\n", escape(o.host))
-                             : "quantbridge explain: PATH is required\n");
+  if (o.path.empty()) {
+    print_err("quantbridge explain: PATH is required\n");
     return exit_usage;
   }
+  const Result<host::Cpu> cpu = find_host(o.host);
+  if (!cpu) return fail("explain", cpu.error(), o.common);
   Result<Session> s = open_session(o.path);
   if (!s) return fail("explain", s.error(), o.common);
   int code = exit_done;
@@ -115,7 +126,7 @@ int run(const Options& o) {
 std::function<int()> setup(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("PATH", o->path, "checkpoint directory");
-  app.add_option("--host", o->host, "a named machine in place of this one; list shows them")->type_name("NAME");
+  app.add_option("--host", o->host, "a named machine in place of this one (list shows them), or one that FILE.json describes")->type_name("NAME|FILE");
   app.add_option("--layer", o->layer, "only these modules")->type_name("GLOB");
   app.add_option("--tokens", o->tokens, "tokens in one call")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--prefer", o->prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/result.h"
 
 namespace qb::host {
 
@@ -16,17 +20,25 @@ constexpr Feature operator|(Feature a, Feature b) {
 constexpr bool covers(Feature have, Feature need) {
   return (static_cast<uint32_t>(have) & static_cast<uint32_t>(need)) == static_cast<uint32_t>(need);
 }
-std::string to_string(Feature);  // avx512+avx512_bf16
+std::string to_string(Feature);                          // avx512+avx512_bf16
+std::optional<Feature> feature_named(std::string_view);  // of one bit
 
 struct Cpu {
   std::string name;  // zen4, haswell, ... or "this machine"
+  std::string what;  // AMD Zen 4
   Feature features = Feature::none;
   int cores = 1;
   double clock_ghz = 3;
-  double read_gbs = 10;  // one thread from memory
+  double read_gbs = 10;            // one thread from memory
+  std::vector<std::string> other;  // what it has that no kernel asks for: amx_bf16
 };
 
-Cpu this_cpu();                        // capped by QUANTBRIDGE_ISA=generic|avx2|avx512|avx512_bf16
-const std::vector<Cpu>& known_cpus();  // named hosts for `explain --host`
+Cpu this_cpu();  // capped by QUANTBRIDGE_ISA=generic|avx2|avx512|avx512_bf16
+
+// A description of a processor (hosts/zen4.json): name, what, features (names of the bits above), other_features, cores, clock_ghz, read_gbs, source: where the
+// figures come from. Errors: invalid_argument, with the key.
+Result<Cpu> read_cpu(std::string_view json);
+std::span<const std::string_view> described();  // the files of hosts/, in the order of their names; generated
+const std::vector<Cpu>& known_cpus();           // read from them, lesser ones first
 
 }  // namespace qb::host

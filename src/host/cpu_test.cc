@@ -50,6 +50,26 @@ TEST(Cpu, TheVariableCapsAndNeverRaises) {
   }
 }
 
+TEST(Cpu, DescriptionsAreReadOrRefused) {
+  const auto cpu = read_cpu(R"({"name": "x", "features": ["avx2", "avx512"], "other_features": ["amx_int8"], "cores": 3, "clock_ghz": 2.5, "read_gbs": 20})");
+  ASSERT_TRUE(cpu.ok()) << cpu.error().what;
+  EXPECT_EQ(cpu->name, "x");
+  EXPECT_EQ(cpu->features, Feature::avx2 | Feature::avx512);
+  EXPECT_EQ(cpu->other, std::vector<std::string>{"amx_int8"});
+  EXPECT_EQ(cpu->cores, 3);
+  EXPECT_EQ(cpu->clock_ghz, 2.5);
+  EXPECT_EQ(cpu->read_gbs, 20);
+  const std::string rest = R"("cores": 1, "clock_ghz": 1, "read_gbs": 1})";
+  for (const std::string& wrong :
+       std::vector<std::string>{"", "[]", "{}", R"({"features": [], )" + rest, R"({"name": "x", "features": ["avx3"], )" + rest,
+                                R"({"name": "x", "features": ["avx512"], )" + rest, R"({"name": "x", "features": ["avx2", "avx512_vnni"], )" + rest,
+                                R"({"name": "x", "features": "avx2", )" + rest, R"({"name": "x", "speed": 1, )" + rest,
+                                R"({"name": "x", "cores": 0, "clock_ghz": 1, "read_gbs": 1})", R"({"name": "x", "cores": 1.5, "clock_ghz": 1, "read_gbs": 1})",
+                                R"({"name": "x", "cores": 1, "clock_ghz": -1, "read_gbs": 1})", R"({"name": "x", "cores": 1, "clock_ghz": 1})"}) {
+    EXPECT_FALSE(read_cpu(wrong).ok()) << wrong;
+  }
+}
+
 TEST(Cpu, Names) {
   EXPECT_EQ(to_string(Feature::none), "generic");
   EXPECT_EQ(to_string(Feature::avx512 | Feature::avx512_bf16), "avx512+avx512_bf16");
