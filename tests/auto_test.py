@@ -89,6 +89,10 @@ def main(tmp):
     auto("the same again", model, tmp / "six", "--size", "280KB", *few, "--force")
     expect("nothing is measured", kept.stat().st_mtime_ns == before)
 
+    j = auto("the chosen one alone", model, tmp / "alone", "--bits", "4.7", *few, "--auto-points", "0")
+    points = j and j["auto"]["uniform"] + j["auto"]["curve"]
+    expect("nothing else is measured", points and all(p["measured"] is None for p in points) and j["auto"]["chosen"]["measured"] > 0, points)
+
     # A loss that is asked for is measured, and a smaller one takes more bits.
     sizes = []
     for most in (3e-4, 3e-5):
@@ -102,6 +106,13 @@ def main(tmp):
     found = schemes(tmp / "rules")
     expect("rules", all((found[p] is None) if ".layers.0." in p else True for p in found) and "mxfp4" in found.values(), found)
     expect("bits are those of what is quantized", j and 4.25 <= j["auto"]["chosen"]["bits"] <= 6.0005, j and j["auto"]["chosen"])
+
+    # One scheme by several recipes: the configuration names them.
+    j = auto("recipes", model, tmp / "recipes", "--bits", "4.6", *few, "--schemes", "nvfp4,nvfp4/nvfp4_mse.modelopt,fp8_tensor")
+    named = j and [j["auto"]["config"]["default"], *j["auto"]["config"].get("overrides", [])]
+    expect("recipes", j and any(isinstance(e, dict) and e.get("recipe") == "nvfp4_mse.modelopt" for e in named), named)
+    r = run("quantize", "--quiet", model, tmp / "again", "--config", tmp / "model.auto/recipes.json", "--force")
+    expect("recipes are made again", r.returncode == 0 and weights(tmp / "again") == weights(tmp / "recipes"), r.stderr)
 
     # Without data: no tokenizer, no samples; experts of a layer together.
     experts = DATA / "base/qwen2_moe_tiny"

@@ -12,9 +12,6 @@ namespace {
 
 using Samples = std::vector<std::vector<int32_t>>;
 
-// Points of the curve that are measured, besides what is chosen.
-constexpr size_t measured_points = 6;
-
 std::string digest_of(const Session& s, const MixRequest& request, const Samples& samples) {
   Xxh3 hash(Isa::generic);
   const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
@@ -135,6 +132,7 @@ class Mixing {
       const std::optional<Mix> uniform = out_.space.schemes[scheme].scheme ? out_.space.uniform(scheme) : std::nullopt;
       if (!uniform) continue;
       out_.uniform.push_back(point(*uniform, out_.space.schemes[scheme].name));
+      if (request_.points == 0) continue;
       measured.push_back(&out_.uniform.back());
       mixes.push_back(*uniform);
     }
@@ -142,8 +140,8 @@ class Mixing {
     // Evenly in bits, without the end, which nobody mixes for.
     const uint64_t begin = hull_.front().bytes, end = hull_.back().bytes;
     size_t at = 0;
-    for (size_t p = 0; p < measured_points; ++p) {
-      const uint64_t wanted = begin + (end - begin) * p / measured_points;
+    for (size_t p = 0; p < request_.points; ++p) {
+      const uint64_t wanted = begin + (end - begin) * p / request_.points;
       while (at + 1 < hull_.size() && hull_[at].bytes < wanted) ++at;
       measured.push_back(&out_.curve[at]);
       mixes.push_back(hull_[at].options);

@@ -19,8 +19,9 @@ struct MixRequest {
   bool weights = false;  // by the errors of the weights, without data
   std::string samples;   // as in read_samples
   SampleLimits limits;
-  uint64_t tokens = 2048;                                                     // of samples, as many whole ones as reach it
-  std::filesystem::path measurements;                                         // the file (sensitivity_file.h); its directory is there
+  uint64_t tokens = 2048;              // of samples, as many whole ones as reach it
+  size_t points = 6;                   // of the curve, evenly in bits, that are measured beside what is chosen; 0: neither they nor each scheme by itself
+  std::filesystem::path measurements;  // the file (sensitivity_file.h); its directory is there
   std::function<std::function<void(const Progress&)>(std::string)> progress;  // of each stage; may be empty
 };
 

@@ -15,10 +15,23 @@ namespace qb {
 namespace {
 
 // In every dialect some of them; larger groups first.
-constexpr std::string_view usual[] = {"nvfp4", "mxfp4", "int4_g128", "int4_g64", "int4_g32", "fp8_channel", "fp8_tensor", "int8_channel", "bf16"};
+constexpr std::string_view usual[] = {
+    "nvfp4", "nvfp4/nvfp4_mse.modelopt", "nvfp4/nvfp4_four_over_six.modelopt", "mxfp4", "int4_g128", "int4_g64", "fp8_channel", "fp8_tensor", "int8_channel",
+    "bf16"};
 
 bool is_plain(std::string_view name) {
   return name == "bf16" || name == "none";
+}
+
+// A scheme in the configuration language: as it is named, or with the recipe that is named behind a slash.
+Json entry_of(std::string_view name) {
+  const size_t slash = name.find('/');
+  if (is_plain(name)) return nullptr;
+  if (slash == name.npos) return std::string(name);
+  const Result<ir::Scheme> scheme = ir::parse_scheme(name.substr(0, slash));
+  Json out = {{"weight", scheme ? to_string(scheme->weight) : std::string(name.substr(0, slash))}, {"recipe", std::string(name.substr(slash + 1))}};
+  if (scheme && scheme->input) out["activation"] = to_string(*scheme->input);
+  return out;
 }
 
 std::string why_of(const Diagnostics& diag) {
@@ -56,7 +69,8 @@ class Builder {
     if (!pass::separate(out_.plain, taken_apart(s_, job_.forms), reformed, smaller, diag_)) return false;
     if (job_.quantize) out_.ignore = job_.quantize->config.ignore;
     if (names.empty()) {
-      for (const std::string_view name : usual) QB_TRY(add(std::string(name), false));
+      for (const std::string_view name : usual)
+        if (const Result<void> known = add(std::string(name), false); !known) out_.left_out.push_back({std::string(name), known.error().what});
     } else {
       for (const std::string& name : names) {
         QB_TRY(add(name, true));
@@ -98,7 +112,7 @@ class Builder {
       planned_.emplace_back();
       return {};
     }
-    Json config = {{"default", name}, {"ignore", out_.ignore}};
+    Json config = {{"default", entry_of(name)}, {"ignore", out_.ignore}};
     QB_ASSIGN(JobOptions job, job_for(dump_json(config)));
     const pass::Says::Weight& weight = *job.quantize->config.everything.weight;
     QB_ASSIGN(const std::vector<size_t> modules, spoken_of(job.quantize->config, job.quantize->regex));
@@ -250,17 +264,22 @@ uint64_t MixSpace::bytes(const Mix& mix) const {
 
 std::string MixSpace::config(const Mix& mix) const {
   const auto scheme_of = [&](size_t g) { return groups[g].options[mix[g]].scheme; };
-  const auto said = [&](size_t scheme) { return schemes[scheme].scheme ? Json(schemes[scheme].name) : Json(nullptr); };
   std::vector<uint64_t> weights_of(schemes.size());
   for (size_t g = 0; g < groups.size(); ++g) weights_of[scheme_of(g)] += groups[g].weights;
   const auto commonest = static_cast<size_t>(std::max_element(weights_of.begin(), weights_of.end()) - weights_of.begin());
   Json out = Json::object();
-  out["default"] = said(commonest);
+  out["default"] = entry_of(schemes[commonest].name);
   if (!ignore.empty()) out["ignore"] = ignore;
   Json overrides = Json::array();
   for (const std::string& path : untouched) overrides.push_back({{"match", path}, {"scheme", nullptr}});
   for (size_t g = 0; g < groups.size(); ++g)
-    if (scheme_of(g) != commonest) overrides.push_back({{"match", groups[g].match}, {"scheme", said(scheme_of(g))}});
+    if (scheme_of(g) != commonest) {
+      Json entry = entry_of(schemes[scheme_of(g)].name);
+      if (!entry.is_object()) entry = {{"scheme", std::move(entry)}};
+      Json one = {{"match", groups[g].match}};
+      one.update(entry);
+      overrides.push_back(std::move(one));
+    }
   if (!overrides.empty()) out["overrides"] = std::move(overrides);
   return dump_json(out);
 }

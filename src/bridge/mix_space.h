@@ -60,9 +60,9 @@ struct MixSpace {
   std::optional<Mix> uniform(size_t scheme) const;
 };
 
-// Names of schemes (the configuration language's; "bf16" or "none" for plain numbers); empty: those that engines run, as far as `job.to` holds them. The job's
-// configuration says `ignore` alone. False: `diag` says why: quantized weights (already-quantized), a scheme by name that cannot be made, written, or mixed
-// with the others. An Error: an unknown name, fused or stacked forms, the outside world.
+// Names of schemes (the configuration language's; behind a slash a recipe: nvfp4/nvfp4_mse.modelopt; "bf16" or "none" for plain numbers); empty: those that
+// engines run, as far as `job.to` holds them. The job's configuration says `ignore` alone. False: `diag` says why: quantized weights (already-quantized), a
+// scheme by name that cannot be made, written, or mixed with the others. An Error: an unknown name, fused or stacked forms, the outside world.
 Result<bool> mix_space(const Session&, const JobOptions& job, const std::vector<std::string>& names, std::string_view numerics, Context&, MixSpace&,
                        Diagnostics& diag);
 

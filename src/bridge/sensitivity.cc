@@ -22,6 +22,8 @@ using Samples = std::span<const std::vector<int32_t>>;
 
 // In how many bands of layers at most the source is gone through: what a killed run loses, and how many hidden states there are at a time.
 constexpr int64_t most_bands = 8;
+// Tokens, in whole samples, on which errors of layers are measured: each is the mean over so many times the width.
+constexpr uint64_t error_tokens = 256;
 constexpr uint64_t logits_at_once = 16 << 20;  // bytes
 
 bool quantizes(const MixSpace& space, const MixOption& o) {
@@ -87,6 +89,7 @@ class Sweep {
       all_tokens_ += sample.size();
       longest_ = std::max(longest_, tokens_.back());
     }
+    for (uint64_t tokens = 0; error_samples_ < samples.size() && tokens < error_tokens; ++error_samples_) tokens += samples[error_samples_].size();
   }
 
   ir::Checkpoint running;  // what layers are loaded from
@@ -107,8 +110,12 @@ class Sweep {
 
   model::LayerStream& model() { return streamed_->model(); }
   uint64_t tokens() const { return all_tokens_; }
-  // In units of advance(); the head counts as so many layers.
-  void expect(uint64_t passes) { total_ = passes * all_tokens_; }
+  // How often all tokens, and those on which errors are measured, go through a layer; the head counts as so many.
+  void expect(uint64_t passes, uint64_t error_passes) {
+    uint64_t tokens = 0;
+    for (size_t i = 0; i < error_samples_; ++i) tokens += samples_[i].size();
+    total_ = passes * all_tokens_ + error_passes * tokens;
+  }
 
   Result<void> embed(size_t to) {
     QB_TRY(model().load_embedding());
@@ -127,24 +134,30 @@ class Sweep {
   }
   // Through the loaded layer.
   Result<void> advance(size_t from, size_t to) {
-    return run(from, [&](size_t i, std::span<const float> y) { return states_->store(place(to, i), y); });
+    return run(
+        from, [&](size_t i, std::span<const float> y) { return states_->store(place(to, i), y); }, samples_.size());
   }
-  // Through the loaded layer, compared with what is at `truth`; kept at `to` if there is one. The root of the mean over all tokens of the squares of relative
-  // errors: so the first token, whose hidden states may be a thousand times as large as all others', is one of many.
+  // Through the loaded layer, compared with what is at `truth`; all of it is kept at `to`, if there is one. The root of the mean over the tokens of the squares
+  // of relative errors: so the first token, whose hidden states may be a thousand times as large as all others', is one of many. Some samples are enough for
+  // it.
   Result<double> compare(size_t from, size_t truth, std::optional<size_t> to) {
     double sum = 0;
+    uint64_t compared = 0;
     const auto width = static_cast<size_t>(model().hidden());
     const auto take = [&](size_t i, std::span<const float> y) -> Result<void> {
-      QB_TRY(states_->load(place(truth, i), rows(other_, i)));
-      for (size_t at = 0; at < y.size(); at += width) {
-        RelativeError error;
-        error.add(y.subspan(at, width), std::span(other_).subspan(at, width));
-        sum += error.numbers > 0 ? error.differences / error.numbers : error.differences > 0 ? 1 : 0;
+      if (i < error_samples_) {
+        compared += samples_[i].size();
+        QB_TRY(states_->load(place(truth, i), rows(other_, i)));
+        for (size_t at = 0; at < y.size(); at += width) {
+          RelativeError error;
+          error.add(y.subspan(at, width), std::span(other_).subspan(at, width));
+          sum += error.numbers > 0 ? error.differences / error.numbers : error.differences > 0 ? 1 : 0;
+        }
       }
       return to ? states_->store(place(*to, i), y) : Result<void>();
     };
-    QB_TRY(run(from, take));
-    return std::sqrt(sum / static_cast<double>(all_tokens_));
+    QB_TRY(run(from, take, to ? samples_.size() : error_samples_));
+    return std::sqrt(sum / static_cast<double>(compared));
   }
   // Behind the last layer: the mean divergence of what is at each of the places from what is at `truth`.
   Result<std::vector<double>> divergences(size_t truth, std::span<const size_t> places) {
@@ -193,8 +206,8 @@ class Sweep {
   std::span<float> rows(std::vector<float>& of, size_t sample) { return std::span(of).first(static_cast<size_t>(tokens_[sample] * model().hidden())); }
 
   template <class F>
-  Result<void> run(size_t from, const F& take) {
-    for (size_t i = 0; i < samples_.size(); ++i) {
+  Result<void> run(size_t from, const F& take, size_t samples) {
+    for (size_t i = 0; i < samples; ++i) {
       if (context_.stop()) return Error{Errc::cancelled, "interrupted"};
       QB_TRY(states_->load(place(from, i), rows(x_, i)));
       QB_TRY(model().run(rows(x_, i).data(), tokens_[i]));
@@ -214,6 +227,7 @@ class Sweep {
   const SensitivityOptions& o_;
   std::vector<int64_t> tokens_;
   uint64_t all_tokens_ = 0, done_ = 0, total_ = 0;
+  size_t error_samples_ = 0;  // on which errors of layers are measured
   int64_t longest_ = 0;
   std::unique_ptr<Streamed> streamed_;
   std::optional<calib::HiddenStates> states_;
@@ -241,13 +255,12 @@ std::vector<Band> bands_of(const MixSpace& space, const SensitivityFile& file) {
   return out;
 }
 
+// How often all tokens go through a layer.
 uint64_t passes_of(const Band& band, const MixSpace& space, uint64_t head) {
   const auto layers = static_cast<uint64_t>(space.plain.topology.layers);
   uint64_t out = static_cast<uint64_t>(band.end - band.begin) + band.follows * head;
-  for (const Missing& w : band.work) {
-    out += w.options.size();
-    if (w.follow) out += layers - 1 - static_cast<uint64_t>(space.groups[w.group].layer);
-  }
+  for (const Missing& w : band.work)
+    if (w.follow) out += layers - static_cast<uint64_t>(space.groups[w.group].layer);
   return out;
 }
 
@@ -300,12 +313,13 @@ Result<void> measure_divergences(const Session& s, const MixSpace& space, Sample
   Sweep sweep(s, space, samples, context, options);
   size_t most = 0;
   const auto layers = static_cast<uint64_t>(space.plain.topology.layers);
-  uint64_t passes = layers;
+  uint64_t passes = layers, error_passes = 0;
   for (const Band& b : bands) {
     most = std::max(most, b.follows);
     passes += passes_of(b, space, sweep.head_passes());
+    for (const Missing& w : b.work) error_passes += w.options.size() - (w.follow ? 1 : 0);
   }
-  sweep.expect(passes);
+  sweep.expect(passes, error_passes);
   const size_t first_change = first_start + bands.size();
   QB_TRY(sweep.open(first_change + most));
   QB_TRY(sweep.embed(truth));
@@ -327,7 +341,7 @@ Result<std::vector<double>> mixture_divergences(const Session& s, const MixSpace
   if (!left.empty()) {
     Sweep sweep(s, space, samples, context, options);
     const auto layers = static_cast<uint64_t>(space.plain.topology.layers);
-    sweep.expect(layers + left.size() * (layers + sweep.head_passes()));
+    sweep.expect(layers + left.size() * (layers + sweep.head_passes()), 0);
     QB_TRY(sweep.open(1 + left.size()));
     QB_TRY(sweep.embed(truth));
     std::vector<size_t> places;

@@ -115,6 +115,7 @@ bool fill(const MixingOptions& m, MixRequest& r) {
   if (!m.size.empty() && !parse_size(m.size, r.size.emplace())) return usage(fmt::format("--size '{}' is no size; write 3GB or 700MiB", m.size));
   r.schemes = m.schemes;
   r.tokens = m.tokens;
+  r.points = m.points;
   return true;
 }
 
@@ -135,6 +136,9 @@ void add_mixing_options(CLI::App& app, MixingOptions& m) {
       ->check(CLI::IsMember({"kl", "weights"}))
       ->capture_default_str();
   app.add_option("--auto-tokens", m.tokens, "--auto: how many tokens of the samples")->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  app.add_option("--auto-points", m.points, "--auto: how many points of the curve are measured beside what is chosen; 0: nor each scheme by itself")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   app.add_option("--auto-dir", m.directory,
                  "--auto: where measurements are kept for the next time, configurations and curves (default: IN's name + .auto, beside OUT)")
       ->type_name("DIR");

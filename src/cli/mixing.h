@@ -17,6 +17,7 @@ struct MixingOptions {
   std::string size, directory, sensitivity = "kl";
   std::vector<std::string> schemes;
   uint64_t tokens = 2048;
+  size_t points = 6;
   bool limited() const { return bits > 0 || divergence > 0 || !size.empty(); }
 };
 
