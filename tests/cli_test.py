@@ -151,6 +151,10 @@ def main(tmp):
     expect("static", j["quant_algo"] == "NVFP4" and j["kv_cache"]["scheme"] == "kv:fp8_tensor_static", str(j["kv_cache"]))
     code("the static one is good", 0, "check", "--deep", "--strict", tmp / "static")
     code("and runs", 0, "run", "--json", tmp / "static", "--ids", "7,8,9", "-n", "2")
+    code("an observer", 0, "quantize", "--quiet", dense, tmp / "observed", "--scheme", "INT8_DEFAULT_CFG", "--calibrate", ids, "--observer", "percentile:99.9")
+    code("an unknown observer", 2, "quantize", dense, tmp / "s", "--scheme", "INT8_DEFAULT_CFG", "--calibrate", ids, "--observer", "percentil")
+    code("an observer of another type", 1, "quantize", dense, tmp / "s", "--scheme", "NVFP4_DEFAULT_CFG", "--calibrate", ids, "--observer", "mse")
+    code("an observer without anything to measure", 2, "quantize", dense, tmp / "s", "--scheme", "nvfp4", "--calibrate", ids, "--observer", "mse")
     # weights that algorithms make
     gptq = ["quantize", dense, tmp / "gptq", "--scheme", "int4_g64", "--to", "gptq", "--calibrate", ids]
     code("unknown algorithm", 2, *gptq, "--algorithm", "gtpq")

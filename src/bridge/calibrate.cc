@@ -237,6 +237,8 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
   QB_ASSIGN(const Algorithms algorithms, algorithms_of(planned));
   Observing observing(planned, job.quantize->numerics);
   QB_TRY(observing.choose(how.observer));
+  if (!how.observer.empty() && places.empty())
+    return Error{Errc::invalid_argument, fmt::format("observer {}: nothing in this job has static scales that are measured", how.observer)};
   if (!observing.check(places, diag)) return false;
   pass::Ranges& ranges = job.quantize->ranges.emplace();
   job.quantize->overlay.reset();

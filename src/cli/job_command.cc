@@ -180,7 +180,7 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
     context.limits = limits;  // planning takes what making weights anew needs
     return plan_job(*session, job, context, r.job, diag);
   };
-  const bool given = calibration != nullptr && !calibration->file.empty();
+  const bool given = calibration != nullptr && (!calibration->file.empty() || !calibration->observer.empty());
   bool planned = !given && plan();
   // Where nothing but data is missing, our own text is there for whoever has a tokenizer.
   const bool own = !planned && !given && calibration != nullptr && diag.has("calibration-needed") && load_tokenizer(*session);
