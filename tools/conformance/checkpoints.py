@@ -59,6 +59,8 @@ def beyond_stock(checkpoint):
             return "does not unpack stacked experts that are int-quantized"
         if n.endswith("weight_scale") and names.get(module + ".weight", ("",))[0] == "F8_E4M3" and len(names[n][1]) == 2 and names[n][1][1] > 1:
             return "multiplies stacked FP8 experts by one scale or one for each row only"
+    if checkpoint.config["model_type"] == "gpt_oss" and experts:
+        return "has this family's experts stacked, on disk too (llm-compressor writes them one by one, for vLLM)"
     if checkpoint.config["model_type"] == "mixtral" and any(n.split(".")[-2] == "gate_proj" for n in experts):
         return "looks for w1, w2, w3 in this family"
     return None

@@ -136,7 +136,7 @@ def check_logits(tool, out, fixture):
     if reason:
         raise Skip(f"transformers 5.17 {reason}, in anybody's checkpoint")
     experts = any(checkpoints.EXPERT.search(n) for n in written.entries)
-    model = libraries.load(out, lost=checkpoints.EXPERT.pattern + "input_scale$" if experts else None)  # stacks have no place for scales of activations
+    model = load_with_experts(out)
     modules = len(libraries.decompress(model))
     figures = f"{modules} modules, "
     if experts:
@@ -344,6 +344,13 @@ def compare_groups(ours, theirs):
 WORST_ERROR = {"fp8": 0.035, "mxfp8": 0.035, "nvfp4": 0.12, "mxfp4": 0.16, "int8": 0.02, "int4": 0.25}
 
 
+def load_with_experts(out):
+    """Experts that lie one by one are stacked while loading, and stacks have no place for scales of activations."""
+    import libraries
+
+    return libraries.load(out, lost=checkpoints.EXPERT.pattern + "input_scale$")
+
+
 def check_loads(out, base, scheme, bounded=True):
     """The stock library loads it, runs it with its own activations, and its weights are as near the source as the format allows (if bounded)."""
     import libraries
@@ -351,7 +358,7 @@ def check_loads(out, base, scheme, bounded=True):
     reason = checkpoints.beyond_stock(Checkpoint(out))
     if reason:
         raise Skip(f"transformers 5.17 {reason}, in anybody's checkpoint")
-    model = libraries.load(out)
+    model = load_with_experts(out)
     weights = libraries.decompress(model)
     libraries.widen(model)
     ids = libraries.ids_for(model)
