@@ -114,6 +114,15 @@ def main(tmp):
     r = run("quantize", "--quiet", model, tmp / "again", "--config", tmp / "model.auto/recipes.json", "--force")
     expect("recipes are made again", r.returncode == 0 and weights(tmp / "again") == weights(tmp / "recipes"), r.stderr)
 
+    # By the layers' errors: they are measured already, and predictions are right for what is chosen.
+    seen = json.loads(kept.read_text())
+    j = auto("layers", model, tmp / "layers", "--bits", "5", *few, "--sensitivity", "layers")
+    chosen = j and j["auto"]["chosen"]
+    expect("right for the chosen one", j and abs(chosen["predicted"] / chosen["measured"] - 1) < 1e-9, chosen)
+    smaller = [u for u in j["auto"]["uniform"] if u["bytes"] <= chosen["bytes"]] if j else []
+    expect("better than each scheme by itself by layers too", smaller and all(chosen["measured"] < u["measured"] for u in smaller), (chosen, smaller))
+    expect("no layer is measured again", json.loads(kept.read_text())["groups"] == seen["groups"])
+
     # Without data: no tokenizer, no samples; experts of a layer together.
     experts = DATA / "base/qwen2_moe_tiny"
     j = auto("weights alone", experts, tmp / "experts", "--bits", "6.5", "--sensitivity", "weights", "--to", "compressed_tensors")

@@ -42,7 +42,7 @@ struct Mixer {
     return out;
   }
   void measure(SensitivityFile& file) {
-    const Result<void> done = measure_divergences(session, space, samples, file, context, {.pool = pool, .scratch = scratch / ""});
+    const Result<void> done = measure_layers(Sensitivity::divergence, session, space, samples, file, context, {.pool = pool, .scratch = scratch / ""});
     ASSERT_TRUE(done.ok()) << done.error().what;
   }
   SensitivityFile file(const char* name, const char* digest = "one") { return *SensitivityFile::open(scratch / name, digest); }
@@ -97,7 +97,7 @@ TEST(Mix, WhatAGroupLosesIsMeasuredAtTheOutput) {
   ASSERT_TRUE(m.open({"mxfp4", "int8_channel", "fp8_channel:fp8_token", "bf16"}));
   SensitivityFile file = m.file("whole");
   m.measure(file);
-  const std::vector<calib::Item> items = mix_items(m.space, file, false);
+  const std::vector<calib::Item> items = mix_items(m.space, file, Sensitivity::divergence);
   const Mix plain = m.plain();
   std::vector<Mix> alone;
   for (size_t g = 0; g < plain.size(); ++g)
@@ -141,7 +141,7 @@ TEST(Mix, IsMeasuredOnceAndGoesOn) {
   m.measure(again);
   const auto costs = [&](const SensitivityFile& f) {
     std::vector<double> out;
-    for (const calib::Item& item : mix_items(m.space, f, false))
+    for (const calib::Item& item : mix_items(m.space, f, Sensitivity::divergence))
       for (const calib::Option& o : item) out.push_back(o.cost);
     return out;
   };
@@ -162,7 +162,7 @@ TEST(Mix, WeightsAloneNeedNoData) {
   const Result<void> done = measure_weights(m.session, m.space, file, m.context, {.pool = m.pool, .scratch = m.scratch / ""});
   ASSERT_TRUE(done.ok()) << done.error().what;
   double sums[4] = {}, weights = 0;
-  const std::vector<calib::Item> items = mix_items(m.space, file, true);
+  const std::vector<calib::Item> items = mix_items(m.space, file, Sensitivity::weights);
   for (size_t g = 0; g < items.size(); ++g) {
     if (items[g].size() < 4) continue;  // mxfp4 has no whole blocks there
     for (size_t o = 0; o < 4; ++o) sums[o] += items[g][o].cost;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `quantize --auto` gives on a real model, beside each scheme by itself: KL divergence from the source on text that nothing was measured on.
 
-  mixing.py MODEL OUT_DIR [--binary build/release/quantbridge] [--bits 4.5 5 6] [--to modelopt] [--schemes NAMES] [--tokens 2048] [--points 6] [--text /usr/share/common-licenses] [--bytes 2000] [--ctx 512]
+  mixing.py MODEL OUT_DIR [--binary build/release/quantbridge] [--bits 4.5 5 6] [--to modelopt] [--schemes NAMES] [--tokens 2048] [--points 6] [--sensitivity kl] [--text /usr/share/common-licenses] [--bytes 2000] [--ctx 512]
 
 Prints a table in Markdown. What is there already is not made or evaluated again, so a run that was stopped goes on. The text: the first --bytes bytes of every regular file
 in the directory --text, in order of names.
@@ -44,6 +44,7 @@ def main():
     p.add_argument("--to", default="modelopt")
     p.add_argument("--schemes", default="")
     p.add_argument("--tokens", type=int, default=2048)
+    p.add_argument("--sensitivity", default="kl")
     p.add_argument("--points", type=int, default=6)
     p.add_argument("--text", type=Path, default=Path("/usr/share/common-licenses"))
     p.add_argument("--bytes", type=int, default=2000)
@@ -62,7 +63,7 @@ def main():
         name = f"auto-{bits:g}"
         out = o.out / name
         report = kept(o.out / f"{name}.json", lambda: call(o.binary, "quantize", o.model, out, "--auto", "--bits", f"{bits:g}", "--auto-tokens", o.tokens, "--to", o.to,
-                                                           "--force", "--json", "--auto-points", o.points,
+                                                           "--force", "--json", "--auto-points", o.points, "--sensitivity", o.sensitivity,
                                                            *(["--schemes", o.schemes] if o.schemes else [])))["auto"]
         rows.append((report["chosen"]["bytes"], row(f"`--auto --bits {bits:g}`", report["chosen"], evaluated(name, out))))
     for uniform in report["uniform"]:

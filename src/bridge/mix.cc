@@ -12,10 +12,14 @@ namespace {
 
 using Samples = std::vector<std::vector<int32_t>>;
 
+bool without_data(const MixRequest& request) {
+  return request.by == Sensitivity::weights;
+}
+
 std::string digest_of(const Session& s, const MixRequest& request, const Samples& samples) {
   Xxh3 hash(Isa::generic);
   const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
-  add(fmt::format("sensitivity 1 {} {}\n{}", version, request.weights ? "weights" : "divergence", state_of(s)));
+  add(fmt::format("sensitivity 1 {} {}\n{}", version, without_data(request) ? "weights" : "divergence", state_of(s)));
   for (const std::vector<int32_t>& sample : samples) {
     add(fmt::format("{}\n", sample.size()));
     hash.add(std::as_bytes(std::span(sample)));
@@ -38,12 +42,12 @@ class Mixing {
       : s_(s), request_(request), context_(context), samples_(samples), file_(file), pool_(pool), out_(out) {}
 
   Result<void> run() {
-    if (request_.weights) {
+    if (without_data(request_)) {
       QB_TRY(measure_weights(s_, out_.space, file_, context_, options("weights")));
     } else {
-      QB_TRY(measure_divergences(s_, out_.space, samples_, file_, context_, options("sensitivity")));
+      QB_TRY(measure_layers(request_.by, s_, out_.space, samples_, file_, context_, options("sensitivity")));
     }
-    items_ = mix_items(out_.space, file_, request_.weights);
+    items_ = mix_items(out_.space, file_, request_.by);
     hull_ = calib::frontier(items_);
     if (request_.divergence) {
       QB_TRY(within_divergence(*request_.divergence));
@@ -118,13 +122,17 @@ class Mixing {
 
   MixPoint point(const Mix& mix, std::string scheme = {}) const {
     MixPoint p{.scheme = std::move(scheme), .bits = bits_of(out_.space.bytes(mix)), .bytes = out_.space.bytes(mix) + out_.space.other_bytes};
-    for (size_t g = 0; g < mix.size(); ++g) p.predicted += items_[g][mix[g]].cost;
+    for (size_t g = 0; g < mix.size(); ++g) p.predicted += items_[g][mix[g]].cost * scale_;
     return p;
   }
 
   // The chosen one, each scheme by itself and points of the curve, measured together.
   Result<void> report() {
     std::vector<Mix> mixes{out_.mix};
+    if (request_.by == Sensitivity::layers) {
+      QB_ASSIGN(const std::vector<double> found, measure(mixes, "mixtures"));
+      if (const double predicted = point(out_.mix).predicted; predicted > 0) scale_ = found[0] / predicted;
+    }
     out_.chosen = point(out_.mix);
     std::vector<MixPoint*> measured{&out_.chosen};
     out_.uniform.reserve(out_.space.schemes.size());
@@ -146,7 +154,7 @@ class Mixing {
       measured.push_back(&out_.curve[at]);
       mixes.push_back(hull_[at].options);
     }
-    if (request_.weights) return {};
+    if (without_data(request_)) return {};
     QB_ASSIGN(const std::vector<double> found, measure(mixes, "mixtures"));
     for (size_t m = 0; m < measured.size(); ++m) measured[m]->measured = found[m];
     return {};
@@ -161,6 +169,7 @@ class Mixing {
   Mixed& out_;
   std::vector<calib::Item> items_;
   std::vector<calib::Choice> hull_;
+  double scale_ = 1;
 };
 
 }  // namespace
@@ -169,7 +178,7 @@ Result<bool> mix_schemes(const Session& s, const JobOptions& job, const MixReque
   QB_ASSIGN(const bool space, mix_space(s, job, request.schemes, request.numerics, context, out.space, diag));
   if (!space) return false;
   Samples samples;
-  if (!request.weights) {
+  if (!without_data(request)) {
     QB_ASSIGN(samples, samples_of(s, request));
   }
   for (const std::vector<int32_t>& sample : samples) out.tokens += static_cast<int64_t>(sample.size());

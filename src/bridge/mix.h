@@ -16,8 +16,8 @@ struct MixRequest {
   // divergence: as the whole mixture has it on the samples.
   std::optional<double> bits, divergence;
   std::optional<uint64_t> size;
-  bool weights = false;  // by the errors of the weights, without data
-  std::string samples;   // as in read_samples
+  Sensitivity by = Sensitivity::divergence;  // weights: nothing is run, and no divergence is known
+  std::string samples;                       // as in read_samples
   SampleLimits limits;
   uint64_t tokens = 2048;              // of samples, as many whole ones as reach it
   size_t points = 6;                   // of the curve, evenly in bits, that are measured beside what is chosen; 0: neither they nor each scheme by itself
@@ -26,10 +26,10 @@ struct MixRequest {
 };
 
 struct MixPoint {
-  std::string scheme;  // of uniform ones
-  double bits = 0;     // of the groups
-  uint64_t bytes = 0;  // of all tensors
-  double predicted = 0;
+  std::string scheme;    // of uniform ones
+  double bits = 0;       // of the groups
+  uint64_t bytes = 0;    // of all tensors
+  double predicted = 0;  // the sum of what groups cost; of layers, times what makes it right for the chosen one
   std::optional<double> measured;
 };
 

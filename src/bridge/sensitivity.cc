@@ -66,14 +66,14 @@ struct Missing {
   std::optional<size_t> follow;
 };
 
-Missing missing_of(const MixSpace& space, const SensitivityFile& file, size_t group) {
+Missing missing_of(Sensitivity by, const MixSpace& space, const SensitivityFile& file, size_t group) {
   const MixGroup& g = space.groups[group];
   Missing out{.group = group, .options = {}, .follow = {}};
   const size_t to_output = followed(space, file, g);
   for (size_t o = 0; o < g.options.size(); ++o) {
     if (!quantizes(space, g.options[o])) continue;
     const SensitivityFile::Seen seen = file.seen(g.match, key_of(space, g, g.options[o]));
-    if (o == to_output && !seen.divergence) out.follow = o;
+    if (by == Sensitivity::divergence && o == to_output && !seen.divergence) out.follow = o;
     if (!seen.error || out.follow == o) out.options.push_back(o);
   }
   return out;
@@ -241,11 +241,11 @@ struct Band {
   size_t follows = 0;
 };
 
-std::vector<Band> bands_of(const MixSpace& space, const SensitivityFile& file) {
+std::vector<Band> bands_of(Sensitivity by, const MixSpace& space, const SensitivityFile& file) {
   const int64_t layers = space.plain.topology.layers, height = std::max<int64_t>((layers + most_bands - 1) / most_bands, 1);
   std::vector<Band> out;
   for (size_t g = 0; g < space.groups.size(); ++g) {  // in the order of the layers
-    Missing work = missing_of(space, file, g);
+    Missing work = missing_of(by, space, file, g);
     if (work.options.empty()) continue;
     const int64_t begin = space.groups[g].layer / height * height;
     if (out.empty() || out.back().begin != begin) out.push_back({.begin = begin, .end = std::min(layers, begin + height), .work = {}, .follows = 0});
@@ -306,9 +306,9 @@ Result<void> measure_band(const Band& band, size_t start, size_t first_change, c
 
 }  // namespace
 
-Result<void> measure_divergences(const Session& s, const MixSpace& space, Samples samples, SensitivityFile& file, Context& context,
-                                 const SensitivityOptions& options) {
-  const std::vector<Band> bands = bands_of(space, file);
+Result<void> measure_layers(Sensitivity by, const Session& s, const MixSpace& space, Samples samples, SensitivityFile& file, Context& context,
+                            const SensitivityOptions& options) {
+  const std::vector<Band> bands = bands_of(by, space, file);
   if (bands.empty()) return {};
   Sweep sweep(s, space, samples, context, options);
   size_t most = 0;
@@ -435,18 +435,19 @@ Result<void> measure_weights(const Session& s, const MixSpace& space, Sensitivit
   return {};
 }
 
-std::vector<calib::Item> mix_items(const MixSpace& space, const SensitivityFile& file, bool weights) {
+std::vector<calib::Item> mix_items(const MixSpace& space, const SensitivityFile& file, Sensitivity by) {
   std::vector<calib::Item> out;
   for (const MixGroup& g : space.groups) {
-    double unit = static_cast<double>(g.weights) / static_cast<double>(space.weights);  // what a squared error of 1 costs
-    if (!weights) {
+    const bool at_output = by == Sensitivity::divergence;
+    double unit = by == Sensitivity::weights ? static_cast<double>(g.weights) / static_cast<double>(space.weights) : 1;  // what a squared error of 1 costs
+    if (at_output) {
       const SensitivityFile::Seen known = file.seen(g.match, key_of(space, g, g.options[followed(space, file, g)]));
       unit = *known.error > 0 ? *known.divergence / (*known.error * *known.error) : 0;
     }
     calib::Item item;
     for (const MixOption& o : g.options) {
       const SensitivityFile::Seen seen = quantizes(space, o) ? file.seen(g.match, key_of(space, g, o)) : SensitivityFile::Seen{0, 0};
-      item.push_back({o.bytes, !weights && seen.divergence ? *seen.divergence : unit * *seen.error * *seen.error});
+      item.push_back({o.bytes, at_output && seen.divergence ? *seen.divergence : unit * *seen.error * *seen.error});
     }
     out.push_back(std::move(item));
   }

@@ -33,7 +33,7 @@ std::string stem_of(const JobCommandOptions& o) {
 }
 
 std::string loss_name(const MixingOptions& m) {
-  return m.sensitivity == "kl" ? "KL divergence of the next token, nats" : "mean squared relative error of the weights";
+  return m.sensitivity != "weights" ? "KL divergence of the next token, nats" : "mean squared relative error of the weights";
 }
 
 Json to_json(const MixPoint& p) {
@@ -108,8 +108,8 @@ bool fill(const MixingOptions& m, MixRequest& r) {
     return false;
   };
   if ((m.bits > 0) + !m.size.empty() + (m.divergence > 0) != 1) return usage("--auto goes with one of --bits N, --size SIZE and --max-kl X");
-  r.weights = m.sensitivity == "weights";
-  if (r.weights && m.divergence > 0) return usage("--max-kl is measured on data: --sensitivity weights has none");
+  r.by = m.sensitivity == "kl" ? Sensitivity::divergence : m.sensitivity == "layers" ? Sensitivity::layers : Sensitivity::weights;
+  if (r.by == Sensitivity::weights && m.divergence > 0) return usage("--max-kl is measured on data: --sensitivity weights has none");
   if (m.bits > 0) r.bits = m.bits;
   if (m.divergence > 0) r.divergence = m.divergence;
   if (!m.size.empty() && !parse_size(m.size, r.size.emplace())) return usage(fmt::format("--size '{}' is no size; write 3GB or 700MiB", m.size));
@@ -132,8 +132,10 @@ void add_mixing_options(CLI::App& app, MixingOptions& m) {
       ->delimiter(',')
       ->type_name("NAMES");
   app.add_option("--sensitivity", m.sensitivity,
-                 "--auto: kl: measured on samples (--calibrate, or the text that comes with the program); weights: errors of the weights alone, without data")
-      ->check(CLI::IsMember({"kl", "weights"}))
+                 "--auto: kl: at the output, on samples (--calibrate, or the text that comes with the program); layers: at the layers' outputs, in a tenth of "
+                 "the time; "
+                 "weights: errors of the weights alone, without data")
+      ->check(CLI::IsMember({"kl", "layers", "weights"}))
       ->capture_default_str();
   app.add_option("--auto-tokens", m.tokens, "--auto: how many tokens of the samples")->check(CLI::Range(1, 1 << 24))->capture_default_str();
   app.add_option("--auto-points", m.points, "--auto: how many points of the curve are measured beside what is chosen; 0: nor each scheme by itself")
