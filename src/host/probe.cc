@@ -16,8 +16,8 @@
 namespace qb::host {
 namespace {
 
-constexpr int64_t step = 256, ahead = 2048;  // bytes of one turn; of the prefetch, as the panel kernels have it
-constexpr int sums = 12;                     // more than latency times rate of the multiply-adds of any processor known
+constexpr int64_t step = 256;  // bytes of one turn
+constexpr int sums = 12;       // more than latency times rate of the multiply-adds of any processor known
 volatile float sink;
 
 QB_INLINE uint64_t word_at(const std::byte* p) {
@@ -30,7 +30,6 @@ struct Read {
   static QB_INLINE uint64_t run(const std::byte* p, int64_t bytes) {
     uint64_t seen[step / 8] = {};
     for (int64_t i = 0; i + step <= bytes; i += step) {
-      for (int64_t j = 0; j < step; j += 64) __builtin_prefetch(p + i + j + ahead);
       for (int64_t j = 0; j < step / 8; ++j) seen[j] |= word_at(p + i + 8 * j);
     }
     uint64_t all = 0;

@@ -49,7 +49,7 @@ QB_K void prepare_integers(const RunArgs& a, int64_t m_begin, int64_t m_end) noe
       // What is not a number, or infinite, makes all of the token NaN, as a product with it would.
       sound = inputs::integer_codes(in, x, p.k, s, in_order) && (std::bit_cast<uint32_t>(s.scale) & f32_abs_mask) < f32_inf_bits;
     } else {
-      inputs::nvfp4_integers(x, p.k, s.scale, in_order, to.group_scale + m, p.m);
+      inputs::nvfp4_integers(x, p.k, s.scale, in_order, to.group_scale + m, to.stride);
     }
     move_row(*a.weight, in_order, to.places, to.columns, row);
     to.scale[m] = sound ? s.scale : nan;
@@ -335,23 +335,27 @@ QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, c
   }
 }
 
-// In whole groups of so many lines without zero points, where a loop over the lines would take as long as they do.
+// In whole groups without zero points: of so many lines, where a loop over the lines would take as long as they do, or, with 0, of any number.
 template <class V, int R, int N, int lines, bool scaled>
-QB_KI void multiply_short_groups(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
+QB_KI void multiply_plain_groups(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
                                  const GroupsOfPiece<V>& of) {
   typename V::Float sum[R][N];
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = V::load(c + m * ldc + n * ir::panel_rows);
   }
-  const int64_t first = of.in.at(piece.first_group, of.token), tokens = of.in.tokens;
+  const int64_t first = of.in.at(piece.first_group, of.token), stride = of.in.stride, in_group = lines == 0 ? piece.group_lines : lines;
   const int32_t* start = of.in.start + first;
   const float *by_token = scaled ? of.in.group_scale + first : nullptr, *scales = of.scales;
-  for (int64_t g = piece.first_group; g < piece.end_group; ++g, start += tokens, scales += ir::panel_rows, w += 64 * lines, x += 4 * lines) {
+  for (int64_t g = piece.first_group; g < piece.end_group; ++g, start += stride, scales += ir::panel_rows, w += 64 * in_group, x += 4 * in_group) {
     typename V::Int t[R][N];
     QB_UNROLL for (int m = 0; m < R; ++m) {
       QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(start[m]);
     }
-    QB_UNROLL for (int l = 0; l < lines; ++l) add_products<V, R, N>(w + 64 * l, piece.stride, x + 4 * l, ld, t);
+    if constexpr (lines == 0) {
+      add_products<V, R, N>(w, piece.stride, x, ld, in_group, t);
+    } else {
+      QB_UNROLL for (int l = 0; l < lines; ++l) add_products<V, R, N>(w + 64 * l, piece.stride, x + 4 * l, ld, t);
+    }
     QB_UNROLL for (int n = 0; n < N; ++n) {
       const typename V::Float scale = V::load(scales + n * of.scale_stride);
       QB_UNROLL for (int m = 0; m < R; ++m) {
@@ -362,7 +366,7 @@ QB_KI void multiply_short_groups(const std::byte* w, const Piece& piece, const t
         }
       }
     }
-    if constexpr (scaled) by_token += tokens;
+    if constexpr (scaled) by_token += stride;
   }
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, sum[m][n]);
@@ -381,9 +385,10 @@ QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, co
   if constexpr (R == V::group_mr && N == V::group_nr && V::short_groups) {
     const bool whole = piece.lines == (piece.end_group - piece.first_group) * piece.group_lines;
     if (rows == R && whole && of.groups.zeros == nullptr && of.in.ones == nullptr) {
-      if (piece.group_lines == 4 && of.in.group_scale != nullptr) return multiply_short_groups<V, R, N, 4, true>(w, piece, x, ld, c, ldc, of);
-      if (piece.group_lines == 4) return multiply_short_groups<V, R, N, 4, false>(w, piece, x, ld, c, ldc, of);
-      if (piece.group_lines == 8) return multiply_short_groups<V, R, N, 8, false>(w, piece, x, ld, c, ldc, of);
+      if (of.in.group_scale != nullptr) return multiply_plain_groups<V, R, N, 4, true>(w, piece, x, ld, c, ldc, of);  // of 16 columns
+      if (piece.group_lines == 4) return multiply_plain_groups<V, R, N, 4, false>(w, piece, x, ld, c, ldc, of);
+      if (piece.group_lines == 8) return multiply_plain_groups<V, R, N, 8, false>(w, piece, x, ld, c, ldc, of);
+      return multiply_plain_groups<V, R, N, 0, false>(w, piece, x, ld, c, ldc, of);
     }
   }
   if (rows == R) return multiply_groups_of_integers<V, R, N>(w, piece, x, ld, c, ldc, of);

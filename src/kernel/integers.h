@@ -31,7 +31,8 @@ inline bool nvfp4_inputs(const Problem& p) {
 // and of 64 bytes, with 64 more so that rows do not fall on the same cache sets. Past k all are 0.
 template <class X>
 struct IntegersPrepared {
-  IntegersPrepared(Weights kind, const Problem& p) : in(integer_inputs(p)), zeros(in && in->zeros), tokens(p.m) {
+  IntegersPrepared(Weights kind, const Problem& p) : in(integer_inputs(p)), zeros(in && in->zeros) {
+    stride = stride_of(p.m);
     const ir::Layout layout = form_of(kind).layout;
     const int64_t unit = ir::unit_of(layout), group = group_columns(p.scheme.weight);
     places = panel_columns(layout, p.scheme.weight, p.k);
@@ -45,22 +46,24 @@ struct IntegersPrepared {
     scale = reinterpret_cast<float*>(workspace + (64 - address % 64) % 64);
     zero = reinterpret_cast<int32_t*>(scale + p.m);
     sum = zero + p.m;
-    start = sum + p.m * groups;
-    if (!in) group_scale = reinterpret_cast<float*>(start + p.m * groups);
+    start = sum + stride * groups;
+    if (!in) group_scale = reinterpret_cast<float*>(start + stride * groups);
     x = reinterpret_cast<X*>(scale + words(p.m));
     ones = zeros ? x + p.m * ld : nullptr;
     moved = x + (p.m + (zeros ? 1 : 0)) * ld;
   }
-  int64_t at(int64_t group, int64_t m) const { return group * tokens + m; }  // of sum, start and group_scale: tokens that are multiplied at once lie together
-  int64_t words(int64_t m) const { return (m * (2 + (in ? 2 : 3) * groups) + 15) / 16 * 16; }
+  int64_t at(int64_t group, int64_t m) const { return group * stride + m; }  // of sum, start and group_scale: tokens that are multiplied at once lie together
+  // Groups of few tokens follow each other; those of many do not fall on the same cache sets.
+  static int64_t stride_of(int64_t m) { return m < 16 ? m : (m + 15) / 16 * 16 + 16; }
+  int64_t words(int64_t m) const { return (m * 2 + stride_of(m) * (in ? 2 : 3) * groups + 15) / 16 * 16; }
   size_t bytes(int64_t m) const {
     return 64 + static_cast<size_t>(words(m)) * sizeof(float) + static_cast<size_t>(m + (zeros ? 1 : 0)) * static_cast<size_t>(ld) * sizeof(X) +
            static_cast<size_t>(m) * moved_bytes;
   }
 
-  std::optional<IntegerInputs> in;  // nothing: they are NVFP4
-  bool zeros;                       // of activations
-  int64_t tokens;
+  std::optional<IntegerInputs> in;                      // nothing: they are NVFP4
+  bool zeros;                                           // of activations
+  int64_t stride = 0;                                   // from one group's tokens to the next
   int64_t places = 0, columns = 0, ld = 0, groups = 1;  // places: of the weight's columns; columns: these in whole lines
   float* scale = nullptr;
   int32_t *zero = nullptr, *sum = nullptr, *start = nullptr;

@@ -11,7 +11,7 @@
 namespace qb::kernel {
 namespace {
 
-inline constexpr int64_t prefetch_bytes = 2048;  // ahead of the line that is read
+inline constexpr int64_t prefetch_bytes = 4096;  // ahead of the line that is read: less and more were slower on Zen 4
 
 // Groups of columns under one scale (and zero point) of each row; one group where the whole row has one.
 struct Groups {
