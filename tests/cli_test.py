@@ -229,7 +229,7 @@ def main(tmp):
     j = as_json("bench", code("bench", 0, "bench", "--json", "--kernels", "linear_bf16_f32_generic", "--threads", "1", "--repeats", "1", "--svg", tmp / "roofline.svg"), "bench")
     drawing = xml.etree.ElementTree.parse(tmp / "roofline.svg").getroot()
     expect("bench --svg draws every kernel", drawing.tag.endswith("svg") and sum(e.tag.endswith("circle") for e in drawing) == len(j["kernels"]), str(drawing))
-    expect("bench bounds", all(k["bound"] in ("read", "peak") and k["of_bound"]["median"] > 0 for k in j["kernels"]) and j["machine"]["limits"][0]["clock_ghz"]["median"] > 0, str(j)[:300])
+    expect("bench bounds", all(k["bound"] in ("read", "peak") and k["of_bound"]["median"] > 0 for k in j["kernels"]) and 0 < j["machine"]["limits"][0]["clock_ghz"]["median"] < 10, str(j)[:300])
     expect("bench", j["model"] is None and j["machine"]["limits"][0]["read_gb_per_s"]["median"] > 0 and all(k["of_read"]["median"] > 0 for k in j["kernels"]) and j["kernels"], str(j)[:300])
     expect("bench help", "Examples" in code("bench --help", 0, "bench", "--help").stdout)
     code("bench text", 0, "bench", nvfp4, "--prompt", "8", "--tokens", "2")

@@ -30,6 +30,8 @@ struct Read {
   static QB_INLINE uint64_t run(const std::byte* p, int64_t bytes) {
     uint64_t seen[step / 8] = {};
     for (int64_t i = 0; i + step <= bytes; i += step) {
+      // All lines of a turn are asked for before the first is needed: on Zen 4 faster than no prefetch, and than one further ahead.
+      for (int64_t j = 0; j < step; j += 64) __builtin_prefetch(p + i + j);
       for (int64_t j = 0; j < step / 8; ++j) seen[j] |= word_at(p + i + 8 * j);
     }
     uint64_t all = 0;
@@ -121,6 +123,7 @@ double add_in_turn(Feature, int64_t rounds) {
       __asm__("" : "+r"(sum));  // one after the other, as far as the compiler knows
     }
   }
+  sink = static_cast<float>(sum);
   return static_cast<double>(rounds * in_a_round);
 }
 
