@@ -1,21 +1,8 @@
 """`quantize --auto`: mixtures for a size or a loss, what they say, and what they leave for the next time."""
-import json, os, shutil, struct, subprocess, sys, tempfile
+import json, struct, sys, tempfile
 from pathlib import Path
 
-BINARY = os.environ["QUANTBRIDGE"]
-SOURCE = Path(os.environ["QUANTBRIDGE_SOURCE"])
-DATA = SOURCE / "tests/data/fixtures"
-failures = []
-
-
-def run(*args):
-    return subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=600)
-
-
-def expect(what, condition, detail=""):
-    if not condition:
-        failures.append(what)
-        print("FAILED", what, detail)
+from program import DATA, expect, failures, run, synthetic
 
 
 def auto(what, *args):
@@ -45,9 +32,7 @@ def weights(path):
 
 
 def main(tmp):
-    model = tmp / "model"
-    subprocess.run([sys.executable, SOURCE / "tools/make_synthetic.py", model, "--size", "500KB", "--vocab", "512"], check=True, stdout=subprocess.DEVNULL)
-    shutil.copy(DATA / "modelopt/llama-nvfp4-kv_fp8/tokenizer.json", model)
+    model = synthetic(tmp / "model")
     few = ["--auto-tokens", "300"]
     kept = tmp / "model.auto/measurements.json"
 

@@ -1,22 +1,10 @@
 """`eval --layers`: what each layer and each linear of a model does wrong against another one."""
-import json, os, shutil, subprocess, sys, tempfile
+import json, sys, tempfile
 from pathlib import Path
 
-BINARY = os.environ["QUANTBRIDGE"]
-SOURCE = Path(os.environ["QUANTBRIDGE_SOURCE"])
-DATA = SOURCE / "tests/data/fixtures"
+from program import DATA, SOURCE, expect, failures, run, synthetic
+
 TEXT = ["--text", SOURCE / "README.md", "--ctx", "64"]
-failures = []
-
-
-def run(*args):
-    return subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=600)
-
-
-def expect(what, condition, detail=""):
-    if not condition:
-        failures.append(what)
-        print("FAILED", what, detail)
 
 
 def layers(what, *args):
@@ -25,16 +13,8 @@ def layers(what, *args):
     return json.loads(r.stdout)["layers"] if r.returncode == 0 else []
 
 
-def synthetic(tmp):
-    """A few layers of weights that look like weights, and a tokenizer."""
-    out = tmp / "model"
-    subprocess.run([sys.executable, SOURCE / "tools/make_synthetic.py", out, "--size", "500KB", "--vocab", "512"], check=True, stdout=subprocess.DEVNULL)
-    shutil.copy(DATA / "modelopt/llama-nvfp4-kv_fp8/tokenizer.json", out)
-    return out
-
-
 def main(tmp):
-    model = synthetic(tmp)
+    model = synthetic(tmp / "model")
     names = [f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")]
 
     same = layers("a model against itself", model, "--against", model)

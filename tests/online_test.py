@@ -1,22 +1,10 @@
 """`--quantization`: the tokens of what `quantize` writes, in the memory of the result, and other activations for weights that are quantized already."""
-import json, os, shutil, subprocess, sys, tempfile
+import json, os, shutil, sys, tempfile
 from pathlib import Path
 
-BINARY = os.environ["QUANTBRIDGE"]
-SOURCE = Path(os.environ["QUANTBRIDGE_SOURCE"])
-DATA = SOURCE / "tests/data/fixtures"
+from program import DATA, SOURCE, expect, failures, run
+
 MODEL = Path(os.environ.get("QUANTBRIDGE_SMOLLM2") or SOURCE / "build/models/SmolLM2-135M-Instruct")
-failures = []
-
-
-def run(*args):
-    return subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=600)
-
-
-def expect(what, condition, detail=""):
-    if not condition:
-        failures.append(what)
-        print("FAILED", what, detail)
 
 
 def ids(what, *args):

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include "calib/algorithm.h"
+#include "calib/test_support.h"
 #include "num/codec.h"
 
 namespace qb::calib {
@@ -16,13 +16,9 @@ constexpr int64_t n = 12, k = 64, group = 16, tokens = 96;
 Weight weight_of(const char* scheme, recipe::Numerics numerics) {
   std::mt19937 random(11);
   std::normal_distribution<float> normal;
-  const ir::QuantType type = ir::parse_scheme(scheme)->weight;
-  Weight w{.path = "w", .n = n, .k = k, .elem = Elem::bf16, .numbers = {}, .recipe = recipe::find_recipe(type, numerics), .type = type};
   std::vector<float> x(static_cast<size_t>(n * k));
   for (size_t i = 0; i < x.size(); ++i) x[i] = normal(random) / 8 * (i % 8 == 3 ? 4.0F : 1.0F);
-  w.numbers.resize(x.size() * 2);
-  narrow(x.data(), n * k, w.elem, w.numbers.data());
-  return w;
+  return bf16_weight(scheme, numerics, n, k, x);
 }
 
 std::vector<float> inputs() {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include "calib/algorithm.h"
+#include "calib/test_support.h"
 
 namespace qb::calib {
 namespace {
@@ -14,13 +14,9 @@ constexpr int64_t n = 32, k = 64, tokens = 128, large = 17;
 Weight weight_of(const char* scheme, recipe::Numerics numerics) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
-  const ir::QuantType type = ir::parse_scheme(scheme)->weight;
-  Weight w{.path = "w", .n = n, .k = k, .elem = Elem::bf16, .numbers = {}, .recipe = recipe::find_recipe(type, numerics), .type = type};
   std::vector<float> x(static_cast<size_t>(n * k));
   for (float& v : x) v = normal(random) / 8;
-  w.numbers.resize(x.size() * 2);
-  narrow(x.data(), n * k, w.elem, w.numbers.data());
-  return w;
+  return bf16_weight(scheme, numerics, n, k, x);
 }
 
 std::vector<float> inputs() {
