@@ -12,7 +12,6 @@
 #include "calib/range_observer.h"
 #include "calib/ranges.h"
 #include "exec/execute.h"
-#include "exec/xxh3.h"
 #include "host/cpu.h"
 #include "io/added_source.h"
 #include "ir/given.h"
@@ -49,16 +48,10 @@ Result<Algorithms> algorithms_of(const ir::Checkpoint& planned) {
 
 // Of everything that an algorithm's results depend on.
 std::string digest_of(const Session& s, const ir::Checkpoint& planned, const Samples& samples, bool every_expert) {
-  Xxh3 hash(Isa::generic);
-  const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
-  add(fmt::format("calibration 2 {} {}\n{}", version, every_expert, state_of(s)));
+  std::string all = fmt::format("calibration 2 {} {}\n{}", version, every_expert, state_of(s));
   for (const ir::Module& m : planned.modules)
-    if (m.make) add(fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm));
-  for (const std::vector<int32_t>& sample : samples) {
-    add(fmt::format("{}\n", sample.size()));
-    hash.add(std::as_bytes(std::span(sample)));
-  }
-  return xxh3_hex(hash.digest());
+    if (m.make) all += fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm);
+  return samples_digest(all, samples);
 }
 
 // The model of a checkpoint and who works on it; a traversal by all samples at a time.

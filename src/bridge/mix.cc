@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "exec/xxh3.h"
 #include "quantbridge/version.h"
 
 namespace qb {
@@ -17,14 +16,7 @@ bool without_data(const MixRequest& request) {
 }
 
 std::string digest_of(const Session& s, const MixRequest& request, const Samples& samples) {
-  Xxh3 hash(Isa::generic);
-  const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
-  add(fmt::format("sensitivity 1 {} {}\n{}", version, without_data(request) ? "weights" : "divergence", state_of(s)));
-  for (const std::vector<int32_t>& sample : samples) {
-    add(fmt::format("{}\n", sample.size()));
-    hash.add(std::as_bytes(std::span(sample)));
-  }
-  return xxh3_hex(hash.digest());
+  return samples_digest(fmt::format("sensitivity 1 {} {}\n{}", version, without_data(request) ? "weights" : "divergence", state_of(s)), samples);
 }
 
 Result<Samples> samples_of(const Session& s, const MixRequest& request) {

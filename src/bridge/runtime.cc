@@ -19,14 +19,6 @@ namespace {
 
 constexpr int64_t default_context = 4096;
 
-Result<std::string> read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path.string())};
-  std::ostringstream out;
-  out << in.rdbuf();
-  return std::move(out).str();
-}
-
 // A token id or a list of them.
 void add_ids(const Json* v, std::vector<int32_t>& out) {
   if (v == nullptr) return;
@@ -81,6 +73,14 @@ bool runnable(const Session& s) {
 }
 
 }  // namespace
+
+Result<std::string> read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", escape(path.string()))};
+  std::ostringstream out;
+  out << in.rdbuf();
+  return std::move(out).str();
+}
 
 Error refusal(Error error, const oracle::Policy& policy) {
   if (error.code == Errc::invalid_argument && policy.deny.empty()) error.code = Errc::bad_input;

@@ -50,6 +50,8 @@ class Runtime {
   std::vector<int32_t> stop_ids;
 };
 
+// All of a file. Errors: not_found.
+Result<std::string> read_file(const std::filesystem::path&);
 // tokenizer.json of the checkpoint. Errors: not_found (says that --ids works without one), bad_input.
 Result<text::Tokenizer> load_tokenizer(const Session&);
 struct ChatMessage {

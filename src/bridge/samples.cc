@@ -5,20 +5,18 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <sstream>
 
 #include "arch/family.h"
 #include "base/json.h"
 #include "bridge/runtime.h"
+#include "exec/xxh3.h"
 #include "io/safetensors.h"
 
 namespace qb {
 
 Result<std::vector<std::vector<int32_t>>> read_input_ids(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", path)};
-  const std::string file((std::istreambuf_iterator<char>(in)), {});
+  QB_ASSIGN(const std::string file, read_file(path));
   const std::span<const std::byte> bytes = std::as_bytes(std::span(file));
   Diagnostics diag;
   SafetensorsHeader header;
@@ -76,6 +74,17 @@ Result<std::vector<std::vector<int32_t>>> read_samples(const Session& session, c
   }
   if (out.empty()) return Error{Errc::bad_input, fmt::format("{}: expected a sample in each line", path)};
   return out;
+}
+
+std::string samples_digest(std::string_view beside, std::span<const std::vector<int32_t>> samples) {
+  Xxh3 hash(Isa::generic);
+  const auto add = [&](std::string_view text) { hash.add(std::as_bytes(std::span(text))); };
+  add(beside);
+  for (const std::vector<int32_t>& sample : samples) {
+    add(fmt::format("{}\n", sample.size()));
+    hash.add(std::as_bytes(std::span(sample)));
+  }
+  return xxh3_hex(hash.digest());
 }
 
 }  // namespace qb

@@ -8,9 +8,9 @@
 
 #include "arch/match.h"
 #include "base/json.h"
-#include "bridge/roofline.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/roofline.h"
 #include "cli/runtime_options.h"
 #include "host/host.h"
 
@@ -59,7 +59,7 @@ Bound bound_of(const bench::KernelRates& r) {
   return r.of_read.median >= r.of_peak.median ? Bound{"read", r.of_read} : Bound{"peak", r.of_peak};
 }
 
-bench::RoofPoint point_of(const kernel::Kernel& k, const kernel::Problem& p, const bench::KernelRates& r) {
+RoofPoint point_of(const kernel::Kernel& k, const kernel::Problem& p, const bench::KernelRates& r) {
   std::string_view name = k.name;
   if (name.starts_with("linear_")) name.remove_prefix(7);
   return {fmt::format("{} {} {}x{}x{}", name, ir::to_string(p.scheme), p.m, p.n, p.k), r.gbs.median > 0 ? r.products.median / r.gbs.median : 0,
@@ -89,8 +89,8 @@ int machine(const Options& o) {
   const auto memory = bench::WeightMemory::make(bench::beyond_caches);
   if (!memory) return fail("bench", memory.error(), o.common);
   Json limits = Json::array(), kernels = Json::array();
-  bench::Roof roof;
-  std::vector<bench::RoofPoint> points;  // with all threads
+  Roof roof;
+  std::vector<RoofPoint> points;  // with all threads
   if (!o.common.json)
     print_out(fmt::format("{} with {} processors. Medians of {} [least..most]; fractions are of a probe that took turns in the same run.\n\n",
                           to_string(cpu.features), cpu.cores, o.repeats));
@@ -130,7 +130,7 @@ int machine(const Options& o) {
   }
   if (!o.svg.empty()) {
     std::ofstream file(o.svg, std::ios::binary);
-    file << bench::roofline_svg(fmt::format("{} with {} threads", to_string(cpu.features), all), roof, points);
+    file << roofline_svg(fmt::format("{} with {} threads", to_string(cpu.features), all), roof, points);
     if (!file.flush()) return fail("bench", {Errc::io, fmt::format("cannot write {}", o.svg)}, o.common);
   }
   if (!o.common.json) return exit_done;

@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
 #include "base/json.h"
 #include "bridge/samples.h"
@@ -24,9 +22,7 @@ struct Options : ModelOptions {
 };
 
 Result<std::vector<std::vector<int32_t>>> text_chunks(const Options& o, const Session& s) {
-  std::ifstream in(o.text, std::ios::binary);
-  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", o.text)};
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  QB_ASSIGN(const std::string text, read_file(o.text));
   QB_ASSIGN(const text::Tokenizer tokenizer, load_tokenizer(s));
   QB_ASSIGN(const std::vector<int32_t> ids, tokenizer.encode(text, false));
   auto chunks = engine::chunks_of(ids, static_cast<size_t>(o.ctx));

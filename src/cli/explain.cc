@@ -1,9 +1,6 @@
 // explain: which kernel runs each layer, and why the others do not.
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iterator>
-
 #include "arch/match.h"
 #include "base/json.h"
 #include "bridge/session.h"
@@ -42,9 +39,7 @@ Result<host::Cpu> find_host(const std::string& name) {
     if (c.name == name) return c;
   if (!name.ends_with(".json"))
     return Error{Errc::invalid_argument, fmt::format("unknown host '{}'; --host list shows them, and FILE.json describes one", escape(name))};
-  std::ifstream in(name, std::ios::binary);
-  if (!in) return Error{Errc::not_found, fmt::format("{} is missing or unreadable", escape(name))};
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  QB_ASSIGN(const std::string text, read_file(name));
   Result<host::Cpu> cpu = host::read_cpu(text);
   return cpu ? cpu : Error{cpu.error().code, fmt::format("{}: {}", escape(name), cpu.error().what)};
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/metrics.h"
 #include "layer/exp.h"
 #include "recipe/loops.h"
 
@@ -52,13 +53,6 @@ double sum_over(int64_t count, const F& f) {
   return sum;
 }
 
-double log_sum_exp(const float* x, int64_t count) {
-  const auto top = static_cast<double>(*std::max_element(x, x + count));
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(x[i]) - top);
-  return top + std::log(sum);
-}
-
 }  // namespace
 
 void Divergence::begin(std::span<const float> logits, size_t vocab) {
@@ -95,7 +89,7 @@ double Divergence::of(std::span<const float> logits) {
       // Models that have nothing to do with each other: exponentials may be too large, and differences are large enough.
       constexpr double far = 1000;
       if (!(growth < far)) {
-        rows_[static_cast<size_t>(row)] = log_sum_exp(y, n) - log_sum_exp(x, n) - c;
+        rows_[static_cast<size_t>(row)] = log_sum_exp({y, vocab_}) - log_sum_exp({x, vocab_}) - c;
         continue;
       }
       // log sum p exp(d - near) - (c - near); probabilities sum up to 1 but for rounding.

@@ -7,14 +7,6 @@
 namespace qb::engine {
 namespace {
 
-double log_sum_exp(std::span<const float> row) {
-  float top = -std::numeric_limits<float>::infinity();
-  for (float x : row) top = std::max(top, x);
-  double sum = 0;
-  for (float x : row) sum += std::exp(static_cast<double>(x) - static_cast<double>(top));
-  return static_cast<double>(top) + std::log(sum);
-}
-
 size_t argmax(std::span<const float> row) {
   size_t best = 0;
   for (size_t i = 1; i < row.size(); ++i)
@@ -23,6 +15,14 @@ size_t argmax(std::span<const float> row) {
 }
 
 }  // namespace
+
+double log_sum_exp(std::span<const float> row) {
+  float top = -std::numeric_limits<float>::infinity();
+  for (float x : row) top = std::max(top, x);
+  double sum = 0;
+  for (float x : row) sum += std::exp(static_cast<double>(x) - static_cast<double>(top));
+  return static_cast<double>(top) + std::log(sum);
+}
 
 void Perplexity::add(std::span<const float> logits, size_t vocab, std::span<const int32_t> ids) {
   for (size_t t = 0; t + 1 < ids.size(); ++t) {

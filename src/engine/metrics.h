@@ -28,6 +28,8 @@ struct Comparison {
   void add(std::span<const float> mine, std::span<const float> other, size_t vocab);
 };
 
+double log_sum_exp(std::span<const float> row);
+
 // Consecutive chunks of n ids; the last short one is dropped.
 std::vector<std::vector<int32_t>> chunks_of(std::span<const int32_t> ids, size_t n);
 

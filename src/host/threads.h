@@ -13,6 +13,9 @@ namespace qb::host {
 
 class ThreadPool {
  public:
+  // Fewer numbers than this are added up or rounded in the time that another thread takes to wake up.
+  static constexpr int64_t worthwhile = 1 << 15;
+
   explicit ThreadPool(int threads);
   ~ThreadPool();
   int size() const;

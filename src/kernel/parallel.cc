@@ -12,9 +12,8 @@ int64_t rows_at_once(int64_t m, int64_t n, int threads) {
 }  // namespace
 
 void prepare_on(const Kernel& kernel, const RunArgs& all, host::ThreadPool& pool) {
-  constexpr int64_t worthwhile = 1 << 15;  // numbers: about as long as another thread takes to wake up
   const int64_t m = all.problem->m;
-  if (m * all.problem->k < worthwhile) return kernel.prepare(all, 0, m);
+  if (m * all.problem->k < host::ThreadPool::worthwhile) return kernel.prepare(all, 0, m);
   // As many parts as threads: each takes the range of the whole tensor for itself, where the scheme has one scale for it.
   const int64_t tokens = (m + pool.size() - 1) / pool.size();
   pool.ranges(m, tokens, [&](int64_t begin, int64_t end) { kernel.prepare(all, begin, end); });

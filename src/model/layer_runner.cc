@@ -91,8 +91,7 @@ void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight
     for (int64_t i = begin; i < end; ++i) x_[i] += normed_[i];
   };
   const int64_t count = rows * config_.hidden;
-  constexpr int64_t worthwhile = 1 << 15;  // numbers: about as long as another thread takes to wake up
-  count < worthwhile ? add(0, count) : pool_.ranges(count, 64, add);
+  count < host::ThreadPool::worthwhile ? add(0, count) : pool_.ranges(count, 64, add);
 }
 
 }  // namespace qb::model

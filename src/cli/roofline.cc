@@ -1,29 +1,16 @@
-#include "bridge/roofline.h"
+#include "cli/roofline.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-namespace qb::bench {
+#include "cli/html.h"
+
+namespace qb::cli {
 namespace {
 
 constexpr double width = 960, height = 600, left = 80, right = 330, top = 50, bottom = 60;
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '&')
-      out += "&amp;";
-    else if (c == '>')
-      out += "&gt;";
-    else
-      out += c;
-  }
-  return out;
-}
 
 // From one power of ten to another.
 struct Axis {
@@ -37,7 +24,7 @@ Axis axis(double least, double most, double from, double to) {
 }
 
 std::string text(double x, double y, const std::string& what, std::string_view more = "") {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x, y, more, escaped(what));
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x, y, more, html_text(what));
 }
 std::string line(double x1, double y1, double x2, double y2, std::string_view style) {
   return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
@@ -100,4 +87,4 @@ std::string roofline_svg(const std::string& title, const Roof& roof, std::span<c
   return svg + "</svg>\n";
 }
 
-}  // namespace qb::bench
+}  // namespace qb::cli

@@ -1,9 +1,9 @@
 // The drawing of what kernels reach: points where they belong, and names as text.
-#include "bridge/roofline.h"
+#include "cli/roofline.h"
 
 #include <gtest/gtest.h>
 
-namespace qb::bench {
+namespace qb::cli {
 namespace {
 
 size_t count(const std::string& in, std::string_view what) {
@@ -33,4 +33,4 @@ TEST(Roofline, DrawsNothingOfAMachineThatIsNotKnown) {
 }
 
 }  // namespace
-}  // namespace qb::bench
+}  // namespace qb::cli

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace qb::bench {
+namespace qb::cli {
 
 struct Roof {
   double read_gbs = 0;
@@ -25,4 +25,4 @@ struct RoofPoint {
 // Points without a positive place are left out.
 std::string roofline_svg(const std::string& title, const Roof& roof, std::span<const RoofPoint> points);
 
-}  // namespace qb::bench
+}  // namespace qb::cli
