@@ -15,7 +15,7 @@
 namespace qb::host {
 namespace {
 
-constexpr Feature wide = Feature::avx2 | Feature::avx512;
+constexpr Feature vex = Feature::avx2 | Feature::avx_vnni;
 
 Feature supported() {
 #if defined(__x86_64__)
@@ -24,13 +24,15 @@ Feature supported() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 29 & 1U) != 0;
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !f16c) return Feature::none;
+  // Extended features, second part: 0 where there is none.
+  const unsigned more = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 ? a : 0;
+  const Feature narrow = (more >> 4 & 1U) != 0 ? Feature::avx2 | Feature::avx_vnni : Feature::avx2;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
-    return Feature::avx2;
+    return narrow;
   }
-  Feature f = wide;
+  Feature f = narrow | Feature::avx512;
   // Kernels for bf16 dot products also decode with byte permutations: Cooper Lake, which has the one without the other, counts as avx512.
-  const bool bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1U) != 0;
-  if (bf16 && __builtin_cpu_supports("avx512vbmi")) f = f | Feature::avx512_bf16;
+  if ((more >> 5 & 1U) != 0 && __builtin_cpu_supports("avx512vbmi")) f = f | Feature::avx512_bf16;
   if (__builtin_cpu_supports("avx512vnni")) f = f | Feature::avx512_vnni;
   return f;
 #else
@@ -43,15 +45,20 @@ Feature cap() {
   const std::string_view word = value == nullptr ? "" : value;
   if (word == "generic") return Feature::none;
   if (word == "avx2") return Feature::avx2;
-  if (word == "avx512") return wide | Feature::avx512_vnni;
-  return wide | Feature::avx512_bf16 | Feature::avx512_vnni;  // avx512_bf16, and a word that is not known
+  if (word == "avx_vnni") return vex;
+  if (word == "avx512") return vex | Feature::avx512 | Feature::avx512_vnni;
+  return vex | Feature::avx512 | Feature::avx512_bf16 | Feature::avx512_vnni;  // avx512_bf16, and a word that is not known
 }
 
 struct Name {
   Feature bit;
   std::string_view name;
 };
-constexpr Name names[] = {{Feature::avx2, "avx2"}, {Feature::avx512, "avx512"}, {Feature::avx512_bf16, "avx512_bf16"}, {Feature::avx512_vnni, "avx512_vnni"}};
+constexpr Name names[] = {{Feature::avx2, "avx2"},
+                          {Feature::avx_vnni, "avx_vnni"},
+                          {Feature::avx512, "avx512"},
+                          {Feature::avx512_bf16, "avx512_bf16"},
+                          {Feature::avx512_vnni, "avx512_vnni"}};
 
 constexpr Feature both(Feature a, Feature b) {
   return static_cast<Feature>(static_cast<uint32_t>(a) & static_cast<uint32_t>(b));

@@ -35,8 +35,9 @@ TEST(Cpu, TheVariableCapsAndNeverRaises) {
     Isa isa;
   } caps[] = {{"generic", Feature::none, Isa::generic},
               {"avx2", Feature::avx2, Isa::avx2},
-              {"avx512", Feature::avx2 | Feature::avx512 | Feature::avx512_vnni, Isa::avx512},
-              {"avx512_bf16", Feature::avx2 | Feature::avx512 | Feature::avx512_vnni | Feature::avx512_bf16, Isa::avx512},
+              {"avx_vnni", Feature::avx2 | Feature::avx_vnni, Isa::avx2},
+              {"avx512", Feature::avx2 | Feature::avx_vnni | Feature::avx512 | Feature::avx512_vnni, Isa::avx512},
+              {"avx512_bf16", Feature::avx2 | Feature::avx_vnni | Feature::avx512 | Feature::avx512_vnni | Feature::avx512_bf16, Isa::avx512},
               {"riscv", all, Isa::avx512}};
   for (const auto& c : caps) {
     Variable::set(c.word);
@@ -60,24 +61,26 @@ TEST(Cpu, DescriptionsAreReadOrRefused) {
   EXPECT_EQ(cpu->clock_ghz, 2.5);
   EXPECT_EQ(cpu->read_gbs, 20);
   const std::string rest = R"("cores": 1, "clock_ghz": 1, "read_gbs": 1})";
-  for (const std::string& wrong :
-       std::vector<std::string>{"", "[]", "{}", R"({"features": [], )" + rest, R"({"name": "x", "features": ["avx3"], )" + rest,
-                                R"({"name": "x", "features": ["avx512"], )" + rest, R"({"name": "x", "features": ["avx2", "avx512_vnni"], )" + rest,
-                                R"({"name": "x", "features": "avx2", )" + rest, R"({"name": "x", "speed": 1, )" + rest,
-                                R"({"name": "x", "cores": 0, "clock_ghz": 1, "read_gbs": 1})", R"({"name": "x", "cores": 1.5, "clock_ghz": 1, "read_gbs": 1})",
-                                R"({"name": "x", "cores": 1, "clock_ghz": -1, "read_gbs": 1})", R"({"name": "x", "cores": 1, "clock_ghz": 1})"}) {
+  for (const std::string& wrong : std::vector<std::string>{
+           "", "[]", "{}", R"({"features": [], )" + rest, R"({"name": "x", "features": ["avx3"], )" + rest, R"({"name": "x", "features": ["avx512"], )" + rest,
+           R"({"name": "x", "features": ["avx2", "avx512_vnni"], )" + rest, R"({"name": "x", "features": ["avx_vnni"], )" + rest,
+           R"({"name": "x", "features": "avx2", )" + rest, R"({"name": "x", "speed": 1, )" + rest,
+           R"({"name": "x", "cores": 0, "clock_ghz": 1, "read_gbs": 1})", R"({"name": "x", "cores": 1.5, "clock_ghz": 1, "read_gbs": 1})",
+           R"({"name": "x", "cores": 1, "clock_ghz": -1, "read_gbs": 1})", R"({"name": "x", "cores": 1, "clock_ghz": 1})"}) {
     EXPECT_FALSE(read_cpu(wrong).ok()) << wrong;
   }
 }
 
 TEST(Cpu, Names) {
   EXPECT_EQ(to_string(Feature::none), "generic");
+  EXPECT_EQ(to_string(Feature::avx2 | Feature::avx_vnni), "avx2+avx_vnni");
   EXPECT_EQ(to_string(Feature::avx512 | Feature::avx512_bf16), "avx512+avx512_bf16");
   EXPECT_GE(this_cpu().cores, 1);
   for (const Cpu& c : known_cpus()) {
     // Every wider set contains the narrower ones.
     EXPECT_TRUE(!covers(c.features, Feature::avx512_bf16) || covers(c.features, Feature::avx512)) << c.name;
     EXPECT_TRUE(!covers(c.features, Feature::avx512) || covers(c.features, Feature::avx2)) << c.name;
+    EXPECT_TRUE(!covers(c.features, Feature::avx_vnni) || covers(c.features, Feature::avx2)) << c.name;
   }
 }
 

@@ -106,6 +106,17 @@ __attribute__((target("avx2"))) double avx2_int8(int64_t rounds) {
   QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm256_cvtss_f32(_mm256_castsi256_ps(t[i]));
   return static_cast<double>(rounds) * sums * 16;
 }
+
+__attribute__((target("avx2,avxvnni"))) double avx_vnni_int8(int64_t rounds) {
+  __m256i t[sums];
+  const __m256i x = _mm256_castps_si256(_mm256_set1_ps(sink));
+  QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm256_castps_si256(_mm256_set1_ps(sink));
+  for (int64_t r = 0; r < rounds; ++r) {
+    QB_UNROLL for (int i = 0; i < sums; ++i) t[i] = _mm256_dpbusd_avx_epi32(t[i], x, x);
+  }
+  QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm256_cvtss_f32(_mm256_castsi256_ps(t[i]));
+  return static_cast<double>(rounds) * sums * 32;
+}
 #endif
 
 }  // namespace
@@ -145,6 +156,7 @@ double multiply_bf16(Feature features, int64_t rounds) {
 double multiply_int8(Feature features, int64_t rounds) {
 #if defined(__x86_64__)
   if (covers(features, Feature::avx512 | Feature::avx512_vnni)) return vnni_int8(rounds);
+  if (covers(features, Feature::avx_vnni)) return avx_vnni_int8(rounds);
   if (covers(features, Feature::avx2)) return avx2_int8(rounds);
 #endif
   return multiply_f32(features, rounds);

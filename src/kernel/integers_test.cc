@@ -8,8 +8,8 @@
 #include <random>
 
 #include "exec/ops.h"
+#include "kernel/emulated.h"
 #include "kernel/inputs.h"
-#include "kernel/kernel.h"
 
 namespace qb::kernel {
 namespace {
@@ -114,7 +114,7 @@ TEST(Integers, Activations) {
 // Kernels that multiply integers give the sum itself, scaled in double and rounded once.
 TEST(Integers, SumsAreExactUpToTheirLastBit) {
   std::mt19937 random(11);
-  for (const Kernel* kernel : kernels()) {
+  for (const Kernel* kernel : kernels_and_emulated()) {
     if (!runs_here(*kernel) || !adds_integers(*kernel)) continue;
     for (const auto& [text, k] : {std::pair{"int8_channel:int8_token", 1000}, {"int8_channel:int8_token", 4097}, {"int4_channel:int8_token", 1001}}) {
       for (const int64_t m : {1, 3, 8, 11}) {
@@ -145,7 +145,7 @@ TEST(Integers, SumsAreExactUpToTheirLastBit) {
 }
 
 TEST(Integers, TheLargestSumsFitAndMoreColumnsAreRefused) {
-  for (const Kernel* kernel : kernels()) {
+  for (const Kernel* kernel : kernels_and_emulated()) {
     if (!runs_here(*kernel) || !adds_integers(*kernel) || kernel->code_layout != ir::Layout::panel_int8) continue;
     for (const auto& [text, most] :
          {std::pair<const char*, int64_t>{"int8_tensor:int8_tensor_static", 131071}, {"int8_tensor_asym:int8_tensor_asym_static", 32767}}) {
@@ -172,7 +172,7 @@ TEST(Integers, TheLargestSumsFitAndMoreColumnsAreRefused) {
 
 TEST(Integers, WhatIsNoNumberMakesItsTokenOne) {
   constexpr int64_t n = 20, k = 70, m = 4;
-  for (const Kernel* kernel : kernels()) {
+  for (const Kernel* kernel : kernels_and_emulated()) {
     if (!runs_here(*kernel) || kernel->code_layout != ir::Layout::panel_int8) continue;
     for (const char* text : {"int8_channel:int8_token", "int8_channel:int8_token_asym", "int8_channel:int8_tensor_static", "int8_channel:int8_tensor_dyn"}) {
       const Problem p = problem(text, m, n, k);
@@ -204,7 +204,7 @@ TEST(Integers, ColumnsInTheOrderOfTheirGroups) {
   for (int32_t j = 0; j < k; ++j) columns[static_cast<size_t>(j)] = j;
   std::shuffle(columns.begin(), columns.end(), random);
   int ran = 0;
-  for (const Kernel* kernel : kernels()) {
+  for (const Kernel* kernel : kernels_and_emulated()) {
     if (!runs_here(*kernel) || kernel->code_layout == ir::Layout::rows) continue;
     for (const char* text : {"int4_g32", "int4_g32_asym:int8_token", "int8_g32:int8_token_asym", "int8_g32:fp8_token"}) {
       for (const int64_t m : {1, 3, 12}) {
@@ -233,7 +233,7 @@ TEST(Integers, ColumnsInTheOrderOfTheirGroups) {
 }
 
 TEST(Integers, WhatPanelsRefuse) {
-  for (const Kernel* k : kernels()) {
+  for (const Kernel* k : kernels_and_emulated()) {
     EXPECT_FALSE(adds_integers(*k) && k->accepts(problem("int8_channel:int8_g128", 1, 64, 256)).ok) << k->name;
     EXPECT_FALSE(k->accepts(problem("fp8_channel+actorder", 1, 64, 256)).ok) << k->name;
   }

@@ -8,6 +8,7 @@
 #define QB_KI QB_K __attribute__((always_inline)) inline
 
 #include "kernel/panel_body.h"
+#include "kernel/scales_avx2.h"
 
 namespace qb::kernel {
 namespace {
@@ -56,20 +57,12 @@ struct Float256 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(line + 32), pairs(o.even.b, o.odd.b));
   }
   QB_KI static Acc dot(Acc a, Operand o, const X* x) { return mul_add(o.odd, splat(x[1]), mul_add(o.even, splat(x[0]), a)); }
-  // The code in the top byte of each lane: its magnitude at the place of float32's exponent and fraction is 2^120 too small, also where it is subnormal.
-  QB_KI static __m256 e4m3(__m256i top) {
-    const __m256i most = _mm256_set1_epi32(0x07F00000), magnitude = _mm256_and_si256(_mm256_srli_epi32(top, 4), most);
-    const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi32(magnitude, most), _mm256_set1_epi32(0x7FC00000));
-    const __m256i sign = _mm256_and_si256(top, _mm256_set1_epi32(INT32_MIN));
-    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(magnitude), _mm256_set1_ps(0x1p120F));
-    return _mm256_or_ps(value, _mm256_castsi256_ps(_mm256_or_si256(nan, sign)));
-  }
   QB_KI static void fp8(const std::byte* line, Operand* o) {
     const __m256i a = half(line), b = half(line + 32), none = _mm256_setzero_si256();
     const __m256i la = _mm256_unpacklo_epi8(none, a), lb = _mm256_unpacklo_epi8(none, b);  // 8 rows x two codes, each in the upper byte of a half lane
     const __m256i ha = _mm256_unpackhi_epi8(none, a), hb = _mm256_unpackhi_epi8(none, b);
-    o[0] = {{e4m3(_mm256_slli_epi32(la, 16)), e4m3(_mm256_slli_epi32(lb, 16))}, {e4m3(la), e4m3(lb)}};
-    o[1] = {{e4m3(_mm256_slli_epi32(ha, 16)), e4m3(_mm256_slli_epi32(hb, 16))}, {e4m3(ha), e4m3(hb)}};
+    o[0] = {{e4m3_avx2(_mm256_slli_epi32(la, 16)), e4m3_avx2(_mm256_slli_epi32(lb, 16))}, {e4m3_avx2(la), e4m3_avx2(lb)}};
+    o[1] = {{e4m3_avx2(_mm256_slli_epi32(ha, 16)), e4m3_avx2(_mm256_slli_epi32(hb, 16))}, {e4m3_avx2(ha), e4m3_avx2(hb)}};
   }
   // Upper and lower byte of the bfloat16 number of each nibble, woven into the pairs (k0, k2) and (k1, k3) of each row.
   QB_KI static void nibbles(__m256i index, __m256i& first, __m256i& second) {
@@ -133,17 +126,8 @@ struct Float256 {
     o[1] = {byte<8>(a, b, zero), byte<24>(a, b, zero)};
   }
   QB_KI static void int8(const std::byte* line, Operand* o) { int8(line, {_mm256_setzero_si256(), _mm256_setzero_si256()}, o); }
-  // 0 is 2^-127 and 255 is NaN: both have the fraction's first bit, where the others have none.
-  QB_KI static __m256 eight_powers(const std::byte* bytes) {
-    const __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
-    const __m256i ends = _mm256_or_si256(_mm256_cmpeq_epi32(b, _mm256_setzero_si256()), _mm256_cmpeq_epi32(b, _mm256_set1_epi32(255)));
-    return _mm256_castsi256_ps(_mm256_or_si256(_mm256_slli_epi32(b, 23), _mm256_and_si256(ends, _mm256_set1_epi32(0x00400000))));
-  }
-  QB_KI static Acc powers(const std::byte* bytes) { return {eight_powers(bytes), eight_powers(bytes + 8)}; }
-  QB_KI static __m256 eight_scales(const std::byte* bytes) {
-    return e4m3(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))), 24));
-  }
-  QB_KI static Acc scales(const std::byte* bytes) { return {eight_scales(bytes), eight_scales(bytes + 8)}; }
+  QB_KI static Acc powers(const std::byte* bytes) { return {powers_avx2(bytes), powers_avx2(bytes + 8)}; }
+  QB_KI static Acc scales(const std::byte* bytes) { return {scales_avx2(bytes), scales_avx2(bytes + 8)}; }
   static constexpr float scale_unit = 1;
   QB_KI static void two_scales(const std::byte* bytes, Acc* s) {
     s[0] = scales(bytes);

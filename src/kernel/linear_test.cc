@@ -8,8 +8,8 @@
 #include <random>
 
 #include "exec/ops.h"
+#include "kernel/emulated.h"
 #include "kernel/inputs.h"
-#include "kernel/kernel.h"
 
 namespace qb::kernel {
 namespace {
@@ -322,7 +322,7 @@ void check(const Kernel& kernel, const Problem& p, const Stored& w, const std::v
   const std::vector<double> q = quantized(p, x, input_scale);
   const Ran r = run(kernel, p, w, x, input_scale, bias.empty() ? nullptr : bias.data());
   ASSERT_TRUE(r.guards) << kernel.name << ": " << to_string(p);
-  const bool flushes = host::covers(kernel.needs, host::Feature::avx512_bf16);
+  const bool flushes = kernel.products == Products::bf16;
   for (int64_t n = 0; n < p.n; ++n) {
     std::vector<double> row(static_cast<size_t>(p.k));
     for (int64_t j = 0; j < p.k; ++j) row[static_cast<size_t>(j)] = w.at(n, j);
@@ -547,8 +547,7 @@ TEST_P(EveryKernel, TakesEveryCodeForWhatItIs) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Linear, EveryKernel, testing::ValuesIn(kernels().begin(), kernels().end()),
-                         [](const auto& one) { return std::string(one.param->name); });
+INSTANTIATE_TEST_SUITE_P(Linear, EveryKernel, testing::ValuesIn(kernels_and_emulated()), [](const auto& one) { return std::string(one.param->name); });
 
 TEST(Kernels, RefuseInWords) {
   const auto why = [](std::string_view name, std::string_view text, Inputs inputs) {

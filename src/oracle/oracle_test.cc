@@ -39,7 +39,7 @@ std::string describe(const Choice& c) {
 // What processors of each kind run, and why, is written down: a change of a cost or of a word shows in the diff. QB_UPDATE_GOLDEN=1 writes the file anew.
 TEST(Oracle, ChoicesForKnownProcessorsAreAsWrittenDown) {
   std::string text;
-  for (const std::string_view name : {"generic", "haswell", "icelake", "zen4", "spr"}) {
+  for (const std::string_view name : {"generic", "haswell", "alderlake", "icelake", "zen4", "spr"}) {
     const host::Cpu& c = cpu(name);
     for (const std::string_view s : {"bf16", "f16", "f32", "fp8_channel:fp8_token", "fp8_128x128:fp8_g128", "nvfp4:nvfp4", "fp8_g128", "mxfp4", "int4_g128",
                                      "int4_g128:int8_token", "int8_channel:int8_token"}) {
