@@ -1,6 +1,8 @@
 // explain: which kernel runs each layer, and why the others do not.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "arch/match.h"
 #include "base/json.h"
 #include "bridge/session.h"
@@ -22,12 +24,15 @@ struct Options {
 };
 
 int list_hosts() {
-  print_out(fmt::format("{:<14} {:<36} {:>5} {:>10} {:>14}  {}\n", "host", "features", "cores", "clock GHz", "read GB/s, 1T", "what"));
   std::vector<host::Cpu> all{host::this_cpu()};
   all.insert(all.end(), host::known_cpus().begin(), host::known_cpus().end());
+  size_t width = 0;
+  for (const host::Cpu& c : all) width = std::max(width, to_string(c.features).size());
+  print_out(fmt::format("{:<14} {:<{}} {:>5} {:>10} {:>14}  {}\n", "host", "features", width, "cores", "clock GHz", "read GB/s, 1T", "what"));
   for (const host::Cpu& c : all) {
     const std::string unused = c.other.empty() ? "" : fmt::format("; no kernel uses its {}", fmt::join(c.other, ", "));
-    print_out(fmt::format("{:<14} {:<36} {:>5} {:>10.2f} {:>14.1f}  {}{}\n", c.name, to_string(c.features), c.cores, c.clock_ghz, c.read_gbs, c.what, unused));
+    print_out(
+        fmt::format("{:<14} {:<{}} {:>5} {:>10.2f} {:>14.1f}  {}{}\n", c.name, to_string(c.features), width, c.cores, c.clock_ghz, c.read_gbs, c.what, unused));
   }
   return exit_done;
 }

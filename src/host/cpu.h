@@ -13,7 +13,7 @@
 namespace qb::host {
 
 // Bits; a kernel needs a set of them.
-enum class Feature : uint32_t { none = 0, avx2 = 1, avx_vnni = 2, avx512 = 4, avx512_bf16 = 8, avx512_vnni = 16 };
+enum class Feature : uint32_t { none = 0, avx2 = 1, avx_vnni = 2, avx512 = 4, avx512_bf16 = 8, avx512_vnni = 16, amx_int8 = 32, amx_bf16 = 64 };
 constexpr Feature operator|(Feature a, Feature b) {
   return static_cast<Feature>(static_cast<uint32_t>(a) | static_cast<uint32_t>(b));
 }
@@ -33,7 +33,9 @@ struct Cpu {
   std::vector<std::string> other;  // what it has that no kernel asks for: amx_bf16
 };
 
-Cpu this_cpu();  // capped by QUANTBRIDGE_ISA=generic|avx2|avx_vnni|avx512|avx512_bf16
+// Capped by QUANTBRIDGE_ISA=generic|avx2|avx_vnni|avx512|avx512_bf16. Has tiles (AMX) only where the system, which is asked for them, gives them to this
+// process.
+Cpu this_cpu();
 
 // A description of a processor (hosts/zen4.json): name, what, features (names of the bits above), other_features, cores, clock_ghz, read_gbs, source: where the
 // figures come from. Errors: invalid_argument, with the key.

@@ -37,13 +37,15 @@ Result<Feature> features_of(const Json& j) {
   for (const std::string& word : words) {
     const std::optional<Feature> one = feature_named(word);
     if (!one)
-      return bad("features", fmt::format("of avx2, avx_vnni, avx512, avx512_bf16, avx512_vnni, but has '{}' (what no kernel asks for goes to other_features)",
-                                         escape(word)));
+      return bad(
+          "features",
+          fmt::format("of avx2, avx_vnni, avx512, avx512_bf16, avx512_vnni, amx_int8, amx_bf16, but has '{}' (what no kernel asks for goes to other_features)",
+                      escape(word)));
     all = all | *one;
   }
   if (all != Feature::none && !covers(all, Feature::avx2)) return bad("features", "with avx2 where it has a wider one");
   if (covers(Feature::avx2 | Feature::avx_vnni, all) || covers(all, Feature::avx512)) return all;
-  return bad("features", "with avx512 where it has avx512_bf16 or avx512_vnni");
+  return bad("features", "with avx512 where it has avx512_bf16, avx512_vnni or tiles");
 }
 
 Result<double> number_of(const Json& j, std::string_view key, double most) {

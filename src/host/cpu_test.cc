@@ -52,11 +52,11 @@ TEST(Cpu, TheVariableCapsAndNeverRaises) {
 }
 
 TEST(Cpu, DescriptionsAreReadOrRefused) {
-  const auto cpu = read_cpu(R"({"name": "x", "features": ["avx2", "avx512"], "other_features": ["amx_int8"], "cores": 3, "clock_ghz": 2.5, "read_gbs": 20})");
+  const auto cpu = read_cpu(R"({"name": "x", "features": ["avx2", "avx512"], "other_features": ["amx_fp16"], "cores": 3, "clock_ghz": 2.5, "read_gbs": 20})");
   ASSERT_TRUE(cpu.ok()) << cpu.error().what;
   EXPECT_EQ(cpu->name, "x");
   EXPECT_EQ(cpu->features, Feature::avx2 | Feature::avx512);
-  EXPECT_EQ(cpu->other, std::vector<std::string>{"amx_int8"});
+  EXPECT_EQ(cpu->other, std::vector<std::string>{"amx_fp16"});
   EXPECT_EQ(cpu->cores, 3);
   EXPECT_EQ(cpu->clock_ghz, 2.5);
   EXPECT_EQ(cpu->read_gbs, 20);
@@ -64,7 +64,7 @@ TEST(Cpu, DescriptionsAreReadOrRefused) {
   for (const std::string& wrong : std::vector<std::string>{
            "", "[]", "{}", R"({"features": [], )" + rest, R"({"name": "x", "features": ["avx3"], )" + rest, R"({"name": "x", "features": ["avx512"], )" + rest,
            R"({"name": "x", "features": ["avx2", "avx512_vnni"], )" + rest, R"({"name": "x", "features": ["avx_vnni"], )" + rest,
-           R"({"name": "x", "features": "avx2", )" + rest, R"({"name": "x", "speed": 1, )" + rest,
+           R"({"name": "x", "features": ["avx2", "amx_int8"], )" + rest, R"({"name": "x", "features": "avx2", )" + rest, R"({"name": "x", "speed": 1, )" + rest,
            R"({"name": "x", "cores": 0, "clock_ghz": 1, "read_gbs": 1})", R"({"name": "x", "cores": 1.5, "clock_ghz": 1, "read_gbs": 1})",
            R"({"name": "x", "cores": 1, "clock_ghz": -1, "read_gbs": 1})", R"({"name": "x", "cores": 1, "clock_ghz": 1})"}) {
     EXPECT_FALSE(read_cpu(wrong).ok()) << wrong;
@@ -80,6 +80,8 @@ TEST(Cpu, Names) {
     // Every wider set contains the narrower ones.
     EXPECT_TRUE(!covers(c.features, Feature::avx512_bf16) || covers(c.features, Feature::avx512)) << c.name;
     EXPECT_TRUE(!covers(c.features, Feature::avx512) || covers(c.features, Feature::avx2)) << c.name;
+    EXPECT_TRUE(!covers(c.features, Feature::amx_bf16) || covers(c.features, Feature::avx512_bf16)) << c.name;
+    EXPECT_TRUE(!covers(c.features, Feature::amx_int8) || covers(c.features, Feature::avx512_vnni)) << c.name;
     EXPECT_TRUE(!covers(c.features, Feature::avx_vnni) || covers(c.features, Feature::avx2)) << c.name;
   }
 }

@@ -9,6 +9,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12's headers make undefined vectors that way, and warn of it (GCC bug 105593)
 #endif
 #include <immintrin.h>
+
+#include "host/tiles.h"
 #endif
 
 #define QB_UNROLL _Pragma("GCC unroll 16")
@@ -117,6 +119,26 @@ __attribute__((target("avx2,avxvnni"))) double avx_vnni_int8(int64_t rounds) {
   QB_UNROLL for (int i = 0; i < sums; ++i) sink = _mm256_cvtss_f32(_mm256_castsi256_ps(t[i]));
   return static_cast<double>(rounds) * sums * 32;
 }
+
+// Whole tiles: four of sums, two of each factor. Products of 16 x 16 sums, of four bytes each row and step.
+template <class Dots>
+double tile_products(int64_t rounds, int64_t of_a_word, const Dots& dots) {
+  TileShapes shapes;
+  for (int t = 0; t < 8; ++t) shapes.rows[t] = 16, shapes.row_bytes[t] = 64;
+  AmxTiles::shape(shapes);
+  for (int64_t r = 0; r < rounds; ++r) dots();
+  AmxTiles::release();
+  return static_cast<double>(rounds * 4 * 16 * 16 * 16 * of_a_word);
+}
+
+double amx_int8(int64_t rounds) {
+  return tile_products(rounds, 4, [] {
+    AmxTiles::dot_int8<0, 4, 6>();
+    AmxTiles::dot_int8<1, 4, 7>();
+    AmxTiles::dot_int8<2, 5, 6>();
+    AmxTiles::dot_int8<3, 5, 7>();
+  });
+}
 #endif
 
 }  // namespace
@@ -155,6 +177,7 @@ double multiply_bf16(Feature features, int64_t rounds) {
 
 double multiply_int8(Feature features, int64_t rounds) {
 #if defined(__x86_64__)
+  if (covers(features, Feature::amx_int8)) return amx_int8(rounds);
   if (covers(features, Feature::avx512 | Feature::avx512_vnni)) return vnni_int8(rounds);
   if (covers(features, Feature::avx_vnni)) return avx_vnni_int8(rounds);
   if (covers(features, Feature::avx2)) return avx2_int8(rounds);

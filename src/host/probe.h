@@ -22,6 +22,6 @@ double add_in_turn(Feature features, int64_t rounds);
 // Multiply-adds of twelve independent sums that stay in registers. Returns how many there were: `rounds` times a constant.
 double multiply_f32(Feature features, int64_t rounds);   // by FMA where there is one
 double multiply_bf16(Feature features, int64_t rounds);  // pairs of bfloat16; as multiply_f32 where the processor has no such instruction
-double multiply_int8(Feature features, int64_t rounds);  // fours of bytes by VNNI, or pairs of words; as multiply_f32 where the processor has neither
+double multiply_int8(Feature features, int64_t rounds);  // fours of bytes by tiles or VNNI, or pairs of words; as multiply_f32 where the processor has neither
 
 }  // namespace qb::host

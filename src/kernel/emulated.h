@@ -8,12 +8,23 @@
 
 namespace qb::kernel {
 
-std::span<const Kernel* const> emulated_avx_vnni();  // need AVX2
+std::span<const Kernel* const> emulated_avx_vnni();         // need AVX2
+std::span<const Kernel* const> emulated_amx_int8();         // in plain C++
+std::span<const Kernel* const> emulated_amx_int8_avx512();  // as they are but for the tiles: need AVX-512 with VNNI
+
+inline std::vector<const Kernel*> emulated_amx() {
+  std::vector<const Kernel*> all;
+  for (const auto& some : {emulated_amx_int8(), emulated_amx_int8_avx512()}) all.insert(all.end(), some.begin(), some.end());
+  return all;
+}
 
 // Those that this machine may choose from, and the emulated ones.
 inline std::vector<const Kernel*> kernels_and_emulated() {
   std::vector<const Kernel*> all(kernels().begin(), kernels().end());
-  for (const auto& some : {emulated_avx_vnni()}) all.insert(all.end(), some.begin(), some.end());
+  const std::span<const Kernel* const> vnni = emulated_avx_vnni();
+  all.insert(all.end(), vnni.begin(), vnni.end());
+  const std::vector<const Kernel*> tiles = emulated_amx();
+  all.insert(all.end(), tiles.begin(), tiles.end());
   return all;
 }
 

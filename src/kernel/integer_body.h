@@ -16,8 +16,8 @@
 //                           has them
 //   dot(Int, operand, x)    adds the products with four activations
 //   short_groups            whether groups of 16 and 32 columns have loops of their own
-//   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers where rows have one scale, and
-//   group_mr, group_nr      where groups have
+//   few, mr, nr             tokens up to which the form for few tokens runs (0: there is none); tokens x panels of the other's registers where rows have one
+//   scale, and group_mr, group_nr      where groups have
 #pragma once
 
 #include <cstring>
@@ -292,6 +292,30 @@ struct GroupsOfPiece {
   int64_t u_stride;
 };
 
+// Adds the products t of group g, less what zero points take away, times the group's scales.
+template <class V, int R, int N>
+QB_KI void add_group(const Piece& piece, int64_t g, const GroupsOfPiece<V>& of, typename V::Int (&t)[R][N], typename V::Float (&sum)[R][N]) {
+  const IntegersPrepared<typename V::X>& in = of.in;
+  const int64_t within = (g - piece.first_group) * ir::panel_rows;
+  if (of.groups.zeros != nullptr) {
+    QB_UNROLL for (int n = 0; n < N; ++n) {
+      const typename V::Int z = V::zeros(of.groups.zeros_of(of.panel + n, g));
+      QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], z, in.sum[in.at(g, of.token + m)]);
+    }
+  }
+  if (in.ones != nullptr) {
+    QB_UNROLL for (int n = 0; n < N; ++n) {
+      const typename V::Int all = V::load(of.u + n * of.u_stride + within);
+      QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], all, in.zero[of.token + m]);
+    }
+  }
+  QB_UNROLL for (int n = 0; n < N; ++n) {
+    const typename V::Float scale = V::load(of.scales + n * of.scale_stride + within);
+    QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] =
+        V::mul_add(t[m][n], in.group_scale == nullptr ? scale : V::times(scale, V::splat(in.group_scale[in.at(g, of.token + m)])), sum[m][n]);
+  }
+}
+
 // In groups of any size, with or without zero points.
 template <class V, int R, int N>
 QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, const typename V::X* x, int64_t ld, float* c, int64_t ldc,
@@ -303,7 +327,7 @@ QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, c
   }
   int64_t left = piece.lines;
   for (int64_t g = piece.first_group; g < piece.end_group; ++g) {
-    const int64_t lines = std::min(left, piece.group_lines), within = (g - piece.first_group) * ir::panel_rows;
+    const int64_t lines = std::min(left, piece.group_lines);
     typename V::Int t[R][N];
     QB_UNROLL for (int m = 0; m < R; ++m) {
       QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::splat(in.start[in.at(g, of.token + m)]);
@@ -312,23 +336,7 @@ QB_KI void multiply_groups_of_integers(const std::byte* w, const Piece& piece, c
     left -= lines;
     w += 64 * lines;
     x += 4 * lines;
-    if (of.groups.zeros != nullptr) {
-      QB_UNROLL for (int n = 0; n < N; ++n) {
-        const typename V::Int z = V::zeros(of.groups.zeros_of(of.panel + n, g));
-        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], z, in.sum[in.at(g, of.token + m)]);
-      }
-    }
-    if (in.ones != nullptr) {
-      QB_UNROLL for (int n = 0; n < N; ++n) {
-        const typename V::Int all = V::load(of.u + n * of.u_stride + within);
-        QB_UNROLL for (int m = 0; m < R; ++m) t[m][n] = V::minus_product(t[m][n], all, in.zero[of.token + m]);
-      }
-    }
-    QB_UNROLL for (int n = 0; n < N; ++n) {
-      const typename V::Float scale = V::load(of.scales + n * of.scale_stride + within);
-      QB_UNROLL for (int m = 0; m < R; ++m) sum[m][n] =
-          V::mul_add(t[m][n], in.group_scale == nullptr ? scale : V::times(scale, V::splat(in.group_scale[in.at(g, of.token + m)])), sum[m][n]);
-    }
+    add_group<V, R, N>(piece, g, of, t, sum);
   }
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) V::store(c + m * ldc + n * ir::panel_rows, sum[m][n]);
@@ -395,6 +403,41 @@ QB_K void multiply_some(int64_t rows, const std::byte* w, const Piece& piece, co
   if constexpr (R > 1) multiply_some<V, R - 1, N>(rows, w, piece, x, ld, c, ldc, of);
 }
 
+// A piece of up to nr (group_nr) panels by all its tokens: by registers; tile_integers.h has another way.
+template <class V>
+struct PieceProducts {
+  using X = typename V::X;
+
+  // Rows with one scale: adds to the sums c [tokens, ldc].
+  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t ldc, int64_t tokens) {
+    for (int64_t m = 0; m < tokens; m += V::mr) {
+      const int64_t here = std::min<int64_t>(V::mr, tokens - m);
+      if (panels == V::nr) {
+        multiply_some<V, V::mr, V::nr>(here, w, piece, x + m * ld, ld, c + m * ldc, ldc);
+      } else {
+        for (int64_t n = 0; n < panels; ++n)
+          multiply_some<V, V::mr, 1>(here, w + n * piece.stride, piece, x + m * ld, ld, c + m * ldc + n * ir::panel_rows, ldc);
+      }
+    }
+  }
+
+  // Groups with scales of their own.
+  QB_KI static void groups(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, float* c, int64_t ldc, int64_t tokens,
+                           const GroupsOfPiece<V>& all) {
+    for (int64_t m = 0; m < tokens; m += V::group_mr) {
+      const int64_t here = std::min<int64_t>(V::group_mr, tokens - m);
+      GroupsOfPiece<V> of = all;
+      of.token += m;
+      if (panels == V::group_nr) {
+        multiply_some<V, V::group_mr, V::group_nr>(here, w, piece, x + m * ld, ld, c + m * ldc, ldc, of);
+      } else {
+        for (int64_t n = 0; n < panels; ++n, ++of.panel, of.scales += of.scale_stride, of.u += of.u_stride)
+          multiply_some<V, V::group_mr, 1>(here, w + n * piece.stride, piece, x + m * ld, ld, c + m * ldc + n * ir::panel_rows, ldc, of);
+      }
+    }
+  }
+};
+
 // `count` columns of a panel as bytes without a sign, in lines as panel_int8 has them. As many that follow will be wanted when these are multiplied.
 template <class V, Weights kind>
 QB_KI void to_bytes(const std::byte* codes, int64_t count, std::byte* out) {
@@ -445,16 +488,7 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
           to_bytes<V, kind>(a.weight->codes + (panel + n) * each + k0 / form.columns * 64, columns, bytes);
           if (in.ones != nullptr) V::store(all, sum_bytes<V>(bytes, piece.lines, in.ones + k0, V::load(all)));
         }
-        for (int64_t m = 0; m < tokens; m += V::mr) {
-          const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
-          const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
-          if (panels == nr) {
-            multiply_some<V, V::mr, V::nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc);
-          } else {
-            for (int64_t n = 0; n < panels; ++n)
-              multiply_some<V, V::mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc);
-          }
-        }
+        PieceProducts<V>::rows(panels, scratch, piece, in.x + m0 * in.ld + k0, in.ld, c, ldc, tokens);
       }
       for (int64_t m = 0; (groups.zeros != nullptr || in.ones != nullptr) && m < tokens; ++m) {
         for (int64_t n = 0; n < panels; ++n) {
@@ -505,17 +539,8 @@ QB_K void many_tokens_integer_groups(const RunArgs& a) noexcept {
         }
         const float* const scales = as_stored ? reinterpret_cast<const float*>(groups.scales_of(panel, g0)) : numbers;
         const int64_t scale_stride = as_stored ? groups.count * ir::panel_rows : u_stride;
-        for (int64_t m = 0; m < tokens; m += V::group_mr) {
-          const int64_t rows = std::min<int64_t>(V::group_mr, tokens - m);
-          const typename V::X* x = in.x + (m0 + m) * in.ld + k0;
-          GroupsOfPiece<V> of{groups, in, panel, m0 + m, scales, scale_stride, u, u_stride};
-          if (panels == nr) {
-            multiply_some<V, V::group_mr, V::group_nr>(rows, scratch, piece, x, in.ld, c + m * ldc, ldc, of);
-          } else {
-            for (int64_t n = 0; n < panels; ++n, ++of.panel, of.scales += scale_stride, of.u += u_stride)
-              multiply_some<V, V::group_mr, 1>(rows, scratch + n * piece.stride, piece, x, in.ld, c + m * ldc + n * ir::panel_rows, ldc, of);
-          }
-        }
+        PieceProducts<V>::groups(panels, scratch, piece, in.x + m0 * in.ld + k0, in.ld, c, ldc, tokens,
+                                 GroupsOfPiece<V>{groups, in, panel, m0, scales, scale_stride, u, u_stride});
       }
       const RowScales<nr> rows(a, panel, panels);
       for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, static_cast<double>(in.scale[m0 + m]) * unit, a.y + (m0 + m) * p.n);
@@ -531,7 +556,9 @@ void run_few_integers(const RunArgs& a) noexcept {
 
 template <class V, Weights kind>
 void run_integers(const RunArgs& a) noexcept {
-  if (a.problem->m <= V::few) return run_few_integers<V, kind, V::few>(a);
+  if constexpr (V::few > 0) {
+    if (a.problem->m <= V::few) return run_few_integers<V, kind, V::few>(a);
+  }
   group_columns(a.problem->scheme.weight) == 0 ? many_tokens_integers<V, kind>(a) : many_tokens_integer_groups<V, kind>(a);
 }
 

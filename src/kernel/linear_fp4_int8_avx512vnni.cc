@@ -1,7 +1,7 @@
 // FP4 weights with VNNI, beside integer activations (of a token or a tensor) or NVFP4 ones: E2M1 numbers are halves of integers, so the sums of a block are
 // exact, and half as many instructions multiply them as with bfloat16.
 #if defined(__x86_64__)
-#include "kernel/vnni.h"
+#include "kernel/avx512_vnni.h"
 
 namespace qb::kernel {
 

@@ -1,6 +1,6 @@
 // Kernels that multiply integers with VNNI: codes of weights by codes of activations, and scales after the sums.
 #if defined(__x86_64__)
-#include "kernel/vnni.h"
+#include "kernel/avx512_vnni.h"
 
 namespace qb::kernel {
 

@@ -107,4 +107,22 @@ double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host
   return std::max(compute, memory) + 0.25 * std::min(compute, memory);
 }
 
+double panels_cost_ns(Weights kind, const TileRates& r, const Problem& p, const host::Cpu& cpu) {
+  constexpr double tokens_for_one_decode = 512;
+  constexpr auto parts = [](int64_t whole, int64_t part) { return static_cast<double>((whole + part - 1) / part); };
+  const ir::QuantType& w = p.scheme.weight;
+  const ir::Layout layout = form_of(kind).layout;
+  const int64_t columns = r.products == Products::int8 ? 64 : 32, places = panel_columns(layout, w, p.k);
+  // Scales that are powers of two or have few bits are in the weight already where it is bfloat16.
+  const bool in_weight = r.products == Products::bf16 && panel_scale_elem(w) != Elem::f32;
+  const int64_t group = whole_tiles(w) ? w.block.cols : in_weight ? 0 : panel_group(layout, w);
+  const double groups = group == 0 ? 0 : parts(places, group), steps = group == 0 ? parts(places, columns) : groups * parts(group, columns);
+  const double decode =
+      is_plain(kind) ? 0 : static_cast<double>(p.n * places) / r.blocked_codes * std::max(1.0, static_cast<double>(p.m) / tokens_for_one_decode);
+  const double compute = (parts(p.m, 16) * parts(p.n, ir::panel_rows) * (steps * r.step + groups * r.group) + decode) / cpu.clock_ghz;
+  const double memory = static_cast<double>(p.n) * static_cast<double>(p.k) * panel_weight_bytes(kind, p) / cpu.read_gbs;
+  // A piece of the weight is read, then multiplied with all tokens: with few of them neither hides behind the other.
+  return compute + memory;
+}
+
 }  // namespace qb::kernel

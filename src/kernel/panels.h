@@ -69,6 +69,15 @@ struct Rates {
 };
 double panels_cost_ns(Weights, const Rates&, const Problem&, const host::Cpu&);
 
+// What a kernel takes whose products are made by tiles (tile_body.h), in cycles.
+struct TileRates {
+  Products products;     // int8: a step has 64 columns; bf16: 32
+  double step;           // one of 16 tokens by a panel
+  double group;          // to multiply the scales of a group into the sums of 16 tokens by a panel
+  double blocked_codes;  // decoded in one cycle, as in Rates
+};
+double panels_cost_ns(Weights, const TileRates&, const Problem&, const host::Cpu&);
+
 // Room for a row of activations, where the weight's columns do not lie in their order.
 inline int64_t moved_columns(Weights kind, const Problem& p) {
   return p.scheme.features.actorder || panel_columns(form_of(kind).layout, p.scheme.weight, p.k) != p.k ? p.k : 0;

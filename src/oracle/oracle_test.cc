@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -181,6 +182,19 @@ TEST(Plan, OneLayoutServesAllBatchSizes) {
   EXPECT_EQ(r->code_layout, ir::Layout::rows);
   EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("nvfp4")}, {}, cpu("zen4"), kernel::kernels(), {}).ok());
   EXPECT_FALSE(plan_linear(Problem{1, 64, 64, scheme("fp6e2m3_channel")}, ms, cpu("zen4"), kernel::kernels(), {}).ok());
+}
+
+TEST(Plan, TilesMultiplyManyTokensOfThePanelsThatVectorsReadForFew) {
+  const int64_t ms[] = {1, 4, 512};
+  for (const auto& [text, few, many] : {std::array{"int8_channel:int8_token", "linear_int8_int8_avx512vnni", "linear_int8_int8_amxint8"},
+                                        {"int4_g128:int8_token", "linear_int4_int8_avx512vnni", "linear_int4_int8_amxint8"},
+                                        {"mxfp4:int8_token", "linear_fp4_int8_avx512vnni", "linear_fp4_int8_amxint8"}}) {
+    const auto r = plan_linear(Problem{1, 4096, 4096, scheme(text)}, ms, cpu("spr"), kernel::kernels(), {});
+    ASSERT_TRUE(r.ok()) << r.error().what;
+    EXPECT_EQ(r->kernel_for(1)->name, few);
+    EXPECT_EQ(r->kernel_for(4)->name, few);
+    EXPECT_EQ(r->kernel_for(512)->name, many);
+  }
 }
 
 }  // namespace
