@@ -139,6 +139,15 @@ double amx_int8(int64_t rounds) {
     AmxTiles::dot_int8<3, 5, 7>();
   });
 }
+
+double amx_bf16(int64_t rounds) {
+  return tile_products(rounds, 2, [] {
+    AmxTiles::dot_bf16<0, 4, 6>();
+    AmxTiles::dot_bf16<1, 4, 7>();
+    AmxTiles::dot_bf16<2, 5, 6>();
+    AmxTiles::dot_bf16<3, 5, 7>();
+  });
+}
 #endif
 
 }  // namespace
@@ -170,6 +179,7 @@ double multiply_f32([[maybe_unused]] Feature features, int64_t rounds) {
 
 double multiply_bf16(Feature features, int64_t rounds) {
 #if defined(__x86_64__)
+  if (covers(features, Feature::amx_bf16)) return amx_bf16(rounds);
   if (covers(features, Feature::avx512_bf16)) return avx512_bf16(rounds);
 #endif
   return multiply_f32(features, rounds);

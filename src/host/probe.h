@@ -20,8 +20,9 @@ uint64_t read_bytes(std::span<const std::byte> bytes, Isa isa);
 double add_in_turn(Feature features, int64_t rounds);
 
 // Multiply-adds of twelve independent sums that stay in registers. Returns how many there were: `rounds` times a constant.
-double multiply_f32(Feature features, int64_t rounds);   // by FMA where there is one
-double multiply_bf16(Feature features, int64_t rounds);  // pairs of bfloat16; as multiply_f32 where the processor has no such instruction
+double multiply_f32(Feature features, int64_t rounds);  // by FMA where there is one
+double multiply_bf16(Feature features,
+                     int64_t rounds);  // pairs of bfloat16, by tiles where there are; as multiply_f32 where the processor has no such instruction
 double multiply_int8(Feature features, int64_t rounds);  // fours of bytes by tiles or VNNI, or pairs of words; as multiply_f32 where the processor has neither
 
 }  // namespace qb::host

@@ -11,10 +11,13 @@ namespace qb::kernel {
 std::span<const Kernel* const> emulated_avx_vnni();         // need AVX2
 std::span<const Kernel* const> emulated_amx_int8();         // in plain C++
 std::span<const Kernel* const> emulated_amx_int8_avx512();  // as they are but for the tiles: need AVX-512 with VNNI
+std::span<const Kernel* const> emulated_amx_bf16();
+std::span<const Kernel* const> emulated_amx_bf16_avx512();  // with BF16
 
 inline std::vector<const Kernel*> emulated_amx() {
   std::vector<const Kernel*> all;
-  for (const auto& some : {emulated_amx_int8(), emulated_amx_int8_avx512()}) all.insert(all.end(), some.begin(), some.end());
+  for (const auto& some : {emulated_amx_int8(), emulated_amx_int8_avx512(), emulated_amx_bf16(), emulated_amx_bf16_avx512()})
+    all.insert(all.end(), some.begin(), some.end());
   return all;
 }
 

@@ -2,8 +2,8 @@
 //
 // y[m,n] = (x[m,k] quantized as the problem says) w[n,k]^T. All numbers of a call stand in RunArgs; a kernel allocates nothing, knows no model and cannot fail:
 // `accepts` proved legality before a weight was packed. Bound, per element: |y - y64| <= (k+8) u sum|x||w| with u = 2^-24, y64 in double on the quantized
-// inputs. Kernels that multiply with vdpbf16ps take subnormal bfloat16 inputs and subnormal float32 sums for zero, before scales are applied: 2^-125 for each
-// product more. Their form for many tokens has E8M0 scales in the weight already: weights below 2^-126 count as zero.
+// inputs. Kernels that multiply with vdpbf16ps or tdpbf16ps take subnormal bfloat16 inputs and subnormal float32 sums for zero, before scales are applied:
+// 2^-125 for each product more. Their form for many tokens has E8M0 scales in the weight already: weights below 2^-126 count as zero.
 #pragma once
 
 #include <cstddef>

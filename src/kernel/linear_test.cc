@@ -523,11 +523,16 @@ TEST_P(EveryKernel, TakesEveryCodeForWhatItIs) {
       std::memcpy(w.scales.data() + 4 * n, &power, 4);
     }
     for (size_t i = 0; i < w.codes.size(); ++i) w.codes[i] = static_cast<std::byte>(0x42 + (i % 8) * 0x11);
+    // Tiles have one form, with these powers in the weight (kernel.h).
+    const double least = kernel.name.find("_amxbf16") != kernel.name.npos ? 0x1p-126 : 0;
     for (int64_t j = 0; j < p.k; ++j) {
       std::vector<float> x(32, 0.0F);
       x[static_cast<size_t>(j)] = 1;
       const std::vector<float> y = run(kernel, p, w, x, 1).y;
-      for (int64_t n = 0; n < p.n; ++n) ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, j)) << kernel.name << ' ' << n << ' ' << j;
+      for (int64_t n = 0; n < p.n; ++n) {
+        const double number = std::fabs(w.at(n, j)) < least ? 0 : w.at(n, j);
+        ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), number) << kernel.name << ' ' << n << ' ' << j;
+      }
     }
   }
   p = Problem{1, 256, 16, scheme("nvfp4")};

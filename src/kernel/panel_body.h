@@ -16,7 +16,7 @@
 //   powers(bytes)           16 E8M0 numbers
 //   times(operand, acc)     each row's pair by its scale; the product is exact in bfloat16
 //   dot(acc, operand, x)    acc + pair * (x[0], x[1])
-//   few, mr, nr             tokens up to which the form for few tokens runs; tokens x panels of the other's registers
+//   few, mr, nr             tokens up to which the form for few tokens runs (0: there is none); tokens x panels of the other's registers
 // Everything has internal linkage, so that no copy for one instruction set can be linked in for another. Every loop over registers is unrolled by pragma: g++
 // keeps an indexed array in memory otherwise.
 #pragma once
@@ -291,20 +291,9 @@ struct Scales {
   int64_t token_stride = 0;
 };
 
-template <class V, Weights kind, int R, int N, Scaling scaling>
-QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc, const Scales& s) {
-  typename V::Acc t[R][N];
-  QB_UNROLL for (int m = 0; m < R; ++m) {
-    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = scaling != Scaling::none ? V::zero() : V::load(c + m * ldc + n * ir::panel_rows);
-  }
-  const Zeros<V, kind, false> none;
-  for (int64_t l = 0; l < lines; ++l, w += form_of(kind).line, x += 2) {
-    typename V::Operand o[N];
-    QB_UNROLL for (int n = 0; n < N; ++n) Lines<V, kind>::load(w + n * stride, none, o + n);
-    QB_UNROLL for (int m = 0; m < R; ++m) {
-      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
-    }
-  }
+// The sums t of R tokens x N panels to where they are added up: instead of what is there, which they began with, or times their scales beside it.
+template <class V, int R, int N, Scaling scaling>
+QB_KI void put_sums(typename V::Acc (&t)[R][N], float* c, int64_t ldc, const Scales& s) {
   QB_UNROLL for (int m = 0; m < R; ++m) {
     QB_UNROLL for (int n = 0; n < N; ++n) {
       float* to = c + m * ldc + n * ir::panel_rows;
@@ -319,6 +308,23 @@ QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, 
       V::store(to, t[m][n]);
     }
   }
+}
+
+template <class V, Weights kind, int R, int N, Scaling scaling>
+QB_KI void multiply(const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t ldc, const Scales& s) {
+  typename V::Acc t[R][N];
+  QB_UNROLL for (int m = 0; m < R; ++m) {
+    QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = scaling != Scaling::none ? V::zero() : V::load(c + m * ldc + n * ir::panel_rows);
+  }
+  const Zeros<V, kind, false> none;
+  for (int64_t l = 0; l < lines; ++l, w += form_of(kind).line, x += 2) {
+    typename V::Operand o[N];
+    QB_UNROLL for (int n = 0; n < N; ++n) Lines<V, kind>::load(w + n * stride, none, o + n);
+    QB_UNROLL for (int m = 0; m < R; ++m) {
+      QB_UNROLL for (int n = 0; n < N; ++n) t[m][n] = V::dot(t[m][n], o[n], x + m * ld);
+    }
+  }
+  put_sums<V, R, N, scaling>(t, c, ldc, s);
 }
 
 // `rows` of at most R tokens: the right instance.
@@ -374,24 +380,27 @@ QB_KI void scale_columns(const float* scales, int64_t k, int64_t k0, int64_t cou
   }
 }
 
-// Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens.
+// Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens: by registers; tile_panels.h has another
+// way.
 template <class V, Weights kind, Scaling scaling>
-QB_KI void multiply_panels(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
-                           Scales s) {
-  constexpr int64_t ldc = V::nr * ir::panel_rows;
-  for (int64_t m = 0; m < tokens; m += V::mr) {
-    const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
-    if (panels == V::nr) {
-      multiply_rows<V, kind, V::mr, V::nr, scaling>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, s);
-    } else {
-      for (int64_t n = 0; n < panels; ++n) {
-        const Scales one{s.of + n * s.stride, s.stride, s.token, s.token_stride};
-        multiply_rows<V, kind, V::mr, 1, scaling>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, one);
+struct PanelProducts {
+  QB_KI static void add(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
+                        Scales s) {
+    constexpr int64_t ldc = V::nr * ir::panel_rows;
+    for (int64_t m = 0; m < tokens; m += V::mr) {
+      const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
+      if (panels == V::nr) {
+        multiply_rows<V, kind, V::mr, V::nr, scaling>(rows, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, s);
+      } else {
+        for (int64_t n = 0; n < panels; ++n) {
+          const Scales one{s.of + n * s.stride, s.stride, s.token, s.token_stride};
+          multiply_rows<V, kind, V::mr, 1, scaling>(rows, w + n * stride, stride, x + m * ld, ld, lines, c + m * ldc + n * ir::panel_rows, ldc, one);
+        }
       }
+      if (s.token != nullptr) s.token += V::mr * s.token_stride;
     }
-    if (s.token != nullptr) s.token += V::mr * s.token_stride;
   }
-}
+};
 
 template <class V, Weights kind, bool zeros>
 QB_K void many_tokens(const RunArgs& a) noexcept {
@@ -436,20 +445,20 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
             const int64_t g = (k0 + at) / block.cols, here = std::min((g + 1) * block.cols - k0, columns) - at;
             for (int64_t n = 0; n < panels; ++n)
               scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / block.rows * across + g];
-            multiply_panels<V, plain, Scaling::panel>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                                      {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+            PanelProducts<V, plain, Scaling::panel>::add(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
+                                                         {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
             at += here;
           }
         } else if (!is_plain(kind) && groups.apart && !groups.exact) {
           for (int64_t at = 0; at < columns;) {
             const int64_t g = (k0 + at) / groups.columns, here = std::min((g + 1) * groups.columns - k0, columns) - at;
-            multiply_panels<V, plain, Scaling::row>(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                                    {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
-                                                     in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+            PanelProducts<V, plain, Scaling::row>::add(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
+                                                       {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
+                                                        in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
             at += here;
           }
         } else {
-          multiply_panels<V, plain, Scaling::none>(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
+          PanelProducts<V, plain, Scaling::none>::add(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
         }
       }
       const RowScales<V::nr> rows(a, panel, panels);
@@ -466,7 +475,10 @@ void run_few(const RunArgs& a) noexcept {
 
 template <class V, Weights kind, bool zeros>
 void run_some(const RunArgs& a) noexcept {
-  a.problem->m <= V::few && !scaled_by_column(a.problem->scheme.weight) ? run_few<V, kind, zeros, V::few>(a) : many_tokens<V, kind, zeros>(a);
+  if constexpr (V::few > 0) {
+    if (a.problem->m <= V::few && !scaled_by_column(a.problem->scheme.weight)) return run_few<V, kind, zeros, V::few>(a);
+  }
+  many_tokens<V, kind, zeros>(a);
 }
 
 template <class V, Weights kind>

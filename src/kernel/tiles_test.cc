@@ -1,6 +1,9 @@
 // The tiles in memory against what the manual says, and that kernels give theirs back.
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -55,6 +58,43 @@ TEST(Tiles, BytesAreAddedUpForEveryShape) {
       }
     }
   }
+}
+
+// One sum of `k` pairs: even columns, odd columns, both, and what was there.
+float bf16_sum(std::vector<float> x, std::vector<float> w, float c) {
+  const auto lines = static_cast<int>(x.size() / 2);
+  const auto halves = [](const std::vector<float>& v) {
+    std::vector<uint16_t> out;
+    for (const float f : v) out.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(f) >> 16));
+    return out;
+  };
+  const std::vector<uint16_t> a = halves(x), b = halves(w);
+  T::shape(shapes(1, lines, 1));
+  T::load<0>(&c, 4);
+  T::load<4>(a.data(), 4 * lines);
+  T::load<6>(b.data(), 4);
+  T::dot_bf16<0, 4, 6>();
+  T::store<0>(&c, 4);
+  T::release();
+  return c;
+}
+
+TEST(Tiles, PairsOfBfloat16AreAddedUpInTheManualsOrder) {
+  EXPECT_EQ(bf16_sum({2, 3}, {5, 7}, 0.5F), 31.5F);
+  EXPECT_EQ(bf16_sum({1, 1, 1, 1}, {1, 2, 3, 4}, 0), 10);
+  // 2^24 and 1 fall together in one column's sum, where the 1 is lost, and not from different ones before 2^24 is taken away.
+  EXPECT_EQ(bf16_sum({1, 0, 1, 0, 1, 0}, {0x1p24F, 0, 1, 0, -0x1p24F, 0}, 0), 0);
+  EXPECT_EQ(bf16_sum({1, 0, 0, 1, 1, 0}, {0x1p24F, 0, 0, 1, -0x1p24F, 0}, 0), 1);
+  // What was there comes last: beside 2^24 both halves of the 2 are there.
+  EXPECT_EQ(bf16_sum({1, 1}, {1, 1}, 0x1p24F), 0x1p24F + 2);
+  // Subnormal factors, products and sums are zero; so is what was there.
+  EXPECT_EQ(bf16_sum({0x1p-127F, 0}, {0x1p100F, 0}, 0), 0);
+  EXPECT_EQ(bf16_sum({0x1p-100F, 0}, {0x1p-27F, 0}, 0), 0);
+  EXPECT_EQ(bf16_sum({0x1.8p-126F, 0x1p-126F}, {1, -1}, 0), 0);
+  EXPECT_EQ(bf16_sum({0, 0}, {0, 0}, 0x1p-130F), 0);
+  EXPECT_EQ(bf16_sum({0x1p-126F, 0}, {1, 0}, 0), 0x1p-126F);
+  EXPECT_TRUE(std::isnan(bf16_sum({1, std::numeric_limits<float>::quiet_NaN()}, {1, 1}, 0)));
+  EXPECT_EQ(bf16_sum({1, 0}, {std::numeric_limits<float>::infinity(), 1}, 0), std::numeric_limits<float>::infinity());
 }
 
 TEST(TilesDeathTest, WhatTheProcessorRefusesEnds) {

@@ -188,7 +188,11 @@ TEST(Plan, TilesMultiplyManyTokensOfThePanelsThatVectorsReadForFew) {
   const int64_t ms[] = {1, 4, 512};
   for (const auto& [text, few, many] : {std::array{"int8_channel:int8_token", "linear_int8_int8_avx512vnni", "linear_int8_int8_amxint8"},
                                         {"int4_g128:int8_token", "linear_int4_int8_avx512vnni", "linear_int4_int8_amxint8"},
-                                        {"mxfp4:int8_token", "linear_fp4_int8_avx512vnni", "linear_fp4_int8_amxint8"}}) {
+                                        {"mxfp4:int8_token", "linear_fp4_int8_avx512vnni", "linear_fp4_int8_amxint8"},
+                                        {"bf16", "linear_bf16_bf16_avx512bf16", "linear_bf16_bf16_amxbf16"},
+                                        {"fp8_128x128:fp8_g128", "linear_fp8_bf16_avx512bf16", "linear_fp8_bf16_amxbf16"},
+                                        {"nvfp4", "linear_fp4_bf16_avx512bf16", "linear_fp4_bf16_amxbf16"},
+                                        {"int4_g128", "linear_int4_bf16_avx512bf16", "linear_int4_bf16_amxbf16"}}) {
     const auto r = plan_linear(Problem{1, 4096, 4096, scheme(text)}, ms, cpu("spr"), kernel::kernels(), {});
     ASSERT_TRUE(r.ok()) << r.error().what;
     EXPECT_EQ(r->kernel_for(1)->name, few);

@@ -1,0 +1,25 @@
+// The kernels for AMX-BF16 in plain C++, over tiles in memory.
+#include "kernel/emulated.h"
+#include "kernel/emulated_tiles.h"
+#include "kernel/generic_panels.h"
+#include "kernel/tile_panels.h"
+
+namespace qb::kernel {
+namespace {
+
+using V = TiledPanels<Generic<uint16_t>, EmulatedTiles>;
+
+constexpr Kernel bf16 = tile_panel_kernel<V, Weights::bf16>("linear_bf16_bf16_amxbf16_emulated", host::Feature::none);
+constexpr Kernel fp8 = tile_panel_kernel<V, Weights::fp8>("linear_fp8_bf16_amxbf16_emulated", host::Feature::none);
+constexpr Kernel fp4 = tile_panel_kernel<V, Weights::fp4>("linear_fp4_bf16_amxbf16_emulated", host::Feature::none);
+constexpr Kernel int4 = tile_panel_kernel<V, Weights::int4>("linear_int4_bf16_amxbf16_emulated", host::Feature::none);
+constexpr Kernel int8 = tile_panel_kernel<V, Weights::int8>("linear_int8_bf16_amxbf16_emulated", host::Feature::none);
+
+}  // namespace
+
+std::span<const Kernel* const> emulated_amx_bf16() {
+  static constexpr const Kernel* all[] = {&bf16, &fp8, &fp4, &int4, &int8};
+  return all;
+}
+
+}  // namespace qb::kernel

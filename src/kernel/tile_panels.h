@@ -1,0 +1,64 @@
+// panel_body.h by tiles: pairs of bfloat16 numbers, of weights that are such or were made such for some tokens.
+#pragma once
+
+#include "kernel/panel_body.h"
+#include "kernel/tile_body.h"
+
+namespace qb::kernel {
+namespace {
+
+template <ByTiles V, Scaling scaling>
+struct PanelProducts<V, Weights::bf16, scaling> {
+  using X = typename V::X;
+  static constexpr int64_t ldc = panels_in_block * ir::panel_rows;
+
+  QB_KI static void add(int64_t panels, const std::byte* w, int64_t stride, const X* x, int64_t ld, int64_t lines, float* c, int64_t tokens, const Scales& s) {
+    BlockShapes<typename V::Tiles> shapes;
+    alignas(64) float t[scaling == Scaling::none ? 1 : tokens_in_block * ldc];
+    for (int64_t m = 0; m < tokens; m += tokens_in_block) {
+      const int64_t block = std::min(tokens_in_block, tokens - m);
+      if constexpr (scaling == Scaling::none) {
+        multiply_block<V, true>(shapes, panels, w, stride, x + m * ld, ld, lines, c + m * ldc, ldc, block);
+      } else {
+        multiply_block<V, false>(shapes, panels, w, stride, x + m * ld, ld, lines, t, ldc, block);
+        add_block(panels, t, c + m * ldc, block, {s.of, s.stride, s.token == nullptr ? nullptr : s.token + m * s.token_stride, s.token_stride});
+      }
+    }
+  }
+
+ private:
+  static constexpr int together = 8;  // tokens whose sums are in registers
+  template <int R>
+  QB_KI static void add_tokens(const float* t, float* c, const Scales& s) {
+    typename V::Acc sums[R][1];
+    QB_UNROLL for (int m = 0; m < R; ++m) sums[m][0] = V::load(t + m * ldc);
+    put_sums<V, R, 1, scaling>(sums, c, ldc, s);
+  }
+  QB_KI static void add_block(int64_t panels, const float* t, float* c, int64_t tokens, const Scales& all) {
+    for (int64_t n = 0; n < panels; ++n, t += ir::panel_rows, c += ir::panel_rows) {
+      Scales s{all.of + n * all.stride, all.stride, all.token, all.token_stride};
+      const auto next = [&s](int64_t m) { s.token = s.token == nullptr ? nullptr : s.token + m * s.token_stride; };
+      int64_t m = 0;
+      for (; m + together <= tokens; m += together, next(together)) add_tokens<together>(t + m * ldc, c + m * ldc, s);
+      for (; m < tokens; ++m, next(1)) add_tokens<1>(t + m * ldc, c + m * ldc, s);
+    }
+  }
+};
+
+// The instructions of Base, with its products by tiles T.
+template <class Base, class T>
+struct TiledPanels : Base {
+  using Tiles = T;
+  static constexpr int few = 0, nr = panels_in_block;
+  // From literature, not measured, as for integers (tile_integers.h): the published peak of Sapphire Rapids is 1024 operations with bfloat16 in a cycle. Codes
+  // as Zen 4 decodes them (avx512_bf16.h).
+  static constexpr TileRates rates{Products::bf16, 32, 48, 10};
+};
+
+template <class V, Weights kind>
+constexpr Kernel tile_panel_kernel(std::string_view name, host::Feature needs) {
+  return tile_kernel<V, run_panels<V, kind>>(panel_kernel<V, kind>(name, needs));
+}
+
+}  // namespace
+}  // namespace qb::kernel
