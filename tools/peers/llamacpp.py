@@ -1,6 +1,7 @@
 """llama.cpp: built from the source in the sdist of the PyPI package llama-cpp-python, measured by its own llama-batched-bench."""
 import json
 import shutil
+import subprocess
 import sys
 import tarfile
 
@@ -65,7 +66,8 @@ class LlamaCpp:
         path = self.prepare(model, form)
         # The prompt and one token first, which is the warm-up, then all of it.
         rates = self.rates(call(self.dir / "build/bin/llama-batched-bench", "-m", path, "-c", work.batch * (work.prompt + work.tokens), "-b", 2048, "-ub", 512,
-                                "-t", work.threads, "-tb", work.threads, "-npp", work.prompt, "-ntg", f"1,{work.tokens}", "-npl", work.batch, *self.flags(form)))
+                                "-t", work.threads, "-tb", work.threads, "-npp", work.prompt, "-ntg", f"1,{work.tokens}", "-npl", work.batch, *self.flags(form),
+                                cwd=self.dir, stderr=subprocess.STDOUT))  # ik_llama.cpp prints its table to stderr, and to a file where it is run
         return {"prefill": max(p for p, _ in rates), "decode": rates[-1][1], "bytes": path.stat().st_size - table_values(model) * BITS.get(form, 8.5) / 8}
 
     def flags(self, form):

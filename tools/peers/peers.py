@@ -66,7 +66,7 @@ def spread(values):
 
 
 def row(model, ours, batch, peer, form, pairs):
-    """A line of the table. `pairs`: [(our rates, theirs)], one of each round. Both limits are taken by our `bench`: the peak of the product that our kernels use, and a plain read."""
+    """A line of the table. `pairs`: [(our rates, theirs)], one of each round. Both limits are taken by our `bench`: the peak of the product our kernels use, and a plain read."""
 
     def both(key, digits):
         return " / ".join(f"{statistics.median(r[key] for r in side):.{digits}f}" for side in zip(*pairs))
