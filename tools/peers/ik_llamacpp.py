@@ -24,7 +24,8 @@ class IkLlamaCpp(LlamaCpp):
         return made(self.dir / "source", f"cloning {self.origin}", lambda to: call("git", "clone", "--quiet", "--depth", "1", self.origin, to))
 
     def flags(self, form):
-        return ["-fa", "1", "-rtr", "-thp"]
+        # Its fused product of gate and up has no form for Q8_KV, and aborts.
+        return ["-fa", "1", "-rtr", "-thp"] + (["-no-fug"] if form == "Q8_KV" else [])
 
     def rates(self, text):
         cells = [line.replace("|", " ").split() for line in text.splitlines() if line.startswith("|")]

@@ -9,7 +9,6 @@ goes on (remove it for another program). With --into the text between the marks 
 """
 import argparse
 import json
-import os
 import statistics
 import sys
 from fnmatch import fnmatch
@@ -19,6 +18,7 @@ from common import Work, say
 from ik_llamacpp import IkLlamaCpp
 from llamacpp import LlamaCpp
 from ours import QuantBridge
+from quiet import alone
 from vllm_cpu import VllmCpu, group
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -97,6 +97,7 @@ def main():
     p.add_argument("--repeats", type=int, default=7)
     p.add_argument("--prompt", type=int, default=512, help="tokens of a prompt; with several sequences they share them")
     p.add_argument("--tokens", type=int, default=64)
+    p.add_argument("--others", type=float, default=0.03, help="share of the processors that other programs may take: a round in which it was more is measured again")
     p.add_argument("--into", type=Path)
     a = p.parse_args()
     work = a.work.resolve()
@@ -105,9 +106,6 @@ def main():
     ours = QuantBridge(a.program.resolve())
     for peer in peers.values():
         peer.build()
-
-    if not a.build and os.getloadavg()[0] > 0.5:
-        say(f"other programs run here (load {os.getloadavg()[0]:.1f}): threads that wait for each other by spinning suffer more from that than others, so ratios will mean little")
 
     rows = []
     for model in map(Path.resolve, a.models):
@@ -126,7 +124,7 @@ def main():
                     continue
                 say(f"{model.name}, round {i + 1} of {a.repeats}: {scheme}, {batch} sequence{'s' * (batch > 1)}")
                 each = Work(a.threads, a.prompt // batch, a.tokens, batch)
-                done.append([ours.measure(model, scheme, each)] + [peers[n].measure(model, f, each) for n, f in against])
+                done.append(alone(lambda: [ours.measure(model, scheme, each)] + [peers[n].measure(model, f, each) for n, f in against], a.others))
                 rounds.save()
         for scheme, batch, against in wanted:
             done = rounds.of(scheme, batch, against)
