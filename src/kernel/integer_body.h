@@ -57,9 +57,7 @@ QB_K void prepare_integers(const RunArgs& a, int64_t m_begin, int64_t m_end) noe
     to.zero[m] = zero;
     for (int64_t g = 0; g < to.groups; ++g) {
       const int64_t first = g * groups.columns, end = std::min(to.places, first + groups.columns);
-      int32_t codes = 0;
-      for (int64_t j = first; j < end; ++j) codes += row[j];
-      const int64_t sum = codes - zero * (std::min(p.k, (g + 1) * group) - g * group);
+      const int64_t sum = inputs::sum_of(row + first, end - first) - zero * (std::min(p.k, (g + 1) * group) - g * group);
       to.sum[to.at(g, m)] = static_cast<int32_t>(sum);
       to.start[to.at(g, m)] = static_cast<int32_t>(-sum * bias_of(kind));
     }

@@ -79,10 +79,28 @@ struct IntegerScale {
   float scale = 1, zero = 0;
 };
 
+inline constexpr int lanes = 16;  // of loops over numbers that add up, whatever vectors there are
+
+template <class X>
+QB_INLINE int32_t sum_of(const X* x, int64_t count) {
+  int32_t part_of[lanes] = {}, sum = 0;
+  int64_t j = 0;
+  for (; j + lanes <= count; j += lanes)
+    for (int i = 0; i < lanes; ++i) part_of[i] += x[j + i];
+  for (int i = 0; i < lanes; ++i) sum += part_of[i];
+  for (; j < count; ++j) sum += x[j];
+  return sum;
+}
+
 QB_INLINE float rounded_within(float x, float low, float high) {
   x = x < low ? low : x;  // NaN stays
   x = x > high ? high : x;
   return (x + 0x1.8p23F) - 0x1.8p23F;
+}
+
+// Bits of a float32 number as an integer that is greater where the number is, and back.
+QB_INLINE int32_t ordered(int32_t bits) {
+  return bits ^ ((bits >> 31) & INT32_MAX);
 }
 
 // Of these numbers alone, as the formulas above say it.
@@ -94,13 +112,16 @@ QB_INLINE IntegerScale integer_scale(const IntegerInputs& in, const float* x, in
     s.scale = s.scale < 1e-12F ? 1e-12F : s.scale;
     return s;
   }
-  float least = 0, most = 0;
-  uint32_t nan = 0;
+  // As integers of the same order, whose least and most a loop finds as vector code. NaN is beyond the infinities.
+  int32_t first = 0, last = 0;
   for (int64_t j = 0; j < count; ++j) {
-    least = x[j] < least ? x[j] : least;
-    most = x[j] > most ? x[j] : most;
-    nan |= (std::bit_cast<uint32_t>(x[j]) & f32_abs_mask) > f32_inf_bits ? 0x7FC00000U : 0U;
+    const int32_t key = ordered(std::bit_cast<int32_t>(x[j]));
+    first = key < first ? key : first;
+    last = key > last ? key : last;
   }
+  const auto inf = static_cast<int32_t>(f32_inf_bits);
+  const uint32_t nan = last > inf || first < ordered(inf | INT32_MIN) ? 0x7FC00000U : 0U;
+  const float least = std::bit_cast<float>(ordered(first)), most = std::bit_cast<float>(ordered(last));
   s.scale = (most - least) / (high - low);
   s.scale = s.scale == 0 ? 1.0F : s.scale;
   s.zero = rounded_within(low - least / s.scale, low, high);
