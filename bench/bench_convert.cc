@@ -1,7 +1,8 @@
 // How fast conversion is, as ratios to what the machine can do in the same minute, on the same file system, from the same page cache.
 //
 // (a) moved: a byte-preserving run_plan against copy_file_range + fdatasync of the same file.
-// (b) quantized: BF16 -> FP8 by channel against the slower of (read the input) and (write the output bytes + fdatasync).
+// (b) fp8_channel, int8_channel: BF16 quantized against the slower of (read the input) and (write the output bytes + fdatasync).
+// (c) the recipes alone, one thread on a block that stays in the cache, against a plain read of memory with one thread: bytes of input for bytes read.
 // The two sides of a pair take turns in going first, after a pause: disks with a write cache or a burst allowance slow down whoever comes second. The median
 // and the spread of the ratio are printed. The input is read once before each measurement, so it comes from memory. Both start without the output file.
 #include <fcntl.h>
@@ -21,6 +22,7 @@
 #include "base/diagnostics.h"
 #include "exec/run.h"
 #include "host/host.h"
+#include "host/probe.h"
 #include "io/directory.h"
 #include "io/output.h"
 #include "num/codec.h"
@@ -140,16 +142,22 @@ std::vector<prog::Program> moved(const std::vector<TensorInfo>& tensors) {
   return programs;
 }
 
-std::vector<prog::Program> quantized(const std::vector<TensorInfo>& tensors) {
-  const ir::QuantType channel{Elem::e4m3, ir::ScaleValues::any, {1, 0}};
-  const recipe::Recipe* r = recipe::find_recipe(channel, recipe::Numerics::llm_compressor);
-  if (r == nullptr) die("no recipe for fp8 by channel");
+const recipe::Recipe& recipe_of(const ir::QuantType& type) {
+  const recipe::Recipe* r = recipe::find_recipe(type, recipe::Numerics::llm_compressor);
+  if (r == nullptr) die("no recipe for " + ir::to_string(type));
+  return *r;
+}
+
+// By channel, in bytes.
+std::vector<prog::Program> quantized(const std::vector<TensorInfo>& tensors, const ir::QuantType& channel) {
+  const recipe::Recipe& r = recipe_of(channel);
   std::vector<prog::Program> programs = moved(tensors);
   for (prog::Program& p : programs) {
     if (p.rows == 1) continue;
     const std::string name = p.outputs[0].name;
-    p.ops = {prog::Quantize{std::string(r->name), channel, 0}};
-    p.outputs = {{name, Elem::e4m3, p.outputs[0].shape, 1}, {name + "_scale", r->scale_elem(Elem::bf16), {p.rows, 1}, 2}};
+    p.ops = {prog::Quantize{std::string(r.name), channel, 0}};
+    p.outputs = {{name, is_integer_code(channel.code) ? Elem::i8 : channel.code, p.outputs[0].shape, 1},
+                 {name + "_scale", r.scale_elem(Elem::bf16), {p.rows, 1}, 2}};
   }
   return programs;
 }
@@ -180,8 +188,56 @@ void compare(std::string_view name, int repeats, uint64_t bytes, const std::func
   }
   for (auto* v : {&ratios, &mine, &theirs}) std::sort(v->begin(), v->end());
   const auto middle = ratios.size() / 2;
-  fmt::print("{:<10} ratio {:.2f} ({:.2f} .. {:.2f})  ours {:.2f} s, limit {:.2f} s, {:.2f} GB/s of input, {} repeats\n", name, ratios[middle], ratios.front(),
+  fmt::print("{:<13} ratio {:.2f} ({:.2f} .. {:.2f})  ours {:.2f} s, limit {:.2f} s, {:.2f} GB/s of input, {} repeats\n", name, ratios[middle], ratios.front(),
              ratios.back(), mine[middle], theirs[middle], static_cast<double>(bytes) / mine[middle] / 1e9, repeats);
+}
+
+ir::QuantType type_of(const char* scheme) {
+  return must(ir::parse_scheme(scheme)).weight;
+}
+
+void compute_alone(int repeats) {
+  constexpr int64_t rows = 512, k = 2048;  // 2 MiB
+  constexpr int rounds = 16;
+  const Isa isa = host::detect_isa();
+  std::vector<uint16_t> weights(rows * k);
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0.0F, 0.02F);
+  for (uint16_t& w : weights) w = encode_bf16(normal(random));
+  std::vector<std::byte> memory(size_t{256} << 20, std::byte{1}), codes(weights.size()), scales(weights.size());
+  for (const char* scheme : {"fp8_channel", "int8_channel", "nvfp4"}) {
+    const ir::QuantType type = type_of(scheme);
+    std::byte global[4];
+    const recipe::Args args{.weights = weights.data(),
+                            .source = Elem::bf16,
+                            .rows = rows,
+                            .k = k,
+                            .n = rows,
+                            .amax = 0.1F,
+                            .type = type,
+                            .codes = codes.data(),
+                            .scales = scales.data(),
+                            .global = type.two_level() ? global : nullptr,
+                            .isa = isa};
+    std::vector<double> ratios, rates;
+    for (int i = 0; i < repeats; ++i) {
+      const auto timed = [](const std::function<void()>& f) {
+        const double begin = host::thread_seconds();
+        f();
+        return host::thread_seconds() - begin;
+      };
+      const double read = static_cast<double>(memory.size()) / timed([&] { host::read_bytes(memory, isa); });
+      const double made = static_cast<double>(rounds * rows * k * 2) / timed([&] {
+                            for (int r = 0; r < rounds; ++r) recipe_of(type).run(args);
+                          });
+      ratios.push_back(made / read);
+      rates.push_back(made * 1e-9);
+    }
+    for (auto* v : {&ratios, &rates}) std::sort(v->begin(), v->end());
+    const auto middle = ratios.size() / 2;
+    fmt::print("{:<13} alone, one thread: {:.2f} of a plain read ({:.2f} .. {:.2f}), {:.1f} GB/s of input\n", scheme, ratios[middle], ratios.front(),
+               ratios.back(), rates[middle]);
+  }
 }
 
 int run(int argc, char** argv) {
@@ -211,14 +267,17 @@ int run(int argc, char** argv) {
       "moved", s.repeats, bytes, [&] { return fresh(), seconds([&] { convert(s, move_files, *package.source); }); },
       [&] { return fresh(), seconds([&] { copy_durably(model, copy); }); });
 
-  const auto files = plan_files(quantized(tensors), UINT64_MAX);
-  compare(
-      "quantized", s.repeats, bytes, [&] { return fresh(), seconds([&] { convert(s, files, *package.source); }); },
-      [&] {
-        fresh();
-        const double read = seconds([&] { read_through(model); });
-        return std::max(read, seconds([&] { write_durably(copy, files[0].bytes); }));
-      });
+  for (const char* scheme : {"fp8_channel", "int8_channel"}) {
+    const auto files = plan_files(quantized(tensors, type_of(scheme)), UINT64_MAX);
+    compare(
+        scheme, s.repeats, bytes, [&] { return fresh(), seconds([&] { convert(s, files, *package.source); }); },
+        [&] {
+          fresh();
+          const double read = seconds([&] { read_through(model); });
+          return std::max(read, seconds([&] { write_durably(copy, files[0].bytes); }));
+        });
+  }
+  compute_alone(s.repeats);
   fmt::print("peak anonymous memory {} MiB\n", host::peak_anonymous() >> 20);
   fs::remove_all(s.base);
   return 0;
