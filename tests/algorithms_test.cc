@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +15,10 @@
 #include <optional>
 
 #include "bridge/calibrate.h"
+#include "bridge/runtime.h"
+#include "bridge/streamed.h"
+#include "calib/calibrate.h"
+#include "host/cpu.h"
 #include "host/host.h"
 #include "suite.h"
 
@@ -117,6 +122,60 @@ TEST(Algorithms, GptqIsTheProducers) {
     ++compared;
   }
   EXPECT_GT(compared, 0);
+}
+
+// Keeps what a half of the first layer puts out, exchanges the weights of two linears, and compares.
+class Exchange final : public calib::LayerWork {
+ public:
+  Exchange(ir::Checkpoint& running, std::string within, std::string one, std::string other)
+      : running_(running), within_(std::move(within)), one_(std::move(one)), other_(std::move(other)) {}
+  Result<Pass> begin(int64_t) override {
+    if (pass_ == 1) std::swap(module(one_).parts, module(other_).parts);
+    return ++pass_ == 1 ? Pass::keep : pass_ == 2 ? Pass::compare : Pass::done;
+  }
+  std::string within() const override { return within_; }
+  void compared(double squares) override { difference = squares; }
+  Result<void> end(int64_t, const std::function<void(double)>&) override { return {}; }
+
+  std::optional<double> difference;
+
+ private:
+  ir::Module& module(const std::string& path) {
+    return *std::find_if(running_.modules.begin(), running_.modules.end(), [&](const ir::Module& m) { return m.path == path; });
+  }
+  ir::Checkpoint& running_;
+  std::string within_, one_, other_;
+  int pass_ = 0;
+};
+
+TEST(Algorithms, CandidatesAreComparedByTheHalfThatTheyAreIn) {
+  const std::optional<Path> base = checkpoint_at("base/llama_small");
+  if (!base) GTEST_SKIP();
+  const auto difference = [&](const std::string& within, const std::string& one, const std::string& other) {
+    const std::string layer = "model.layers.0.";
+    Result<Session> session = open_session(*base);
+    EXPECT_TRUE(session.ok());
+    Context context;
+    context.isa = host::detect_isa();
+    EXPECT_TRUE(make_runnable(*session, context).ok());
+    host::ThreadPool pool(2);
+    ir::Checkpoint running = session->checkpoint;
+    model::Options options;
+    options.linear.cpu = host::this_cpu();
+    options.linear.inputs = kernel::Inputs::f32;
+    const auto streamed = Streamed::open(*session, running, pool, context, options);
+    EXPECT_TRUE(streamed.ok());
+    Exchange work(running, layer + within, layer + one, layer + other);
+    const std::vector<std::vector<int32_t>> samples{{1, 2, 3, 4, 5}, {7, 8, 9}};
+    const Scratch scratch;
+    EXPECT_TRUE(calib::calibrate((*streamed)->model(), samples, work, {.scratch = scratch / ""}).ok());
+    EXPECT_TRUE(work.difference.has_value());
+    return work.difference.value_or(-1);
+  };
+  EXPECT_EQ(difference("self_attn.q_proj", "self_attn.q_proj", "self_attn.q_proj"), 0);
+  EXPECT_GT(difference("self_attn.v_proj", "self_attn.k_proj", "self_attn.v_proj"), 0);
+  EXPECT_EQ(difference("self_attn.q_proj", "mlp.gate_proj", "mlp.up_proj"), 0);
+  EXPECT_GT(difference("mlp.gate_proj", "mlp.gate_proj", "mlp.up_proj"), 0);
 }
 
 // ModelOpt's factors hang on sums that bfloat16 rounds as a whole: they are within two of its units.

@@ -36,7 +36,10 @@ CASES = {
 
 def ours(args, case, ids, out):
     scheme, algorithm, dialect = CASES[case]
-    accuracy.tool(args.binary, "quantize", args.model, out, "--scheme", scheme, "--algorithm", algorithm, "--to", dialect, "--calibrate", ids, "--threads", args.threads, "--force")
+    wide = args.cache / "float32"  # what the producers get, too
+    if not (wide / "config.json").exists():
+        accuracy.tool(args.binary, "convert", args.model, wide, "--to", "dense", "--dtype", "f32")
+    accuracy.tool(args.binary, "quantize", wide, out, "--scheme", scheme, "--algorithm", algorithm, "--to", dialect, "--calibrate", ids, "--threads", args.threads, "--force")
 
 
 def theirs(args, case, ids, out):
@@ -60,7 +63,7 @@ def measure(args, make, case, ids, text_file):
 def page(model, shape, rows):
     tokens = max((r["tokens"] for _, both in rows for r in both if r and "tokens" in r), default=0)
     lines = ["# Weights made from data", "", "Made by `tools/calibrated.py`: nobody edits this page.",
-             f"{model}, quantized by each algorithm of [quantization.md](quantization.md#algorithms) and by its producer (llm-compressor 0.14, ModelOpt 0.47, on the CPU in float32), on the same {shape[0]}",
+             f"{model}, quantized by each algorithm of [quantization.md](quantization.md#algorithms) and by its producer (llm-compressor 0.14, ModelOpt 0.47, on the CPU), of the same float32 weights, on the same {shape[0]}",
              f"samples of {shape[1]} token ids: passages of Python's own documentation. Groups of 64 columns, NVFP4's of 16. Both are evaluated by `quantbridge eval --ctx {accuracy.CTX}` on all regular files in",
              f"{accuracy.TEXTS}: {tokens:,} tokens, in windows that stand alone. So only the weights differ. Less is better; bold: more than {BOUND} % worse than the producer's. What rounding",
              "alone does is in [accuracy.md](accuracy.md).", "",

@@ -21,6 +21,8 @@
 namespace qb {
 namespace {
 
+constexpr FileId most_store_files = 1 << 24;
+
 using Samples = std::vector<std::vector<int32_t>>;
 using Algorithms = std::vector<const calib::Algorithm*>;
 
@@ -48,7 +50,7 @@ Result<Algorithms> algorithms_of(const ir::Checkpoint& planned) {
 
 // Of everything that an algorithm's results depend on.
 std::string digest_of(const Session& s, const ir::Checkpoint& planned, const Samples& samples, bool every_expert) {
-  std::string all = fmt::format("calibration 2 {} {}\n{}", version, every_expert, state_of(s));
+  std::string all = fmt::format("calibration 3 {} {}\n{}", version, every_expert, state_of(s));
   for (const ir::Module& m : planned.modules)
     if (m.make) all += fmt::format("{} {} {} {}\n", m.path, to_string(*m.scheme), m.make->recipe, m.make->algorithm);
   return samples_digest(all, samples);
@@ -86,7 +88,7 @@ class Runner {
 
 // Every algorithm in its turn. False: `diag` says why.
 Result<bool> make_weights(const Session& s, const Algorithms& algorithms, ir::Checkpoint running, ir::Checkpoint planned, Runner& runner, LayerStore& store,
-                          Context& context, Diagnostics& diag) {
+                          MemorySource& tried, FileId first_tried, Context& context, Diagnostics& diag) {
   for (const calib::Algorithm* a : algorithms) {
     const WeightsPlan plan{.algorithm = *a,
                            .stage = fmt::format("{}{}", a->name, a->numerics ? fmt::format(".{}", recipe::to_string(*a->numerics)) : ""),
@@ -94,6 +96,8 @@ Result<bool> make_weights(const Session& s, const Algorithms& algorithms, ir::Ch
                            .planned = planned,
                            .store = store,
                            .source = *s.package.source,
+                           .tried = tried,
+                           .first_tried = first_tried,
                            .context = context,
                            .tools = {runner.pool(), context.isa},
                            .memory = context.limits.memory_budget / 4};
@@ -243,8 +247,10 @@ Result<bool> measure(Session& s, JobOptions& job, Calibration& how, Context& con
     // The number behind the package's files is that of weights which are made anew while they are read.
     const auto first = static_cast<FileId>(s.package.files.size() + 1);
     QB_ASSIGN(how.store, LayerStore::open(how.out, digest_of(s, planned, samples, compressor), first));
-    s.package.source = std::make_shared<AddedSource>(s.package.source, first, how.store->source());
-    QB_ASSIGN(const bool made, make_weights(s, algorithms, plain, planned, runner, *how.store, context, diag));
+    const auto tried = std::make_shared<MemorySource>();
+    const FileId first_tried = first + most_store_files;
+    s.package.source = std::make_shared<AddedSource>(std::make_shared<AddedSource>(s.package.source, first, how.store->source()), first_tried, tried);
+    QB_ASSIGN(const bool made, make_weights(s, algorithms, plain, planned, runner, *how.store, *tried, first_tried, context, diag));
     if (!made) return false;
     job.quantize->overlay = how.store->overlay();
     if (observing.by_range()) QB_TRY(known_ranges(s, how.store->overlay(), places, ranges));

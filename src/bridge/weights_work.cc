@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "calib/output_error.h"
 #include "exec/execute.h"
 #include "ir/stack.h"
 
@@ -114,8 +116,8 @@ int64_t WeightsWork::next_unfinished(int64_t from) const {
 
 layer::Observer* WeightsWork::of(const std::string& path, ir::Role role) {
   if (role != Role::input_scale) return nullptr;
-  for (auto& [group, seen] : watched_)
-    if (p_.planned.modules[group.watched].path == path) return &seen;
+  for (Seen& s : watched_)
+    if (p_.planned.modules[s.group.watched].path == path) return &s.statistics;
   return nullptr;
 }
 
@@ -132,6 +134,12 @@ Result<calib::LayerWork::Pass> WeightsWork::begin(int64_t layer) {
         }
     return next_unfinished(layer) < 0 ? Pass::done : Pass::go;
   }
+  if (!waiting_.empty()) {
+    Seen& first = waiting_.front();
+    const bool begins = !first.trying && first.candidates.empty();
+    QB_TRY(try_next(first));
+    return begins ? Pass::keep : Pass::compare;
+  }
   if (current_ != layer) {
     current_ = layer;
     pending_ = groups_of(layer);
@@ -139,18 +147,67 @@ Result<calib::LayerWork::Pass> WeightsWork::begin(int64_t layer) {
   }
   // As many at once as there is memory for.
   uint64_t bytes = 0;
+  bool all_at_once = factors;
   while (!pending_.empty()) {
     const int64_t width = p_.planned.modules[pending_.front().watched].k;
-    bytes += Statistics::bytes(width, p_.algorithm.products);
+    const bool products = p_.algorithm.products && !tries(pending_.front());
+    bytes += Statistics::bytes(width, products);
     if (!watched_.empty() && bytes > p_.memory) break;
-    watched_.emplace_back(std::move(pending_.front()), Statistics(width, p_.algorithm.products, p_.tools));
+    all_at_once = all_at_once && !tries(pending_.front());
+    watched_.push_back({std::move(pending_.front()), Statistics(width, products, p_.tools)});
     pending_.erase(pending_.begin());
   }
-  return factors && pending_.empty() ? Pass::go : Pass::look;
+  return all_at_once && pending_.empty() ? Pass::go : Pass::look;
+}
+
+bool WeightsWork::compares() const {
+  return !waiting_.empty() || std::any_of(watched_.begin(), watched_.end(), [&](const Seen& s) { return tries(s.group); });
+}
+
+void WeightsWork::compared(double squares) {
+  Seen& s = waiting_.front();
+  if (!(squares < s.least)) return;
+  s.least = squares;
+  s.best = s.trying;
+}
+
+// The next candidate in the places of the group's weights; the layer as it is, the first time.
+Result<void> WeightsWork::try_next(Seen& s) {
+  if (s.candidates.empty()) {
+    QB_ASSIGN(const std::vector<Weight> weights, weights_of(s.group.modules));
+    s.candidates = p_.algorithm.candidates(weights, s.statistics);
+    return {};
+  }
+  s.trying = s.trying ? *s.trying + 1 : 0;
+  p_.tried = MemorySource();
+  for (const size_t i : s.group.modules) {
+    QB_ASSIGN(const Weight w, weight_of(i));
+    ir::Module& m = p_.running.modules[i];
+    if (w.recipe == nullptr) continue;
+    was_.push_back(m);
+    QB_ASSIGN(const std::vector<float> numbers, calib::rounded(w, s.candidates[*s.trying], p_.tools));
+    const FileId file = p_.first_tried + p_.tried.add(bytes_of(numbers));
+    const TensorInfo info{
+        .name = m.part(Role::code)->tensor, .dtype = Elem::f32, .shape = {w.n, w.k}, .file = file, .offset = 0, .bytes = numbers.size() * sizeof(float)};
+    for (ir::Stored& part : m.parts)
+      if (part.role == Role::code) part = ir::stored(info, Role::code, Elem::f32, ir::row_major(w.n, w.k, 32));
+  }
+  return {};
 }
 
 Result<void> WeightsWork::end(int64_t layer, const std::function<void(double)>& tell) {
-  if (watched_.empty()) return {};
+  if (!waiting_.empty()) {  // the first has been tried once more
+    for (ir::Module& m : was_) p_.running.modules[by_path_.at(m.path)] = std::move(m);
+    was_.clear();
+  }
+  for (Seen& s : watched_) waiting_.push_back(std::move(s));
+  watched_.clear();
+  return work_off(layer, tell);
+}
+
+// Group by group in the order of the layer, up to one that has candidates left.
+Result<void> WeightsWork::work_off(int64_t layer, const std::function<void(double)>& tell) {
+  if (waiting_.empty()) return {};
   // The products of a group's inputs times every row of its weights.
   const auto cost = [&](const Group& group) {
     double rows = 0;
@@ -159,15 +216,25 @@ Result<void> WeightsWork::end(int64_t layer, const std::function<void(double)>& 
     return rows * width * width;
   };
   double all = 0, done = 0;
-  for (const auto& [group, seen] : watched_) all += cost(group);
-  for (auto& [group, seen] : watched_) {
+  for (const Seen& s : waiting_) all += cost(s.group);
+  for (; !waiting_.empty(); waiting_.pop_front()) {
     if (p_.context.stop()) return Error{Errc::cancelled, "interrupted"};
+    Seen& s = waiting_.front();
     // An expert that nobody chose: its weights are rounded as they are.
-    if (seen.tokens() != 0) QB_TRY(p_.algorithm.kind == Kind::codes ? solve(group, seen) : balance(group, seen));
-    done += cost(group);
+    if (s.statistics.tokens() != 0) {
+      std::optional<std::vector<float>> found;
+      if (tries(s.group)) {
+        const size_t tried = s.trying ? *s.trying + 1 : 0;
+        if (!s.candidates.empty()) tell((done + cost(s.group) * static_cast<double>(tried) / static_cast<double>(s.candidates.size())) / all);
+        if (s.candidates.empty() || tried < s.candidates.size()) return {};
+        if (!s.best) return Error{Errc::bad_input, fmt::format("{}: what comes out behind it is not finite", p_.planned.modules[s.group.watched].path)};
+        found = std::move(s.candidates[*s.best]);
+      }
+      QB_TRY(p_.algorithm.kind == Kind::codes ? solve(s.group, s.statistics) : balance(s.group, s.statistics, std::move(found)));
+    }
+    done += cost(s.group);
     tell(done / all);
   }
-  watched_.clear();
   if (!pending_.empty()) return {};
   std::vector<LayerStore::Tensor> tensors;
   for (auto& [name, tensor] : made_) tensors.push_back(std::move(tensor));
@@ -198,6 +265,15 @@ Result<Weight> WeightsWork::weight_of(size_t module) const {
   return w;
 }
 
+Result<std::vector<Weight>> WeightsWork::weights_of(std::span<const size_t> modules) const {
+  std::vector<Weight> out;
+  for (const size_t i : modules) {
+    QB_ASSIGN(Weight w, weight_of(i));
+    out.push_back(std::move(w));
+  }
+  return out;
+}
+
 // By what an algorithm of factors has left beside the weights of the group.
 Result<void> WeightsWork::scale_inputs(const Group& group, Statistics& seen) const {
   const auto& tensors = p_.store.overlay().tensors;
@@ -213,11 +289,7 @@ Result<void> WeightsWork::scale_inputs(const Group& group, Statistics& seen) con
 
 Result<void> WeightsWork::solve(const Group& group, Statistics& seen) {
   QB_TRY(scale_inputs(group, seen));
-  std::vector<Weight> weights;
-  for (const size_t i : group.modules) {
-    QB_ASSIGN(Weight w, weight_of(i));
-    weights.push_back(std::move(w));
-  }
+  QB_ASSIGN(const std::vector<Weight> weights, weights_of(group.modules));
   Result<std::vector<Made>> solved = p_.algorithm.solve(weights, seen, p_.tools);
   if (!solved) return Error{solved.error().code, fmt::format("{}: {}", weights.front().path, solved.error().what)};
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -261,32 +333,53 @@ Result<void> WeightsWork::into_feeder(const Group& group, std::span<const float>
   return {};
 }
 
-Result<void> WeightsWork::balance(const Group& group, Statistics& seen) {
-  const ir::Module* const feeder = find(group.norm.empty() ? group.feeder : group.norm);
+const ir::Module* WeightsWork::feeder_of(const Group& group) const {
+  return find(group.norm.empty() ? group.feeder : group.norm);
+}
+
+// What computes its outputs otherwise, or has others than the group has inputs, cannot take factors up.
+bool WeightsWork::takes_factors(const Group& group) const {
+  const ir::Module* const m = feeder_of(group);
+  const int64_t k = p_.planned.modules[group.watched].k;
+  if (m == nullptr) return false;
+  if (!group.norm.empty()) return m->parts.size() == 1 && m->parts[0].view.dims[0] * m->parts[0].view.dims[1] == k && p_.planned.topology.family != nullptr;
+  return m->n == k && !m->scheme && m->transforms.empty() && m->part(Role::code) != nullptr;
+}
+
+bool WeightsWork::tries(const Group& group) const {
+  return p_.algorithm.candidates != nullptr && !group.norm.empty() && takes_factors(group);
+}
+
+// The norm's weights have taken the factors up, rounded as they are stored: with factors that are the quotients of both, nothing is lost.
+Result<void> WeightsWork::round_norm(const Group& group, std::vector<float>& factors) const {
+  const ir::Stored& s = feeder_of(group)->parts[0];
+  const auto k = static_cast<int64_t>(factors.size());
+  const float plus = p_.planned.topology.family->norm_plus;
+  QB_ASSIGN(const std::vector<std::byte> before, read_numbers(s, p_.source, p_.context));
+  std::vector<float> was(factors.size()), is(factors.size());
+  calib::widen(before.data(), s.elem, k, was.data());
+  calib::widen(made_.at(s.tensor).bytes.data(), s.elem, k, is.data());
+  for (size_t j = 0; j < factors.size(); ++j)
+    if (const float f = (was[j] + plus) / (is[j] + plus); f > 0 && std::isfinite(f)) factors[j] = f;
+  return {};
+}
+
+Result<void> WeightsWork::balance(const Group& group, Statistics& seen, std::optional<std::vector<float>> found) {
   const int64_t k = seen.width();
-  // What computes its outputs otherwise, or has others that are not k, cannot take factors up.
-  const auto takes = [&](const ir::Module& m) {
-    if (!group.norm.empty()) return m.parts.size() == 1 && m.parts[0].view.dims[0] * m.parts[0].view.dims[1] == k && p_.planned.topology.family != nullptr;
-    return m.n == k && !m.scheme && m.transforms.empty() && m.part(Role::code) != nullptr;
-  };
   // ModelOpt's export hands the factors of two-level weights on, and keeps those of integers.
-  const bool folds = feeder != nullptr && takes(*feeder) && (!group.norm.empty() || p_.planned.modules[group.watched].scheme->weight.two_level());
+  const bool folds = takes_factors(group) && (!group.norm.empty() || p_.planned.modules[group.watched].scheme->weight.two_level());
   const bool prescale = p_.algorithm.taken_by == TakenBy::nobody || (p_.algorithm.taken_by == TakenBy::unfed && !folds);
   // Scales of a cache are those of values as they are.
   if (!prescale && !group.feeder.empty()) {
     const auto attention = by_path_.find(group.feeder.substr(0, group.feeder.rfind('.')));
     if (attention != by_path_.end() && p_.planned.modules[attention->second].part(Role::v_scale) != nullptr) return {};
   }
-  if (!prescale && (feeder == nullptr || !takes(*feeder))) return {};
-  std::vector<Weight> weights;
+  if (!prescale && !takes_factors(group)) return {};
   std::vector<size_t> scaled = group.modules;
   // What stays plain has nothing beside it.
   if (prescale) std::erase_if(scaled, [&](size_t i) { return !asked(p_.planned.modules[i]); });
-  for (const size_t i : scaled) {
-    QB_ASSIGN(Weight w, weight_of(i));
-    weights.push_back(std::move(w));
-  }
-  Result<std::vector<float>> factors = p_.algorithm.balance(weights, seen, p_.tools);
+  QB_ASSIGN(std::vector<Weight> weights, weights_of(scaled));
+  Result<std::vector<float>> factors = found ? std::move(*found) : p_.algorithm.balance(weights, seen, p_.tools);
   if (!factors) return Error{factors.error().code, fmt::format("{}: {}", weights.front().path, factors.error().what)};
   if (prescale) {
     // What is stored is rounded, and the weight goes by that.
@@ -299,6 +392,7 @@ Result<void> WeightsWork::balance(const Group& group, Statistics& seen) {
     for (const Weight& w : weights) keep("prescale:" + w.path, w.elem, {k}, stored);
   } else {
     QB_TRY(into_feeder(group, *factors));
+    if (!group.norm.empty()) QB_TRY(round_norm(group, *factors));
   }
   std::vector<float> range{__builtin_inff(), -__builtin_inff()}, inverse;
   for (size_t j = 0; j < factors->size(); ++j) {

@@ -56,6 +56,9 @@ struct Algorithm {
   Result<std::vector<Made>> (*solve)(std::span<const Weight>, Statistics&, const Tools&) = nullptr;
   // factors: one for each column, positive and finite; takes the products. Errors likewise.
   Result<std::vector<float>> (*balance)(std::span<const Weight>, Statistics&, const Tools&) = nullptr;
+  // factors of what a norm feeds, where the producer judges them by what comes out behind attention or the feed-forward part: those to choose from, in order.
+  // The products are not needed. Null: balance finds them by the outputs of the weights themselves.
+  std::vector<std::vector<float>> (*candidates)(std::span<const Weight>, const Statistics&) = nullptr;
   TakenBy taken_by = TakenBy::feeders;
   bool mixtures = true;  // factors: also of what the experts of a mixture share
   bool linears = true;   // factors: also of inputs that come from another linear (arch::ModuleRow::fed_by), not from a norm

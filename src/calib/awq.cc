@@ -10,8 +10,8 @@
 //   that
 //     read the same inputs get the mean of their reciprocals.
 // Both are divided by the root of the product of the largest and the least. The error is d (x^T x) d^T over all rows, with d what a weight has lost: the
-// squares of the outputs' errors, summed over all tokens. llm-compressor measures it behind attention and behind the whole feed-forward part where the inputs
-// are a norm's; here it is always that of the linears' own outputs.
+// squares of the outputs' errors, summed over all tokens. Where the inputs are a norm's, llm-compressor measures it behind attention, or behind the whole
+// feed-forward part: that is `candidates`.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -76,32 +76,41 @@ Error not_finite() {
   return {Errc::bad_input, "what flows into it, or what its outputs lose, is not finite"};
 }
 
-Result<Floats> together(std::span<const Weight> weights, Statistics& inputs, const Tools& tools) {
+// What llm-compressor tries: nothing first, then steps from 0 to 1.
+std::vector<Floats> candidates(std::span<const Weight> weights, const Statistics& inputs) {
   constexpr int steps = 18;
   constexpr Limits limits{.beside = 1e-4F, .least = 1e-4F, .most = std::numeric_limits<float>::max()};
-  const Floats products = doubled_products(inputs), x = inputs.mean_magnitude();
+  const Floats x = inputs.mean_magnitude();
   std::vector<double> sums(x.size());
-  std::vector<OutputError> losses;
   int64_t rows = 0;
   for (const Weight& w : weights) {
     if (w.recipe == nullptr) continue;
     add_sizes(w, 1e-6F, sums);
     rows += w.n;
-    losses.emplace_back(w, products, tools);
   }
   const Floats sizes = means(sums, rows);
-  Floats best;
+  std::vector<Floats> out{factors_at(x, nullptr, 0, limits)};
+  for (int i = 0; i <= steps; ++i) out.push_back(factors_at(x, &sizes, static_cast<float>(i) / steps, limits));
+  return out;
+}
+
+Result<Floats> together(std::span<const Weight> weights, Statistics& inputs, const Tools& tools) {
+  std::vector<Floats> all = candidates(weights, inputs);
+  const Floats products = doubled_products(inputs);
+  std::vector<OutputError> losses;
+  for (const Weight& w : weights)
+    if (w.recipe != nullptr) losses.emplace_back(w, products, tools);
+  Floats* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
-  for (int i = -1; i <= steps; ++i) {
-    Floats factors = i < 0 ? factors_at(x, nullptr, 0, limits) : factors_at(x, &sizes, static_cast<float>(i) / steps, limits);
+  for (Floats& factors : all) {
     const Floats inverse = inverse_of(factors);
     double loss = 0;
     for (OutputError& l : losses) loss += l.of(factors, inverse);
     if (!(loss < least)) continue;
     least = loss;
-    best = std::move(factors);
+    best = &factors;
   }
-  return best.empty() ? Result<Floats>(not_finite()) : best;
+  return best == nullptr ? Result<Floats>(not_finite()) : std::move(*best);
 }
 
 Result<Floats> one_by_one(std::span<const Weight> weights, Statistics& inputs, const Tools& tools) {
@@ -145,7 +154,8 @@ QB_ALGORITHM(awq_llm_compressor) = {.name = "awq",
                                     .kind = Algorithm::Kind::factors,
                                     .products = true,
                                     .refuses = refuses,
-                                    .balance = together};
+                                    .balance = together,
+                                    .candidates = candidates};
 QB_ALGORITHM(awq_modelopt) = {.name = "awq",
                               .source = "arXiv 2306.00978; nvidia-modelopt 0.47, awq_lite",
                               .numerics = recipe::Numerics::modelopt,

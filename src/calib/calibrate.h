@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -18,14 +19,20 @@ namespace qb::calib {
 // What is done at each layer.
 class LayerWork {
  public:
-  // look: through the layer once, its outputs are thrown away, and it is begun again; go: its outputs are the inputs of the next layer; done: no sample has
-  // to go any further.
-  enum class Pass : uint8_t { look, go, done };
+  // look: through the layer once, its outputs are thrown away, and it is begun again; keep: likewise, and what the half of the layer puts out that has the
+  // linear `within` is kept; compare: likewise, and it is compared with what was kept; go: its outputs are the inputs of the next layer; done: no sample has to
+  // go any further.
+  enum class Pass : uint8_t { look, keep, compare, go, done };
 
   virtual ~LayerWork() = default;
   // Before the layer is loaded, or loaded again: it may have other weights than it had before.
   virtual Result<Pass> begin(int64_t layer) = 0;
   virtual void sample_done() {}
+  virtual std::string within() const { return {}; }
+  // The sum of the squares of all differences, before the end of a pass that compares.
+  virtual void compared(double squares) { static_cast<void>(squares); }
+  // Whether passes that compare will follow.
+  virtual bool compares() const { return false; }
   // Whether the end of the pass that has begun takes long.
   virtual bool works() const { return false; }
   // After the last sample of a pass. What takes long calls `tell` with how much of it is done, from 0 to 1.

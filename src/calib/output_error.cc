@@ -1,6 +1,9 @@
 #include "calib/output_error.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <numeric>
 
@@ -40,6 +43,48 @@ double squares(const float* d, int64_t d_row, const float* p, int64_t p_row, int
   return sum;
 }
 
+Result<void> rounded_rows(const Weight& w, const std::byte* scaled, int64_t first, int64_t last, const std::vector<float>& inverse, float amax,
+                          const Tools& tools, float* out) {
+  const int64_t count = last - first, k = w.k;
+  const Weight part{.path = {}, .n = count, .k = k, .elem = w.elem, .numbers = {}, .recipe = w.recipe, .type = w.type};
+  const Made made = make(part, scaled + static_cast<size_t>(first * k * bits(w.elem) / 8), amax, tools.isa);
+  const prog::Dequantize op{.type = w.type,
+                            .code = 0,
+                            .scale = 1,
+                            .global = w.type.two_level() ? 2 : -1,
+                            .scale_form = ir::ScaleForm::multiply,
+                            .global_form = w.recipe->global_divides ? ir::ScaleForm::divide : ir::ScaleForm::multiply,
+                            .zero = made.zeros.empty() ? -1 : 3};
+  QB_TRY(ops::dequantize({.op = op,
+                          .scale_elem = w.recipe->scale_elem(w.elem),
+                          .global_elem = Elem::f32,
+                          .code = made.codes.data(),
+                          .scale = made.scales.data(),
+                          .global = w.type.two_level() ? reinterpret_cast<const std::byte*>(&made.global) : nullptr,
+                          .zero = made.zeros.empty() ? nullptr : made.zeros.data(),
+                          .out = reinterpret_cast<std::byte*>(out),
+                          .rows = count,
+                          .cols = k}));
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t j = 0; j < k; ++j) out[r * k + j] *= inverse[static_cast<size_t>(j)];
+  return {};
+}
+
+Result<std::vector<float>> rounded(const Weight& w, const std::vector<float>& factors, const Tools& tools) {
+  std::vector<float> inverse, out(static_cast<size_t>(w.n * w.k));
+  for (const float f : factors) inverse.push_back(1 / f);
+  std::vector<std::byte> scaled(w.numbers.size());
+  scale_columns(w.numbers.data(), w.elem, w.n, factors, scaled.data());
+  const float amax = w.recipe->needs_amax ? recipe::absmax(scaled.data(), w.elem, w.n * w.k, tools.isa) : 0;
+  const int64_t step = std::lcm(rows_together, recipe::row_multiple(*w.recipe, w.type));
+  std::atomic<bool> failed = false;
+  tools.pool.ranges(w.n, step, [&](int64_t begin, int64_t end) {
+    if (!rounded_rows(w, scaled.data(), begin, end, inverse, amax, tools, out.data() + begin * w.k)) failed = true;
+  });
+  if (failed) return Error{Errc::invalid_argument, fmt::format("{} has no values", ir::to_string(w.type))};
+  return out;
+}
+
 double OutputError::of(const std::vector<float>& factors, const std::vector<float>& inverse, float part) {
   const int64_t step = std::lcm(rows_together, recipe::row_multiple(*w_.recipe, w_.type));
   tools_.pool.ranges(
@@ -54,33 +99,11 @@ double OutputError::of(const std::vector<float>& factors, const std::vector<floa
 
 double OutputError::rows(int64_t first, int64_t last, const std::vector<float>& inverse, float amax) const {
   const int64_t count = last - first, k = w_.k;
-  Weight part{.path = {}, .n = count, .k = k, .elem = w_.elem, .numbers = {}, .recipe = w_.recipe, .type = w_.type};
-  const Made made = make(part, scaled_.data() + at(first), amax, tools_.isa);
   std::vector<float> lost(static_cast<size_t>(count * k)), plain(static_cast<size_t>(k));
-  const prog::Dequantize op{.type = w_.type,
-                            .code = 0,
-                            .scale = 1,
-                            .global = w_.type.two_level() ? 2 : -1,
-                            .scale_form = ir::ScaleForm::multiply,
-                            .global_form = w_.recipe->global_divides ? ir::ScaleForm::divide : ir::ScaleForm::multiply,
-                            .zero = made.zeros.empty() ? -1 : 3};
-  const Result<void> done = ops::dequantize({.op = op,
-                                             .scale_elem = w_.recipe->scale_elem(w_.elem),
-                                             .global_elem = Elem::f32,
-                                             .code = made.codes.data(),
-                                             .scale = made.scales.data(),
-                                             .global = w_.type.two_level() ? reinterpret_cast<const std::byte*>(&made.global) : nullptr,
-                                             .zero = made.zeros.empty() ? nullptr : made.zeros.data(),
-                                             .out = reinterpret_cast<std::byte*>(lost.data()),
-                                             .rows = count,
-                                             .cols = k});
-  if (!done) return std::numeric_limits<double>::quiet_NaN();
+  if (!rounded_rows(w_, scaled_.data(), first, last, inverse, amax, tools_, lost.data())) return std::numeric_limits<double>::quiet_NaN();
   for (int64_t r = 0; r < count; ++r) {
     widen(w_.numbers.data() + at(first + r), w_.elem, k, plain.data());
-    for (size_t j = 0; j < plain.size(); ++j) {
-      float& d = lost[static_cast<size_t>(r * k) + j];
-      d = d * inverse[j] - plain[j];
-    }
+    for (size_t j = 0; j < plain.size(); ++j) lost[static_cast<size_t>(r * k) + j] -= plain[j];
   }
   return squares(lost.data(), k, products_.data(), k, count, k, tools_.isa);
 }

@@ -15,6 +15,13 @@ std::vector<float> doubled_products(Statistics& inputs);
 // The sum over rows of d p d^T, d [rows, k] whose rows lie d_row numbers apart, p [k, k] as above whose rows lie p_row numbers apart.
 double squares(const float* d, int64_t d_row, const float* p, int64_t p_row, int64_t rows, int64_t k, Isa isa);
 
+// What rows [first, last) of a weight are once they were multiplied by factors (`scaled`: its numbers then), rounded by its recipe, and divided by them again.
+// out: [last - first, k]. first is a multiple of the recipe's rows. Errors: invalid_argument, a type without values.
+Result<void> rounded_rows(const Weight& w, const std::byte* scaled, int64_t first, int64_t last, const std::vector<float>& inverse, float amax,
+                          const Tools& tools, float* out);
+// The whole weight.
+Result<std::vector<float>> rounded(const Weight& w, const std::vector<float>& factors, const Tools& tools);
+
 class OutputError {
  public:
   // Everything is the caller's and outlives it; the weight has a recipe.

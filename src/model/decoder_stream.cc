@@ -65,6 +65,30 @@ class DecoderStream final : public LayerStream {
   }
 
   Result<void> run(float* x, int64_t tokens) override {
+    return passes(x, tokens, [&](int64_t) { runner_.run(layer_[0], runner_.step(*cache_, false, layer::KvRounding::none)); });
+  }
+
+  Result<void> run_half(Half half, float* x, int64_t tokens, float* added) override {
+    return passes(x, tokens, [&](int64_t begin) {
+      runner_.run_half(layer_[0], half, runner_.step(*cache_, false, layer::KvRounding::none), added == nullptr ? nullptr : added + begin * hidden());
+    });
+  }
+
+  Result<Half> half_of(const std::string& path) const override {
+    const auto has = [&](const Sublayer& half) {
+      NamedLinears linears;
+      half.add_linears(linears);
+      return std::any_of(linears.begin(), linears.end(), [&](const auto& each) { return each.first == path; });
+    };
+    if (has(*layer_[0].attention)) return Half::attention;
+    if (has(*layer_[0].feed_forward)) return Half::feed_forward;
+    return Error{Errc::invalid_argument, fmt::format("{} is no linear of the layer", path)};
+  }
+
+ private:
+  // A sequence in passes, from its first token on; begin: of the pass. The rows are x's before and after.
+  template <class F>
+  Result<void> passes(float* x, int64_t tokens, const F& run_pass) {
     QB_TRY(make_room(tokens));
     const auto count = static_cast<size_t>(tokens);
     const int32_t offsets[] = {0, static_cast<int32_t>(tokens)}, lengths[] = {static_cast<int32_t>(tokens)};
@@ -76,13 +100,12 @@ class DecoderStream final : public LayerStream {
       runner_.begin(batch, begin, std::min(tokens, begin + at_once));
       const int64_t numbers = runner_.pass().count() * hidden();
       std::copy_n(x + begin * hidden(), numbers, runner_.x());
-      runner_.run(layer_[0], runner_.step(*cache_, false, layer::KvRounding::none));
+      run_pass(begin);
       std::copy_n(runner_.x(), numbers, x + begin * hidden());
     }
     return {};
   }
 
- private:
   void unload() {
     embedding_ = {};
     ends_ = {};

@@ -74,18 +74,26 @@ Step LayerRunner::step(KvCache& cache, bool reference, layer::KvRounding through
 }
 
 void LayerRunner::run(DecoderLayer& layer, const Step& step) {
-  half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm);
-  half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm);
+  run_half(layer, LayerStream::Half::attention, step, nullptr);
+  run_half(layer, LayerStream::Half::feed_forward, step, nullptr);
+}
+
+void LayerRunner::run_half(DecoderLayer& layer, LayerStream::Half which, const Step& step, float* added) {
+  if (which == LayerStream::Half::attention)
+    half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, added);
+  else
+    half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, added);
 }
 
 void LayerRunner::norm(const float* x, const float* weight, int64_t rows, float* y) const {
   layer::rms_norm(x, weight, config_.eps, rows, config_.hidden, y, isa_, pool_);
 }
 
-void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight) {
+void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight, float* added) {
   const int64_t rows = pass_.count();
   norm(x_, weight, rows, normed_);
   sublayer.run(step, normed_, scratch_);
+  if (added != nullptr) std::copy_n(normed_, rows * config_.hidden, added);
   if (out_weight != nullptr) norm(normed_, out_weight, rows, normed_);
   const auto add = [this](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) x_[i] += normed_[i];

@@ -41,6 +41,8 @@ class LayerRunner {
   Step step(KvCache& cache, bool reference, layer::KvRounding through) const;
   // x: the rows of the pass, overwritten. `step.layer` says where keys and values go.
   void run(DecoderLayer& layer, const Step& step);
+  // Half of it. added: null, or [rows, hidden] for what the half's module puts out.
+  void run_half(DecoderLayer& layer, LayerStream::Half half, const Step& step, float* added);
 
   float* x() const { return x_; }            // [rows, hidden]
   float* normed() const { return normed_; }  // [rows, hidden]: free between layers
@@ -48,7 +50,7 @@ class LayerRunner {
   layer::Tools tools() const { return {workspace_, isa_, pool_, every_expert_}; }
 
  private:
-  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm);
+  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm, float* added);
 
   const DecoderConfig& config_;
   std::span<const layer::Rope> ropes_;

@@ -90,6 +90,8 @@ class Model {
 // thread-safe.
 class LayerStream {
  public:
+  enum class Half : uint8_t { attention, feed_forward };
+
   virtual ~LayerStream() = default;
   virtual int64_t layers() const = 0;
   virtual int64_t hidden() const = 0;
@@ -101,6 +103,11 @@ class LayerStream {
   virtual Result<void> load(int64_t layer) = 0;
   // One whole sequence through the loaded layer. x: [tokens, hidden], overwritten with the next layer's input.
   virtual Result<void> run(float* x, int64_t tokens) = 0;
+  // Through half of it. x: what goes into the half, overwritten with what comes out; added: null, or [tokens, hidden] for what the half's module puts out, from
+  // which a norm may follow before it is added to x.
+  virtual Result<void> run_half(Half half, float* x, int64_t tokens, float* added) = 0;
+  // The half that the linear with this path is in. Errors: invalid_argument, neither.
+  virtual Result<Half> half_of(const std::string& path) const = 0;
   // Norm and head, behind the last layer; frees what was loaded before. Returns the size of the vocabulary.
   virtual Result<int64_t> load_head() = 0;
   // x: [rows, hidden], what comes out of the last layer, of any tokens; out: [rows, vocabulary].
