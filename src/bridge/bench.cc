@@ -59,46 +59,6 @@ auto multiply_in(kernel::Products products) {
   return products == kernel::Products::int8 ? host::multiply_int8 : products == kernel::Products::bf16 ? host::multiply_bf16 : host::multiply_f32;
 }
 
-struct Geometry {
-  int64_t codes = 0, scales = 0, zeros = 0, each = 0;  // bytes of a layer, rounded up to lines
-  int64_t read() const { return codes + scales + zeros; }
-};
-Geometry geometry_of(const kernel::Kernel& kernel, const kernel::Problem& p) {
-  const ir::QuantType& type = p.scheme.weight;
-  const int64_t panels = (p.n + ir::panel_rows - 1) / ir::panel_rows;
-  const bool rows = kernel.code_layout == ir::Layout::rows;
-  const int64_t groups = type.block.cols == 0 ? 1 : (p.k + type.block.cols - 1) / type.block.cols;
-  const int64_t grid_rows = type.block.rows == 0 ? 1 : (p.n + type.block.rows - 1) / type.block.rows;
-  Geometry g;
-  g.codes = (rows ? p.n : panels) * ir::panel_bytes(kernel.code_layout, kernel::panel_columns(kernel.code_layout, type, p.k), kernel::row_bits(type));
-  if (type.plain()) {
-  } else if (kernel::scales_in_panels(kernel.scale_layout, type)) {
-    g.scales = panels * ir::panel_bytes(ir::Layout::panel_scale, groups, bits(kernel::panel_scale_elem(type)));
-    if (type.zero != ir::Zero::none) g.zeros = panels * ir::panel_bytes(ir::Layout::panel_scale, groups, 8);
-  } else {
-    g.scales = grid_rows * groups * bits(kernel::grid_elem(type)) / 8;
-    if (type.zero != ir::Zero::none) g.zeros = grid_rows * groups;
-  }
-  g.each = (g.read() + 63) / 64 * 64;
-  return g;
-}
-
-// Layers one behind the other in the memory; float32 scales become 1.
-std::vector<kernel::Weight> lay_out(const kernel::Kernel& kernel, const kernel::Problem& p, const Geometry& g, std::span<std::byte> memory) {
-  std::vector<kernel::Weight> weights;
-  const ir::QuantType& type = p.scheme.weight;
-  const Elem elem = kernel::scales_in_panels(kernel.scale_layout, type) ? kernel::panel_scale_elem(type) : kernel::grid_elem(type);
-  for (size_t at = 0; at + static_cast<size_t>(g.each) <= memory.size(); at += static_cast<size_t>(g.each)) {
-    std::byte* const codes = memory.data() + at;
-    std::byte* const scales = codes + g.codes;
-    weights.push_back({codes, g.scales == 0 ? nullptr : scales, 1, nullptr, 0.01F, g.zeros == 0 ? nullptr : scales + g.scales});
-    const float one = 1;
-    if (elem == Elem::f32)
-      for (int64_t i = 0; i < g.scales; i += 4) std::memcpy(scales + i, &one, sizeof one);
-  }
-  return weights;
-}
-
 // The sequences of a model's measurement: what a forward needs of them, for prompts and for steps.
 struct Sequences {
   Sequences(const Workload& o, int64_t vocab) : batch(o.batch), blocks(engine::blocks_for(o.prompt + o.tokens)) {
@@ -137,31 +97,6 @@ Spread spread_of(std::vector<double> v) {
   return {v[v.size() / 2], v.front(), v.back(), static_cast<int>(v.size())};
 }
 
-double seconds(const host::ThreadPool& pool, const std::function<void()>& f) {
-  if (pool.size() == 1) {
-    const double begin = host::thread_seconds();
-    f();
-    return host::thread_seconds() - begin;
-  }
-  const auto begin = std::chrono::steady_clock::now();
-  f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-Result<WeightMemory> WeightMemory::make(size_t bytes) {
-  WeightMemory m;
-  m.arena_ = std::make_unique<host::Arena>();
-  QB_ASSIGN(m.bytes_, m.arena_->take(bytes));
-  // Bytes below 0x40 are numbers of every format, and small ones.
-  uint64_t state = 88172645463325252U;
-  for (size_t i = 0; i + 8 <= bytes; i += 8) {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    const uint64_t word = state & 0x3F3F3F3F3F3F3F3FU;
-    std::memcpy(m.bytes_.data() + i, &word, 8);
-  }
-  return m;
-}
-
 Peaks measure_peaks(const host::Cpu& cpu, const WeightMemory& memory, host::ThreadPool& pool, int repeats) {
   const Isa isa = host::detect_isa();
   std::vector<double> read, f32, bf16, int8, clock;
@@ -188,31 +123,17 @@ std::vector<std::string_view> schemes_of(const kernel::Kernel& k) {
 
 Result<KernelRates> measure_kernel(const kernel::Kernel& kernel, const kernel::Problem& p, const host::Cpu& cpu, const WeightMemory& memory,
                                    host::ThreadPool& pool, int repeats) {
-  const Geometry g = geometry_of(kernel, p);
-  const std::vector<kernel::Weight> weights = lay_out(kernel, p, g, memory.bytes());
-  if (weights.empty()) return Error{Errc::out_of_memory, fmt::format("one weight of {} does not fit in {} bytes", to_string(p), memory.bytes().size())};
-  host::Arena arena;
-  QB_ASSIGN(const std::span<std::byte> workspace, arena.take(kernel.workspace_bytes(p)));
-  const std::vector<float> x(static_cast<size_t>(p.m * p.k), 0.5F);
-  std::vector<float> y(static_cast<size_t>(p.m * p.n));
-  const auto layer = [&](size_t i) {
-    return seconds(pool, [&] {
-      const kernel::RunArgs a{&p, &weights[i % weights.size()], x.data(), y.data(), 0, p.n, workspace.data()};
-      kernel::prepare_on(kernel, a, pool);
-      kernel::for_parts(a, pool, kernel.run);
-    });
-  };
+  QB_ASSIGN(BenchLayers layers, BenchLayers::make(kernel, p, memory));
   const Isa isa = host::detect_isa();
-  const auto bytes = static_cast<double>(g.read()), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-  const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layer(0), 1e-6)));
+  const auto bytes = static_cast<double>(layers.bytes()), products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const auto in_piece = static_cast<size_t>(std::max(1.0, piece_seconds / std::max(layers.run(0, pool), 1e-6)));
   const auto multiply = multiply_in(kernel.products);
   std::vector<double> gbs, read_gbs, of_read, rate, peak, of_peak;
   for (size_t next = 1; gbs.size() < static_cast<size_t>(repeats);) {
     double run = 0, read = 0;
     for (size_t i = 0; i < in_piece; ++i, ++next) {
-      run += layer(next);
-      const std::span<std::byte> other[] = {
-          memory.bytes().subspan((next + weights.size() / 2) % weights.size() * static_cast<size_t>(g.each)).first(static_cast<size_t>(g.read()))};
+      run += layers.run(next, pool);
+      const std::span<std::byte> other[] = {layers.far_from(next)};
       read += read_seconds(other, isa, pool);
     }
     const double n = static_cast<double>(in_piece), most = multiply_rate(multiply, cpu.features, pool);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bridge/bench_layers.h"
 #include "bridge/runtime.h"
 #include "host/cpu.h"
 #include "kernel/kernel.h"
@@ -19,25 +20,10 @@ struct Spread {
 };
 Spread spread_of(std::vector<double> values);
 
-// Seconds that a call takes: of its processor where the pool has one thread, so that what other processes take is not in it; of the clock otherwise.
-double seconds(const host::ThreadPool& pool, const std::function<void()>& f);
-
 struct Peaks {
   Spread read_gbs;         // GB/s from memory
   Spread f32, bf16, int8;  // G multiply-adds a second
   Spread clock_ghz;        // of each thread
-};
-
-// Weights of many layers, more than any cache holds: huge-page memory whose every byte is a valid code.
-inline constexpr size_t beyond_caches = size_t{384} << 20;
-class WeightMemory {
- public:
-  static Result<WeightMemory> make(size_t bytes);
-  std::span<std::byte> bytes() const { return bytes_; }
-
- private:
-  std::unique_ptr<host::Arena> arena_;
-  std::span<std::byte> bytes_;
 };
 
 // The machine's limits with the pool's threads, from memory that no cache holds.

@@ -23,6 +23,7 @@ struct Options : ModelOptions {
   bench::Workload work;
   std::string kernels, svg;
   int repeats = 9;
+  bool tune = false;
 };
 
 Json to_json(const Spread& s) {
@@ -43,10 +44,10 @@ struct Size {
 constexpr Size sizes[] = {{1, 2048, 2048}, {1, 8192, 2048}, {1, 2048, 8192}, {1, 14336, 4096}, {512, 4096, 4096}};
 
 // Whether the kernel is asked for: by pattern, or, without one, because it would be chosen.
-bool wanted(const Options& o, const kernel::Kernel& k, const kernel::Problem& p, const host::Cpu& cpu) {
+bool wanted(const Options& o, const kernel::Kernel& k, const kernel::Problem& p, const host::Cpu& cpu, const oracle::Policy& policy) {
   if (!host::covers(cpu.features, k.needs) || !k.accepts(p).ok) return false;
   if (!o.kernels.empty()) return shell_match(o.kernels, k.name);
-  const auto choice = oracle::choose(p, cpu, kernel::kernels(), {});
+  const auto choice = oracle::choose(p, cpu, kernel::kernels(), policy);
   return choice && choice->winner == &k;
 }
 
@@ -88,6 +89,9 @@ int machine(const Options& o) {
   const int all = o.threads > 0 ? o.threads : cpu.cores;
   const auto memory = bench::WeightMemory::make(bench::beyond_caches);
   if (!memory) return fail("bench", memory.error(), o.common);
+  const Result<std::shared_ptr<const oracle::Profile>> profile = find_profile(o.profile, cpu);
+  if (!profile) return fail("bench", profile.error(), o.common);
+  const oracle::Policy policy{.profile = *profile};
   Json limits = Json::array(), kernels = Json::array();
   Roof roof;
   std::vector<RoofPoint> points;  // with all threads
@@ -115,7 +119,7 @@ int machine(const Options& o) {
           const Result<ir::Scheme> parsed = ir::parse_scheme(scheme);
           if (!parsed) continue;
           const kernel::Problem p{size.m, size.n, size.k, *parsed};
-          if (!wanted(o, *k, p, cpu)) continue;
+          if (!wanted(o, *k, p, cpu, policy)) continue;
           const auto rates = bench::measure_kernel(*k, p, cpu, *memory, pool, o.repeats);
           if (!rates) return fail("bench", rates.error(), o.common);
           kernels.push_back(kernel_json(*k, p, threads, *rates));
@@ -204,9 +208,9 @@ int model(const Options& o) {
 }
 
 int run(const Options& o) {
-  if (o.path.empty()) return machine(o);
-  if (!o.kernels.empty() || !o.svg.empty()) {
-    print_err("quantbridge bench: --kernels and --svg are for the machine alone; with a PATH use --prefer and --deny\n");
+  if (o.path.empty()) return o.tune ? tune(o.profile, o.threads, o.repeats, o.common) : machine(o);
+  if (!o.kernels.empty() || !o.svg.empty() || o.tune) {
+    print_err("quantbridge bench: --kernels, --svg and --tune are for the machine alone; with a PATH use --prefer and --deny\n");
     return exit_usage;
   }
   return model(o);
@@ -220,6 +224,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--tokens", o->work.tokens, "new tokens of each sequence")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--kernels", o->kernels, "without PATH: all kernels of this name or pattern (default: those that would be chosen)")->type_name("GLOB");
   app.add_option("--svg", o->svg, "without PATH: draw what the kernels reach beside what the machine allows")->type_name("FILE");
+  app.add_flag("--tune", o->tune, "without PATH: measure which kernels are fastest here, and write it to --profile: what run, eval, bench and explain go by");
   app.add_option("--repeats", o->repeats, "without PATH: measurements of each median")->check(CLI::Range(1, 1000))->capture_default_str();
   return [o] { return run(*o); };
 }
@@ -230,7 +235,7 @@ std::function<int()> setup(CLI::App& app) {
 QB_COMMAND(bench) = {
     .name = "bench", .summary = "The machine's limits, and what the kernels or a model make of them",
     .examples = "Examples:\n  quantbridge bench\n  quantbridge bench --kernels '*avx2' --threads 1\n  quantbridge bench ./SmolLM2-NVFP4 --threads 2\n"
-                "  quantbridge bench --svg roofline.svg\n  quantbridge bench ./model --batch 4 --prompt 128 --tokens 32 --json",
+                "  quantbridge bench --svg roofline.svg\n  quantbridge bench --tune\n  quantbridge bench ./model --batch 4 --prompt 128 --tokens 32 --json",
     .rank = 8, .setup = setup};
 // clang-format on
 

@@ -60,11 +60,12 @@ int layers(const Options& o) {
   if (!truth) return code;
   const Result<std::vector<std::vector<int32_t>>> chunks = text_chunks(o, *found);
   if (!chunks) return fail("eval", chunks.error(), o.common);
-  const RuntimeOptions with = runtime_options(o);
-  host::ThreadPool pool(with.threads);
+  const Result<RuntimeOptions> with = runtime_options(o);
+  if (!with) return fail("eval", with.error(), o.common);
+  host::ThreadPool pool(with->threads);
   const auto tokens_text = [](uint64_t count) { return fmt::format("{} tokens in layers", count); };
   const Result<std::vector<LayerError>> errors =
-      layer_errors(*found, *truth, *chunks, context, {.model = with.model, .pool = pool, .progress = progress_bar("eval", o.common, tokens_text)});
+      layer_errors(*found, *truth, *chunks, context, {.model = with->model, .pool = pool, .progress = progress_bar("eval", o.common, tokens_text)});
   if (!errors) return fail("eval", errors.error(), o.common);
   const size_t tokens = chunks->size() * chunks->front().size();
   if (o.common.json) {

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "bridge/session.h"
 #include "cli/command.h"
+#include "cli/profile.h"
 #include "cli/report.h"
 #include "cli/runtime_options.h"
 #include "ir/stack.h"
@@ -19,6 +20,7 @@ struct Options {
   std::string path, host, layer;
   int64_t tokens = 1;
   std::vector<std::string> prefer, deny;
+  std::string profile;
   QuantizationOptions quantization;
   CommonOptions common;
 };
@@ -71,7 +73,12 @@ int run(const Options& o) {
   Json layers = Json::array();
   std::string text, last;
   int repeats = 0;
-  const oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
+  oracle::Policy policy{.prefer = o.prefer, .deny = o.deny};
+  if (o.host.empty() || !o.profile.empty()) {
+    Result<std::shared_ptr<const oracle::Profile>> profile = find_profile(o.profile, *cpu);
+    if (!profile) return fail("explain", profile.error(), o.common);
+    policy.profile = std::move(*profile);
+  }
   for (const ir::Module& m : s->checkpoint.modules) {
     const bool stack = m.stack.experts > 0;
     if ((m.kind != arch::Kind::linear && !stack) || m.part(ir::Role::code) == nullptr || (!o.layer.empty() && !shell_match(o.layer, m.path))) continue;
@@ -84,7 +91,7 @@ int run(const Options& o) {
       continue;
     }
     const oracle::Choice& choice = plan->choice_for(o.tokens);
-    const double cost = choice.winner->cost_ns(problem, *cpu);
+    const double cost = choice.considered.front().cost_ns;
     Json considered = Json::array();
     std::string why;
     for (const oracle::Candidate& c : choice.considered) {
@@ -111,14 +118,16 @@ int run(const Options& o) {
     last = body;
   }
   if (repeats > 0) text += fmt::format("  ... and {} more like it\n", repeats);
+  const std::string_view costs = policy.profile ? "as measured by bench --tune" : "by the model";
   if (o.common.json) {
     Json j = envelope("explain", code == exit_done, s->diag.all());
     j["path"] = s->path.string();
     j["host"] = cpu->name;
+    j["costs"] = costs;
     j["layers"] = std::move(layers);
     print_json(j);
   } else {
-    print_out(fmt::format("on {} ({}), {} token{}\n{}", cpu->name, to_string(cpu->features), o.tokens, o.tokens == 1 ? "" : "s", text));
+    print_out(fmt::format("on {} ({}), {} token{}; costs {}\n{}", cpu->name, to_string(cpu->features), o.tokens, o.tokens == 1 ? "" : "s", costs, text));
   }
   return code;
 }
@@ -131,6 +140,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--tokens", o->tokens, "tokens in one call")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--prefer", o->prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
   app.add_option("--deny", o->deny, "kernel not to use (name or pattern)")->type_name("K");
+  add_profile_option(app, o->profile);
   add_run_quantization(app, o->quantization);
   app.add_flag("--json", o->common.json, "one JSON object on stdout");
   return [o] { return run(*o); };

@@ -10,6 +10,13 @@
 #include "host/mpi.h"
 
 namespace qb::cli {
+namespace {
+
+int threads_of(const ModelOptions& o) {
+  return o.threads > 0 ? o.threads : host::processors();
+}
+
+}  // namespace
 
 void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
   app.add_option("PATH", o.path, "checkpoint directory")->required(need_path);
@@ -23,6 +30,7 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool need_path) {
       ->capture_default_str();
   app.add_option("--prefer", o.prefer, "kernel to prefer where it is legal (name or pattern)")->type_name("K");
   app.add_option("--deny", o.deny, "kernel not to use (name or pattern)")->type_name("K");
+  add_profile_option(app, o.profile);
   add_run_quantization(app, o.quantization);
   app.add_option("--memory-budget", o.memory_budget, "buffers while loading: what is above the weights that stay")->capture_default_str()->type_name("SIZE");
   app.add_option("--threads", o.threads, "threads (default: all processors)")->check(CLI::Range(1, 1024));
@@ -35,12 +43,16 @@ void add_rank_options(CLI::App& app, ModelOptions& o) {
   app.add_option("--ep", o.ranks.ep, "N processes share the experts, some whole ones each")->check(CLI::Range(1, 1024))->type_name("N");
 }
 
-RuntimeOptions runtime_options(const ModelOptions& o) {
+Result<RuntimeOptions> runtime_options(const ModelOptions& o) {
   RuntimeOptions r;
-  r.threads = o.threads > 0 ? o.threads : host::processors();
+  r.threads = threads_of(o);
   r.model.reference = o.reference;
   r.model.linear.cpu = host::this_cpu();
-  r.model.linear.policy = {.prefer = o.prefer, .deny = o.deny, .reference = o.reference};
+  r.model.linear.policy = {.prefer = o.prefer, .deny = o.deny, .reference = o.reference, .profile = nullptr};
+  // Ranks must choose the same kernels, whatever each has measured.
+  if (ranks() == nullptr) {
+    QB_ASSIGN(r.model.linear.policy.profile, find_profile(o.profile, r.model.linear.cpu));
+  }
   r.model.linear.inputs = o.activations == "f32" ? kernel::Inputs::f32 : o.activations == "bf16" ? kernel::Inputs::bf16 : kernel::Inputs::as_scheme;
   r.model.wide_kv = o.kv_cache_dtype == "f32";
   r.model.quantized_kv = o.activations == "as-stored";
@@ -74,7 +86,7 @@ bool apply_quantization(std::string_view command, const QuantizationOptions& o, 
 }
 
 std::optional<Session> open_model(std::string_view command, const ModelOptions& o, const std::string& path, Context& context, int& code) {
-  context.limits.threads = runtime_options(o).threads;
+  context.limits.threads = threads_of(o);
   if (!parse_size(o.memory_budget, context.limits.memory_budget) || context.limits.memory_budget == 0) {
     print_err(fmt::format("quantbridge {}: --memory-budget '{}' is no size: write 64MiB\n", command, escape(o.memory_budget)));
     code = exit_usage;
@@ -97,12 +109,16 @@ std::optional<Session> open_model(std::string_view command, const ModelOptions& 
 
 std::unique_ptr<Runtime> load_model(std::string_view command, const ModelOptions& o, const std::string& path, int64_t context_tokens, Context& context,
                                     int& code) {
-  RuntimeOptions options = runtime_options(o);
-  options.context = context_tokens;
+  Result<RuntimeOptions> options = runtime_options(o);
+  if (!options) {
+    code = fail(command, options.error(), o.common);
+    return nullptr;
+  }
+  options->context = context_tokens;
   std::optional<Session> session = open_model(command, o, path, context, code);
   if (!session) return nullptr;
   const std::vector<Problem> problems(session->diag.all().begin(), session->diag.all().end());
-  Result<std::unique_ptr<Runtime>> runtime = agree(ranks(), Runtime::load(std::move(*session), options, context));
+  Result<std::unique_ptr<Runtime>> runtime = agree(ranks(), Runtime::load(std::move(*session), *options, context));
   if (!runtime) {
     if (!o.common.json) print_problems(problems);
     code = fail(command, runtime.error(), o.common, problems);

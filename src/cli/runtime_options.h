@@ -7,6 +7,7 @@
 #include <string>
 
 #include "bridge/runtime.h"
+#include "cli/profile.h"
 #include "cli/quantization_options.h"
 #include "cli/report.h"
 
@@ -15,6 +16,7 @@ namespace qb::cli {
 struct ModelOptions {
   std::string path, activations = "as-stored", kv_cache_dtype = "auto";
   std::vector<std::string> prefer, deny;
+  std::string profile;
   bool reference = false;
   arch::Ranks ranks;
   int threads = 0;
@@ -24,7 +26,8 @@ struct ModelOptions {
 };
 
 void add_model_options(CLI::App& app, ModelOptions& options, bool need_path = true);
-RuntimeOptions runtime_options(const ModelOptions& options);
+// Errors: those of find_profile.
+Result<RuntimeOptions> runtime_options(const ModelOptions& options);
 
 // --quantization and its keys.
 void add_run_quantization(CLI::App& app, QuantizationOptions& options);

@@ -101,7 +101,9 @@ double panels_cost_ns(Weights kind, const Rates& r, const Problem& p, const host
   const double weights = rows * static_cast<double>(panel_columns(form_of(kind).layout, p.scheme.weight, p.k));
   const bool few = p.m <= r.few && !scaled_by_column(p.scheme.weight);
   const double decode = few ? 1 / r.codes[static_cast<size_t>(kind)] : is_plain(kind) ? 0 : 1 / r.blocked_codes * std::max(1.0, m / tokens_for_one_decode);
-  const double compute = weights * (m / r.products + decode) / cpu.clock_ghz;
+  // Plain numbers are loaded beside the products, others take instructions of their own.
+  const double cycles = few && is_plain(kind) ? std::max(m / r.products, decode) : m / r.products + decode;
+  const double compute = weights * cycles / cpu.clock_ghz;
   const double memory = rows * static_cast<double>(p.k) * panel_weight_bytes(kind, p) / cpu.read_gbs;
   // Neither hides behind the other wholly: kernels whose decode is 1.4 to 2.1 times as fast as memory lost a fifth to a quarter of their own time besides.
   return std::max(compute, memory) + 0.25 * std::min(compute, memory);

@@ -53,7 +53,7 @@ Candidate judge(const Kernel& k, const Problem& p, const host::Cpu& cpu, const P
   if (!v.ok) return c.why = v.why, c;
   c.ok = true;
   c.note = v.note;
-  c.cost_ns = k.cost_ns(p, cpu);
+  c.cost_ns = policy.profile ? policy.profile->cost_ns(k, p, cpu) : k.cost_ns(p, cpu);
   return c;
 }
 

@@ -1,6 +1,7 @@
 // Which kernel runs a problem, and why: a pure function of (problem, processor, kernels, policy) that returns the winner and every loser with its reason.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -8,12 +9,14 @@
 #include "base/result.h"
 #include "host/cpu.h"
 #include "kernel/kernel.h"
+#include "oracle/profile.h"
 
 namespace qb::oracle {
 
 struct Policy {
-  std::vector<std::string> prefer, deny;  // kernel names or shell patterns; the first preferred one that is legal wins
-  bool reference = false;                 // only reference kernels
+  std::vector<std::string> prefer, deny;   // kernel names or shell patterns; the first preferred one that is legal wins
+  bool reference = false;                  // only reference kernels
+  std::shared_ptr<const Profile> profile;  // costs as measured on this machine; null: the model's
 };
 
 struct Candidate {
