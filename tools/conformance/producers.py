@@ -3,13 +3,17 @@
 
     producers.py CASE MODEL IDS OUT        CASE is one of --list; IDS has input_ids [b, t]
     producers.py --ids MODEL IDS           writes IDS: passages of the documentation that Python brings along, evenly spread
+    producers.py --first N MODEL OUT       the first N layers of a model of one file, in float32
+    producers.py --compare A B             two dense checkpoints: prints which part of the weights of the layers are equal, but for a millionth of the largest
 
 Needs llmcompressor 0.14, nvidia-modelopt 0.47 and transformers 5.17, on the CPU, in float32, which is kinder to them than bfloat16. ModelOpt quantizes NVFP4 while it calibrates by a kernel
 for GPUs alone; here the same rounding is done by torch. Nothing of what is written is changed.
 """
 import argparse
 import copy
+import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -128,7 +132,35 @@ def write_ids(model, out):
     save_file({"input_ids": torch.tensor([ids[i * step : i * step + TOKENS] for i in range(SAMPLES)])}, out)
 
 
+def first_layers(count, model, out):
+    model, out = Path(model), Path(out)
+    out.mkdir(parents=True)
+    tensors = load_file(model / "model.safetensors")
+    layer = re.compile(r"model\.layers\.(\d+)\.")
+    save_file({k: v.float() for k, v in tensors.items() if not (m := layer.match(k)) or int(m[1]) < int(count)}, out / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((model / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"num_hidden_layers": int(count), "dtype": "float32", "torch_dtype": "float32"}))
+    for file in model.glob("*token*.json"):
+        shutil.copy(file, out)
+
+
+def compare(a, b):
+    a, b = (load_file(Path(x) / "model.safetensors") for x in (a, b))
+    same = count = 0
+    for name, x in a.items():
+        if ".layers." not in name or x.dim() != 2:
+            continue
+        y = b[name].float()
+        same += int(((x.float() - y).abs() <= 1e-6 * y.abs().max()).sum())
+        count += y.numel()
+    print(same / count)
+
+
 def main():
+    if sys.argv[1:2] == ["--first"]:
+        return first_layers(*sys.argv[2:])
+    if sys.argv[1:2] == ["--compare"]:
+        return compare(*sys.argv[2:])
     if sys.argv[1:2] == ["--list"]:
         print("\n".join(CASES))
         return
