@@ -69,8 +69,8 @@ TEST(Profile, TextThatIsNoneIsAnErrorThatSaysWhatIsWrong) {
   const std::string head = R"({"schema": "quantbridge.profile/1", "features": "avx2", "cores": 2, "threads": 2, "timings": )";
   EXPECT_EQ(error(head + "[]}"), "");
   for (const std::string& text : {std::string("{"), std::string("[]"), std::string(R"({"schema": "x"})"), head + "{}}",
-                                 head + R"([{"kernel": "k", "scheme": "bf16", "m": 0, "n": 1, "k": 1, "ns": 1}]})",
-                                 head + R"([{"kernel": "k", "scheme": "bf16", "m": 1, "n": 1, "k": 1, "ns": "fast"}]})", head + "[7]}"})
+                                  head + R"([{"kernel": "k", "scheme": "bf16", "m": 0, "n": 1, "k": 1, "ns": 1}]})",
+                                  head + R"([{"kernel": "k", "scheme": "bf16", "m": 1, "n": 1, "k": 1, "ns": "fast"}]})", head + "[7]}"})
     EXPECT_NE(error(text).find("no profile of kernels"), std::string::npos) << text;
   // Names of other versions are left out.
   const Result<Timings> r = read_timings(head + R"([{"kernel": "k", "scheme": "bf16", "m": 1, "n": 1, "k": 1, "ns": 1}]})");
