@@ -25,6 +25,11 @@ host::TileShapes shapes(int rows, int lines, int words) {
   return s;
 }
 
+// Of a matrix in rows.
+size_t at(int row, int width, int column) {
+  return static_cast<size_t>(row) * static_cast<size_t>(width) + static_cast<size_t>(column);
+}
+
 TEST(Tiles, BytesAreAddedUpForEveryShape) {
   std::mt19937 random(1);
   for (const int rows : {1, 5, 16}) {
@@ -39,9 +44,7 @@ TEST(Tiles, BytesAreAddedUpForEveryShape) {
         expected = c;
         for (int m = 0; m < rows; ++m) {
           for (int n = 0; n < words; ++n) {
-            for (int k = 0; k < 4 * lines; ++k)
-              expected[static_cast<size_t>(m * words + n)] +=
-                  x[static_cast<size_t>(m * 4 * lines + k)] * w[static_cast<size_t>((k / 4 * words + n) * 4 + k % 4)];
+            for (int k = 0; k < 4 * lines; ++k) expected[at(m, words, n)] += x[at(m, 4 * lines, k)] * w[at(k / 4 * words + n, 4, k % 4)];
           }
         }
         T::shape(shapes(rows, lines, words));
@@ -61,7 +64,7 @@ TEST(Tiles, BytesAreAddedUpForEveryShape) {
 }
 
 // One sum of `k` pairs: even columns, odd columns, both, and what was there.
-float bf16_sum(std::vector<float> x, std::vector<float> w, float c) {
+float bf16_sum(const std::vector<float>& x, const std::vector<float>& w, float c) {
   const auto lines = static_cast<int>(x.size() / 2);
   const auto halves = [](const std::vector<float>& v) {
     std::vector<uint16_t> out;
