@@ -1,9 +1,7 @@
 #include "bridge/sensitivity_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <iterator>
@@ -84,16 +82,7 @@ Result<void> SensitivityFile::save() const {
     append(document["groups"], group, std::move(of));
   }
   for (const auto& [name, kl] : mixtures_) append(document["mixtures"], name, kl);
-  const std::string text = dump_json(document, 1) + "\n";
-  const fs::path part = path_.native() + ".part";
-  const Fd fd(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666));
-  if (!fd) return system_error("create", part.native(), errno);
-  QB_TRY(write_at(fd.get(), 0, std::as_bytes(std::span(text)), part.native()));
-  QB_TRY(sync_fd(fd.get(), part.native()));
-  std::error_code ec;
-  fs::rename(part, path_, ec);
-  if (ec) return system_error("rename", part.native(), ec.value());
-  return {};
+  return replace_file(path_, dump_json(document, 1) + "\n");
 }
 
 }  // namespace qb

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include "base/json.h"
 #include "bridge/tune.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "io/posix_file.h"
 
 namespace qb::cli {
 namespace {
@@ -30,18 +30,6 @@ fs::path usual_file() {
   fs::path cache = variable("XDG_CACHE_HOME");
   if (cache.empty() && !variable("HOME").empty()) cache = variable("HOME") / ".cache";
   return cache.empty() ? cache : cache / "quantbridge" / "profile.json";
-}
-
-Result<void> write_whole(const fs::path& file, const std::string& text) {
-  std::error_code ec;
-  if (file.has_parent_path()) fs::create_directories(file.parent_path(), ec);
-  const fs::path made = file.native() + ".new";
-  std::ofstream out(made, std::ios::binary);
-  out << text;
-  out.close();
-  if (out) fs::rename(made, file, ec);
-  if (!out || ec) return Error{Errc::io, fmt::format("cannot write {}", escape(file.native()))};
-  return {};
 }
 
 // The value that this part of them does not exceed.
@@ -96,7 +84,9 @@ int tune(const std::string& profile, int threads, int repeats, const CommonOptio
                                          if (bar) bar({.done = done, .total = all});
                                        }});
   if (!tuning) return fail("bench", tuning.error(), common);
-  if (const Result<void> written = write_whole(file, oracle::to_json_text(tuning->timings)); !written) return fail("bench", written.error(), common);
+  std::error_code ec;
+  if (file.has_parent_path()) fs::create_directories(file.parent_path(), ec);  // where that fails, the file says so
+  if (const Result<void> written = replace_file(file, oracle::to_json_text(tuning->timings)); !written) return fail("bench", written.error(), common);
 
   std::vector<const bench::Race*> races;
   for (const bench::Race& r : tuning->races)

@@ -33,6 +33,18 @@ Fd open_for_reading(int dir, const std::string& name) {
   }
 }
 
+Result<void> replace_file(const std::filesystem::path& path, std::string_view text) {
+  const std::filesystem::path part = path.native() + ".part";
+  const Fd fd(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666));
+  if (!fd) return system_error("create", part.native(), errno);
+  QB_TRY(write_at(fd.get(), 0, std::as_bytes(std::span(text)), part.native()));
+  QB_TRY(sync_fd(fd.get(), part.native()));
+  std::error_code ec;
+  std::filesystem::rename(part, path, ec);
+  if (ec) return system_error("rename", part.native(), ec.value());
+  return {};
+}
+
 Result<Fd> lock_file(const std::filesystem::path& name, std::string_view busy) {
   Fd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (!fd) return system_error("create", name.native(), errno);

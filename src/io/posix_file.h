@@ -41,6 +41,9 @@ int64_t read_at(int fd, uint64_t offset, std::span<std::byte> into);
 
 Result<void> write_at(int fd, uint64_t offset, std::span<const std::byte> bytes, std::string_view name);
 
+// Makes the file, or puts it in the place of the one that is there: whole or not at all.
+Result<void> replace_file(const std::filesystem::path& path, std::string_view text);
+
 // Takes a lock, which dies with the process, on a file that is made if need be; file systems without locks are taken at their word. An Error: somebody else has
 // it; `busy` says what that one does ("another process is writing this output"). errno is ENOENT where the directory is not there.
 Result<Fd> lock_file(const std::filesystem::path& name, std::string_view busy);
