@@ -4,7 +4,7 @@ same bytes as one that nobody stopped. Exit 1 where one of these does not hold.
 
   killed.py BINARY MODEL SCRATCH [--kills 50] [--seed 1] [--jobs PATTERN]
 
-MODEL: of plain weights, one that runs; a few MB are enough (make_synthetic.py toy --size 20MB --vocab 512). Each job is run once undisturbed, for its bytes and its time; then killed again and again, each time after a random part of
+MODEL: of plain weights, one that runs; a few MB are enough (make_synthetic.py toy --size 3MB --vocab 512). Each job is run once undisturbed, for its bytes and its time; then killed again and again, each time after a random part of
 that time, until all its kills are done; one more run goes on to the end.
 """
 import argparse

@@ -4,15 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <cstring>
 #include <map>
 #include <numeric>
 
 #include "host/host.h"
 #include "host/probe.h"
 #include "kernel/inputs.h"
-#include "kernel/parallel.h"
 
 namespace qb::bench {
 namespace {

@@ -65,13 +65,16 @@ Result<void> calibrate(model::LayerStream& model, std::span<const std::vector<in
       reported = std::max(reported, static_cast<uint64_t>(there * static_cast<double>(total)));  // a layer may be looked at more than once
       if (options.progress) options.progress({reported, total * layers});
     };
+    Half half = Half::attention;
+    if (halves) {
+      QB_ASSIGN(half, model.half_of(work.within()));
+    }
     uint64_t done = 0;
     double differences = 0;
     for (size_t s = 0; s < samples.size(); ++s) {
       if (options.cancelled != nullptr && options.cancelled->load(std::memory_order_relaxed)) return Error{Errc::cancelled, "interrupted"};
       QB_TRY(states.load(s, rows_of(s)));
       if (halves) {
-        QB_ASSIGN(const Half half, model.half_of(work.within()));
         if (half == Half::feed_forward) QB_TRY(model.run_half(Half::attention, rows_of(s).data(), tokens[s], nullptr));
         QB_TRY(model.run_half(half, rows_of(s).data(), tokens[s], part_of(added, s).data()));
         if (pass == Pass::keep) {
