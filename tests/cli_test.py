@@ -163,6 +163,21 @@ def main(tmp):
     code("another algorithm's type", 1, "quantize", dense, tmp / "gptq", "--scheme", "nvfp4", "--algorithm", "gptq", "--calibrate", ids)
     code("algorithm", 0, *gptq, "--quiet", "--algorithm", "gptq")
     code("what it made is good", 0, "check", "--deep", tmp / "gptq")
+    # another basis, which needs no data, and what cannot be brought into one
+    j = as_json("rotated", code("rotated", 0, "quantize", "--json", dense, tmp / "rotated", "--scheme", "nvfp4", "--algorithm", "hadamard"), "quantize")
+    expect("it says so", "residual stream" in j["rotated"] and j["problems"] == [], str(j))
+    code("the rotated one is good", 0, "check", "--deep", "--strict", tmp / "rotated")
+    history = code("inspect rotated", 0, "inspect", tmp / "rotated").stdout
+    expect("its history says so", "rotated by Hadamard matrices" in history, history)
+    elsewhere = [*gptq[:2], tmp / "s", *gptq[3:]]
+    near = code("a slip", 2, *elsewhere, "--algorithm", "hadmard+gptq")
+    expect("near names", "hadamard" in near.stderr, near.stderr)
+    code("not in front", 2, *elsewhere, "--algorithm", "gptq+hadamard")
+    twice = code("quantized already", 1, "quantize", tmp / "rotated", tmp / "s", "--scheme", "fp8_channel", "--algorithm", "hadamard")
+    expect("by name", "rotation-unsuited" in twice.stdout + twice.stderr, twice.stdout + twice.stderr)
+    loading = ["--quantization", '{"default": {"weight": "nvfp4", "algorithm": "hadamard"}}']
+    first = code("while loading", 0, "run", "--quiet", dense, *loading, "--ids", "7,8,9", "-n", "4").stdout
+    expect("the same tokens", first == code("as stored", 0, "run", "--quiet", tmp / "rotated", "--ids", "7,8,9", "-n", "4").stdout, first)
     code("OUT is there", 2, *gptq, "--algorithm", "gptq")
     expect("nothing is left of the calibration", sorted(p.name for p in tmp.glob("gptq*")) == ["gptq"], list(tmp.glob("gptq*")))
     (tmp / "busy.calibration").mkdir()

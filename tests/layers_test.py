@@ -43,6 +43,7 @@ def main(tmp):
     other = DATA / "modelopt/llama-nvfp4-kv_fp8"
     for what, code, words, args in [
         ("nothing to compare with", 2, "--against", [model, *TEXT, "--layers"]),
+        ("another basis", 1, "another basis", [model, "--quantization", '{"default": {"weight": "nvfp4", "algorithm": "hadamard"}}', "--against", model, *TEXT, "--layers"]),
         ("another model", 1, "layers of width", [model, "--against", other, *TEXT, "--layers"]),
     ]:
         r = run("eval", *args)

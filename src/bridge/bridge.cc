@@ -6,6 +6,7 @@
 #include <map>
 
 #include "bridge/job.h"
+#include "bridge/rotate.h"
 #include "exec/execute.h"
 #include "host/host.h"
 
@@ -68,6 +69,14 @@ Result<JobOptions> job_options(const Target& t) {
   return job;
 }
 
+// The session as the job wants it.
+Result<Session> prepared(const Session& s, const JobOptions& options, Context& context) {
+  Session out = s;
+  if (!options.quantize) return out;
+  QB_ASSIGN(const bool done, rotate(out, options.quantize->config.rotation(), context));
+  return done ? Result<Session>(std::move(out)) : Error{Errc::bad_input, joined(out.diag)};
+}
+
 Result<Job> plan(const Session& s, const JobOptions& options, Context& context) {
   Job job;
   Diagnostics diag;
@@ -125,14 +134,15 @@ Result<void> Bridge::for_each_tensor(const Target& target, const std::function<b
   QB_ASSIGN(const JobOptions options, job_options(target));
   Context context;
   set_up(context, budget);
-  QB_ASSIGN(const Job job, plan(state_->session, options, context));
+  QB_ASSIGN(const Session session, prepared(state_->session, options, context));
+  QB_ASSIGN(const Job job, plan(session, options, context));
   std::vector<std::byte> buffer;
   for (const PlannedFile& file : job.files)
     for (const prog::Program& p : file.programs) {
       uint64_t bytes = 0;
       for (const prog::Output& o : p.outputs) bytes += prog::output_bytes(o);
       buffer.resize(bytes);
-      QB_TRY(execute(p, source_of(state_->session, job), buffer, context));
+      QB_TRY(execute(p, source_of(session, job), buffer, context));
       uint64_t at = 0;
       for (const prog::Output& o : p.outputs) {
         const uint64_t size = prog::output_bytes(o);
@@ -148,8 +158,9 @@ Result<void> Bridge::write(const Target& target, const std::string& out, const B
   QB_ASSIGN(const JobOptions options, job_options(target));
   Context context;
   set_up(context, budget);
-  QB_ASSIGN(const Job job, plan(state_->session, options, context));
-  Result<JobReport> report = write_job(state_->session, job, out, false, options.checksums, context);
+  QB_ASSIGN(const Session session, prepared(state_->session, options, context));
+  QB_ASSIGN(const Job job, plan(session, options, context));
+  Result<JobReport> report = write_job(session, job, out, false, options.checksums, context);
   if (!report) return report.error();
   return {};
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <set>
@@ -208,6 +209,7 @@ bool plan_job(const Session& s, const JobOptions& options, Context& context, Job
       return false;
     }
   if (!usable(s, options, job, diag)) return false;
+  if (options.quantize && options.quantize->config.rotation().any() && s.rotated.empty()) std::abort();  // whoever opened the session rotates it
   Diagnostics own;
   const auto fail = [&] {
     for (const Problem& p : own.all()) diag.add(p);
@@ -286,6 +288,18 @@ std::vector<std::string> gather_names(host::Communicator& world, const std::vect
   return all;
 }
 
+// Bytes that leave as they come from the rotated model: no file of the checkpoint has them.
+uint64_t made_before(const Session& s, const PlannedFile& f) {
+  const auto only_copies = [](const prog::Program& p) {
+    return std::all_of(p.ops.begin(), p.ops.end(), [](const prog::Op& op) { return std::holds_alternative<prog::Copy>(op); });
+  };
+  uint64_t sum = 0;
+  for (const prog::Program& p : f.programs)
+    if (!p.inputs.empty() && p.inputs.front().file + 1 == s.package.files.size() && only_copies(p))
+      for (const prog::Output& o : p.outputs) sum += prog::output_bytes(o);
+  return sum;
+}
+
 // The directory that all processes write into, which the first one makes.
 Result<std::unique_ptr<OutputDirectory>> open_together(const Together& together, const std::function<Result<std::unique_ptr<OutputDirectory>>()>& create,
                                                        const std::string& fingerprint) {
@@ -312,6 +326,8 @@ Result<JobReport> write_job(const Session& s, const Job& job, const std::filesys
   for (const PlannedFile& f : job.files) finished.push_back(dir->finished(f.name));
   for (const int rank : share_files(job.files, finished, together.size())) others.push_back(rank != together.rank());
   QB_ASSIGN(report.run, together.or_end(run_plan(job.files, source_of(s, job), *dir, checksums, context, others)));
+  for (size_t f = 0; !s.rotated.empty() && f < job.files.size(); ++f)
+    if (!others[f]) report.run.bytes_copied_unchanged -= made_before(s, job.files[f]);
   if (together.world != nullptr) {
     std::array<uint64_t, 4> sums{report.run.bytes_in, report.run.bytes_out, report.run.bytes_copied_unchanged, static_cast<uint64_t>(report.run.tensors)};
     together.world->sum(std::span(sums));  // nobody gets past this before all have written their files

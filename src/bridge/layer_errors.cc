@@ -96,6 +96,8 @@ class Outputs {
 };
 
 Result<void> check_alike(const model::LayerStream& a, const Session& found, const model::LayerStream& b, const Session& truth) {
+  if (found.rotated != truth.rotated)
+    return Error{Errc::bad_input, "a rotated model has its hidden states and values in another basis: layers cannot be compared, logits can (eval --against)"};
   if (a.layers() == b.layers() && a.hidden() == b.hidden()) return {};
   return Error{Errc::bad_input, fmt::format("{} has {} layers of width {}, {} has {} of width {}", found.path.string(), a.layers(), a.hidden(),
                                             truth.path.string(), b.layers(), b.hidden())};

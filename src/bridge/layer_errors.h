@@ -38,8 +38,8 @@ struct LayerErrorsOptions {
   std::function<void(const Progress&)> progress = {};  // tokens times layers
 };
 
-// One for each layer. Both sessions can be run (make_runnable). Errors: models that differ in layers or width, ids outside the vocabulary, cancelled, io, what
-// cannot be run.
+// One for each layer. Both sessions can be run (make_runnable). Errors: models that differ in layers, width or basis (bridge/rotate.h), ids outside the
+// vocabulary, cancelled, io, what cannot be run.
 Result<std::vector<LayerError>> layer_errors(const Session& found, const Session& truth, std::span<const std::vector<int32_t>> samples, Context& context,
                                              const LayerErrorsOptions& options);
 

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "bridge/rotate.h"
 #include "quantbridge/version.h"
 
 namespace qb {
@@ -41,6 +42,7 @@ HistoryStep step_of(const Session& s, const JobOptions& options, const Job& job,
                   .producer = producer.version.empty() ? producer.name : fmt::format("{} {}", producer.name, producer.version),
                   .to = options.to,
                   .changes = std::move(made)};
+  if (!s.rotated.empty()) out.changes.push_back(fmt::format("{} before anything else: {}", rotated_sentence, s.rotated));
   for (const Export::SchemeChange& c : job.plan.scheme_changes)
     out.changes.push_back(fmt::format("{} from {} to {}: {}", count(c.modules.size(), "module"), c.from, c.to, c.reason));
   for (const pass::Reformed& f : job.reformed) out.changes.push_back(fmt::format("{} as {}: {}", count(f.modules.size(), "module"), f.into, f.how));

@@ -20,6 +20,7 @@ struct Session {
   const Dialect* dialect = nullptr;  // null: not recognized
   Diagnostics diag;
   bool readable = false;  // the dialect could make an IR of it; problems may still make it unusable
+  std::string rotated;    // the basis that it has been brought into (bridge/rotate.h), in words; empty: its own
 };
 
 // An Error only for the outside world (path missing, unreadable).

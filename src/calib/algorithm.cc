@@ -6,6 +6,7 @@
 
 #include "base/diagnostics.h"
 #include "ir/shorthand.h"
+#include "pass/quant_config.h"
 
 namespace qb::calib {
 
@@ -39,11 +40,14 @@ Result<std::vector<const Algorithm*>> parse_algorithms(std::string_view text, re
     const std::string_view name = text.substr(begin, end - begin);
     const Algorithm* found = nullptr;
     std::vector<std::string_view> known;
+    for (const pass::RotationWord& w : pass::rotation_words) known.push_back(w.name);
     for (const Algorithm* a : algorithms()) {
       if (a->numerics && *a->numerics != numerics) continue;
       known.push_back(a->name);
       if (a->name == name) found = a;
     }
+    if (pass::find_rotation(name) != nullptr)
+      return Error{Errc::invalid_argument, fmt::format("'{0}': {1} is about the whole model and stands once, in front: {1}+gptq", escape(text), name)};
     if (found == nullptr)
       return Error{Errc::invalid_argument, fmt::format("unknown algorithm '{}'; near names: {}", escape(name), ir::near_names(name, known))};
     if (!out.empty() && (out.size() == 2 || out.front()->kind != Algorithm::Kind::factors || found->kind != Algorithm::Kind::codes))

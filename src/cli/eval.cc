@@ -1,15 +1,18 @@
 // eval: perplexity, comparison with another checkpoint, logits to a file.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/json.h"
+#include "bridge/rotate.h"
 #include "bridge/samples.h"
 #include "cli/command.h"
 #include "cli/layer_table.h"
 #include "cli/logits_file.h"
 #include "cli/ranks.h"
 #include "cli/runtime_options.h"
+#include "dialect/history.h"
 #include "engine/metrics.h"
 
 namespace qb::cli {
@@ -48,6 +51,13 @@ ModelOptions without_quantization(const Options& o) {
   return as_it_is;
 }
 
+bool says_rotated(const Session& s) {
+  const std::vector<HistoryStep> history = read_history(s.package);
+  return std::any_of(history.begin(), history.end(), [](const HistoryStep& step) {
+    return std::any_of(step.changes.begin(), step.changes.end(), [](const std::string& text) { return text.starts_with(rotated_sentence); });
+  });
+}
+
 int layers(const Options& o) {
   if (o.text.empty() || o.against.empty() || !o.logits.empty() || ranks() != nullptr) {
     print_err("quantbridge eval: --layers goes with --text FILE and --against PATH2, in one process\n");
@@ -58,6 +68,8 @@ int layers(const Options& o) {
   const std::optional<Session> found = ready(o, o.path, context, code);
   const std::optional<Session> truth = found ? ready(without_quantization(o), o.against, other_context, code) : std::nullopt;
   if (!truth) return code;
+  if (says_rotated(*found) != says_rotated(*truth))
+    print_err("note: by its history one of the two is a rotated model: its hidden states and values are in another basis, and no error is meant by that\n");
   const Result<std::vector<std::vector<int32_t>>> chunks = text_chunks(o, *found);
   if (!chunks) return fail("eval", chunks.error(), o.common);
   const Result<RuntimeOptions> with = runtime_options(o);

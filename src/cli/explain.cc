@@ -62,7 +62,8 @@ int run(const Options& o) {
   Result<Session> s = open_session(o.path);
   if (!s) return fail("explain", s.error(), o.common);
   int code = exit_done;
-  if (!apply_quantization("explain", o.quantization, o.common, *s, code)) return code;
+  Context context;
+  if (!apply_quantization("explain", o.quantization, o.common, *s, context, code)) return code;
   if (!s->readable) {
     if (o.common.json)
       print_json(envelope("explain", false, s->diag.all()));

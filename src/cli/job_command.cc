@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/json.h"
+#include "bridge/rotate.h"
 #include "bridge/runtime.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
@@ -37,6 +38,7 @@ Json to_json(std::string_view command, const JobCommandOptions& o, const Session
   j["out"] = o.out;
   j["from"] = s.dialect != nullptr ? Json(s.dialect->name) : Json(nullptr);
   j["to"] = o.to;
+  if (!s.rotated.empty()) j["rotated"] = s.rotated;
   j["scheme_changes"] = Json::array();
   for (const auto& c : r.job.plan.scheme_changes) {
     j["scheme_changes"].push_back({{"modules", c.modules}, {"from", c.from}, {"to", c.to}, {"reason", c.reason}});
@@ -77,6 +79,7 @@ void print_plan(const Job& job) {
 }
 
 void print_outcome(const JobCommandOptions& o, const Session& s, const Outcome& r) {
+  if (!s.rotated.empty()) print_err(fmt::format("note: {}: {}\n", rotated_sentence, s.rotated));
   for (const auto& c : r.job.plan.scheme_changes) {
     const std::optional<double> error = largest_error(c, r.report);
     print_err(fmt::format("note: {} modules become {} instead of {}: {}{}\n", c.modules.size(), c.to, c.from, c.reason,
@@ -163,7 +166,7 @@ bool parse_job_options(std::string_view command, const JobCommandOptions& o, Job
   return true;
 }
 
-int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, const Limits& limits, Calibration* calibration) {
+int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& job, Limits limits, Calibration* calibration) {
   const auto begin = std::chrono::steady_clock::now();
   Result<Session> session = agree(ranks(), open_session(o.in));
   if (!session) return fail(command, session.error(), o.common);
@@ -172,6 +175,12 @@ int run_job(std::string_view command, const JobCommandOptions& o, JobOptions& jo
   context.isa = host::detect_isa();
   context.cancelled = &interrupted();
   context.progress = progress_bar(std::string(command), o.common);
+  if (job.quantize) {
+    // What is refused stands among the session's problems, which planning passes on.
+    if (const Result<bool> rotated = agree(ranks(), rotate(*session, job.quantize->config.rotation(), context)); !rotated)
+      return fail(command, rotated.error(), o.common);
+    limits = context.limits;
+  }
   Outcome r;
   Diagnostics diag;
   const Together together{ranks(), [command](const Error& e) { end_ranks(command, e); }};

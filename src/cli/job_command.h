@@ -27,6 +27,6 @@ bool parse_job_options(std::string_view command, const JobCommandOptions& option
 
 // Opens IN, measures what the job needs on `calibration` (null: nothing; no file: our own text, where the job needs data), plans, writes OUT, reports. Returns
 // the exit code.
-int run_job(std::string_view command, const JobCommandOptions& options, JobOptions& job, const Limits& limits, Calibration* calibration = nullptr);
+int run_job(std::string_view command, const JobCommandOptions& options, JobOptions& job, Limits limits, Calibration* calibration = nullptr);
 
 }  // namespace qb::cli

@@ -54,10 +54,12 @@ int list(const Options& o) {
   }
   Json algorithms = Json::array();
   text += fmt::format("\n{:<36} {}\n", "algorithm", "from");
-  for (const calib::Algorithm* a : calib::algorithms()) {
-    text += fmt::format("{:<36} {}\n", a->name, a->source);
-    algorithms.push_back({{"name", a->name}, {"source", a->source}});
-  }
+  const auto add_algorithm = [&](std::string_view name, std::string_view source) {
+    text += fmt::format("{:<36} {}\n", name, source);
+    algorithms.push_back({{"name", name}, {"source", source}});
+  };
+  for (const calib::Algorithm* a : calib::algorithms()) add_algorithm(a->name, a->source);
+  for (const pass::RotationWord& w : pass::rotation_words) add_algorithm(w.name, w.source);
   Json observers = Json::array();
   text += fmt::format("\n{:<36} {}\n", "observer", "from");
   for (const calib::ObserverKind* kind : calib::observers()) {
@@ -147,7 +149,7 @@ int run(const Options& o) {
   Result<pass::QuantizeOptions> options = agree(ranks(), what_to_make(o));
   if (!options) return fail("quantize", options.error(), o.common);
   job.quantize = std::move(*options);
-  if (!o.algorithm.empty()) job.quantize->config.everything.weight->algorithm = o.algorithm;
+  if (!o.algorithm.empty()) job.quantize->config.everything.weight->made_by(o.algorithm);
   std::vector<std::string>& ignore = job.quantize->config.ignore;
   ignore.insert(ignore.end(), o.ignore.begin(), o.ignore.end());
   job.quantize->regex = host::compile_regex;
@@ -163,7 +165,9 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--scheme", o->scheme, "what to make: fp8_channel:fp8_token, nvfp4, FP8_DYNAMIC, ...")->type_name("NAME");
   app.add_option("--to", o->to, "modelopt, compressed_tensors, hf_fp8, gptq, awq")->capture_default_str()->type_name("DIALECT");
   app.add_option("--recipe", o->recipe, "how to make it, where a producer has several ways: nvfp4_mse.modelopt, ... (--list)")->type_name("NAME");
-  app.add_option("--algorithm", o->algorithm, "what makes its weights from data: gptq, ... (--list); two together: smoothquant+gptq")->type_name("NAME");
+  app.add_option("--algorithm", o->algorithm,
+                 "what makes its weights from data: gptq, ... (--list); two together: smoothquant+gptq; hadamard in front, or alone, needs no data")
+      ->type_name("NAME");
   add_quantization_options(app, o->quantization, "--config", "which modules get which scheme: a JSON file, or JSON (docs/quantization.md)", "FILE|JSON");
   app.add_option("--kv", o->kv, "quantize keys and values too: fp8; with scales of 1 unless they are measured")
       ->check(CLI::IsMember({"fp8"}))
@@ -189,6 +193,7 @@ QB_COMMAND(quantize) = {
                 "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4 --to compressed_tensors\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-FP8-static --scheme fp8_tensor:fp8_tensor_static --kv fp8 --calibrate samples.txt\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-GPTQ --scheme int4_g128 --algorithm gptq --calibrate samples.txt --to gptq\n"
+                "  quantbridge quantize ./Llama-BF16 ./Llama-NVFP4 --scheme nvfp4:nvfp4 --algorithm hadamard\n"
                 "  quantbridge quantize ./in ./out --scheme FP8_DYNAMIC --ignore 're:.*down_proj'\n"
                 "  quantbridge quantize ./in ./out --config '{\"linear\": \"nvfp4\", \"overrides\": [{\"match\": \"v_proj\", \"scheme\": \"fp8_channel\"}]}'\n"
                 "  quantbridge quantize ./Llama-BF16 ./Llama-mixed --auto --bits 5\n"

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/json.h"
+#include "bridge/rotate.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/ranks.h"
@@ -65,7 +66,7 @@ void add_run_quantization(CLI::App& app, QuantizationOptions& o) {
   add_quantization_options(app, o, "--quantization", "quantize while loading, or other activations for quantized weights (docs/quantization.md)", "NAME|JSON");
 }
 
-bool apply_quantization(std::string_view command, const QuantizationOptions& o, const CommonOptions& common, Session& session, int& code) {
+bool apply_quantization(std::string_view command, const QuantizationOptions& o, const CommonOptions& common, Session& session, Context& context, int& code) {
   if (!o.given()) return true;
   const Result<pass::QuantizeOptions> options = agree(ranks(), quantization(o, "modelopt"));
   if (!options) {
@@ -73,8 +74,13 @@ bool apply_quantization(std::string_view command, const QuantizationOptions& o, 
     return false;
   }
   if (!session.readable) return true;
+  const Result<bool> rotated = agree(ranks(), rotate(session, options->config.rotation(), context));
+  if (!rotated) {
+    code = fail(command, rotated.error(), common);
+    return false;
+  }
   Diagnostics own;
-  const bool done = pass::quantize(session.checkpoint, *options, own);
+  const bool done = *rotated && pass::quantize(session.checkpoint, *options, own);
   for (const Problem& p : own.all()) session.diag.add(p);
   if (done) return true;
   if (common.json)
@@ -103,7 +109,7 @@ std::optional<Session> open_model(std::string_view command, const ModelOptions& 
   if (const Result<void> fit = check_world(ranks(), o.ranks); !fit) return failed(fit.error());
   Result<Session> session = agree(ranks(), open_session(path));
   if (!session) return failed(session.error());
-  if (!apply_quantization(command, o.quantization, o.common, *session, code)) return std::nullopt;
+  if (!apply_quantization(command, o.quantization, o.common, *session, context, code)) return std::nullopt;
   return std::move(*session);
 }
 

@@ -31,8 +31,10 @@ Result<RuntimeOptions> runtime_options(const ModelOptions& options);
 
 // --quantization and its keys.
 void add_run_quantization(CLI::App& app, QuantizationOptions& options);
-// Does what they say to the modules of an opened checkpoint; problems go to the session's. False: an error has been reported, `code` is the exit code.
-bool apply_quantization(std::string_view command, const QuantizationOptions& options, const CommonOptions& common, Session& session, int& code);
+// Does what they say to the modules of an opened checkpoint, with limits as rotate() changes them; problems go to the session's. False: an error has been
+// reported, `code` is the exit code.
+bool apply_quantization(std::string_view command, const QuantizationOptions& options, const CommonOptions& common, Session& session, Context& context,
+                        int& code);
 
 // --tp and --ep, for the commands that several processes run together.
 void add_rank_options(CLI::App& app, ModelOptions& options);

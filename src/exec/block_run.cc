@@ -140,6 +140,20 @@ Result<void> BlockRun::run(const prog::Rotate& op, prog::ValueId to) const {
   return {};
 }
 
+Result<void> BlockRun::run(const prog::Hadamard& op, prog::ValueId to) const {
+  ops::HadamardArgs a{.op = op, .src = at(op.src), .elem = c_.type(op.src).elem};
+  if (op.gains != -1) {
+    a.gains = at(op.gains);
+    a.gains_elem = c_.type(op.gains).elem;
+  }
+  a.out = at(to);
+  a.first_row = rows_.begin;
+  a.rows = count(op.src);
+  a.cols = c_.type(op.src).cols;
+  ops::hadamard(a);
+  return {};
+}
+
 Result<void> BlockRun::run(const prog::Quantize& op, prog::ValueId to) const {
   if (elements(op.src) == 0) return {};
   recipe::Args a{};

@@ -36,6 +36,7 @@ void mark_read(const prog::Op& op, const std::vector<prog::ValueId>& root, std::
   if (const auto* rescale = std::get_if<prog::Rescale>(&op)) mark(rescale->src);
   if (const auto* quantize = std::get_if<prog::Quantize>(&op)) mark(quantize->src);
   if (const auto* rotate = std::get_if<prog::Rotate>(&op)) mark(rotate->src), mark(rotate->matrix);
+  if (const auto* hadamard = std::get_if<prog::Hadamard>(&op)) mark(hadamard->src), mark(hadamard->gains);
   if (const auto* d = std::get_if<prog::Dequantize>(&op)) mark(d->code), mark(d->scale), mark(d->global), mark(d->zero), mark(d->order);
 }
 

@@ -73,6 +73,7 @@ class BlockRun {
   Result<void> run(const prog::Dequantize&, prog::ValueId) const;
   Result<void> run(const prog::Fold&, prog::ValueId) const;
   Result<void> run(const prog::Rotate&, prog::ValueId) const;
+  Result<void> run(const prog::Hadamard&, prog::ValueId) const;
   Result<void> run(const prog::Quantize&, prog::ValueId) const;
   Result<void> run(const prog::Turn&, prog::ValueId) const;
   Result<void> run(const prog::Pack&, prog::ValueId) const;

@@ -10,8 +10,9 @@
 
 namespace qb {
 
-DerivedSource::DerivedSource(Source& base, FileId file, std::vector<prog::Program> programs, uint64_t bytes, Isa isa)
+DerivedSource::DerivedSource(Source& base, FileId file, std::vector<prog::Program> programs, uint64_t bytes, Isa isa, int at_once)
     : base_(base), file_(file), programs_(std::move(programs)), begins_{0}, bytes_(bytes), isa_(isa) {
+  if (at_once > 0) free_.emplace(at_once);
   for (const prog::Program& p : programs_) begins_.push_back(begins_.back() + prog::output_bytes(p.outputs[0]));
 }
 
@@ -26,6 +27,15 @@ Result<void> DerivedSource::read(std::span<const ReadRequest> requests) {
       made.push_back(r);
   }
   if (!stored.empty()) QB_TRY(base_.read(stored));
+  if (made.empty()) return {};
+  if (!free_) return make_all(made);
+  free_->acquire();
+  Result<void> done = make_all(made);
+  free_->release();
+  return done;
+}
+
+Result<void> DerivedSource::make_all(std::vector<ReadRequest>& made) {
   std::sort(made.begin(), made.end(), [](const ReadRequest& a, const ReadRequest& b) { return a.offset < b.offset; });
   for (size_t first = 0; first < made.size();) {
     const auto i = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), made[first].offset) - begins_.begin()) - 1;

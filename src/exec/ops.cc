@@ -100,10 +100,15 @@ void recode(const std::byte* src, Elem from, std::byte* dst, Elem to, int64_t co
 }
 
 void to_doubles(const std::byte* src, Elem from, std::span<double> to) {
-  for (size_t i = 0; i < to.size(); ++i) {
-    const auto at = static_cast<int64_t>(i);
-    to[i] = from == Elem::f64 ? load<double>(src, at) : static_cast<double>(number_at(src, from, at));
-  }
+  const auto each = [&](auto read) {
+    for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<double>(read(static_cast<int64_t>(i)));
+  };
+  if (from == Elem::f64)
+    each([src](int64_t i) { return load<double>(src, i); });
+  else if (from == Elem::bf16)
+    each([src](int64_t i) { return from_bf16(load<uint16_t>(src, i)); });
+  else
+    each([src, from](int64_t i) { return number_at(src, from, i); });
 }
 
 void rescale(const std::byte* src, Elem elem, std::byte* dst, int64_t count) {

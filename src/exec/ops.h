@@ -39,6 +39,16 @@ struct FoldArgs {
 // prog::Fold.
 void fold(const FoldArgs&);
 
+struct HadamardArgs {
+  const prog::Hadamard& op;
+  const std::byte *src = nullptr, *gains = nullptr;  // gains: may be null
+  Elem elem = Elem::bf16, gains_elem = Elem::bf16;
+  std::byte* out = nullptr;                   // of op.to
+  int64_t first_row = 0, rows = 0, cols = 0;  // first_row: of the block, in the whole matrix
+};
+// prog::Hadamard. Works in tiles of largest_basis^2 doubles at most.
+void hadamard(const HadamardArgs&);
+
 // rows x cols elements of `bytes` (1, 2 or 4) as cols x rows.
 void turn(const std::byte* src, int64_t rows, int64_t cols, int bytes, std::byte* dst);
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "num/hadamard.h"
+
 namespace qb {
 
 Rotation::Rotation(std::vector<double> matrix, int64_t n, bool transposed, double divisor) : n_(n), matrix_(std::move(matrix)) {
@@ -51,15 +53,7 @@ void Rotation::apply(const float* from, float* to, int64_t stride, std::span<dou
     return;
   }
   for (size_t q = 0; q < n; ++q) v[q] *= rows_[q];
-  for (size_t half = 1; half < n; half *= 2) {
-    for (size_t block = 0; block < n; block += 2 * half) {
-      for (size_t i = block; i < block + half; ++i) {
-        const double a = v[i], b = v[i + half];
-        v[i] = a + b;
-        v[i + half] = a - b;
-      }
-    }
-  }
+  hadamard(v, n_, 1);
   for (size_t p = 0; p < n; ++p) to[at(p)] = static_cast<float>(v[p] * cols_[p]);
 }
 

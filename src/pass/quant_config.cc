@@ -106,7 +106,7 @@ Result<Says> parts_of(const Json& object, const std::string& where) {
   if (object.contains("algorithm")) {
     QB_ASSIGN(const std::string algorithm, text_of(object["algorithm"], where + ".algorithm"));
     if (!out.weight) return wrong(where + ".algorithm", "an algorithm makes a weight: say \"weight\" beside it");
-    out.weight->algorithm = algorithm;
+    out.weight->made_by(algorithm);
   }
   if (!object.contains("recipe")) return out;
   QB_ASSIGN(const std::string recipe, text_of(object["recipe"], where + ".recipe"));
@@ -237,11 +237,36 @@ Result<void> set(Json& document, const std::string& setting) {
 
 }  // namespace
 
+const RotationWord* find_rotation(std::string_view name) {
+  const auto* const at = std::find_if(rotation_words.begin(), rotation_words.end(), [name](const RotationWord& w) { return w.name == name; });
+  return at == rotation_words.end() ? nullptr : at;
+}
+
+void Says::Weight::made_by(std::string_view text) {
+  const size_t plus = text.find('+');
+  const RotationWord* const word = plus + 1 == text.size() ? nullptr : find_rotation(text.substr(0, plus));
+  rotation = word == nullptr ? Rotation{} : word->means;
+  algorithm = word == nullptr ? text : plus == text.npos ? std::string_view() : text.substr(plus + 1);
+}
+
 std::vector<Says*> QuantConfig::entries() {
   std::vector<Says*> all{&everything};
   for (Says& s : kinds) all.push_back(&s);
   for (Override& o : overrides) all.push_back(&o.says);
   return all;
+}
+
+Rotation QuantConfig::rotation() const {
+  Rotation out;
+  const auto add = [&out](const Says& s) {
+    if (!s.weight) return;
+    out.residual |= s.weight->rotation.residual;
+    out.values |= s.weight->rotation.values;
+  };
+  add(everything);
+  for (const Says& s : kinds) add(s);
+  for (const Override& o : overrides) add(o.says);
+  return out;
 }
 
 Result<QuantConfig> parse_quant_config(std::string_view text, std::span<const std::string> settings) {

@@ -20,6 +20,23 @@
 
 namespace qb::pass {
 
+// Which parts of a model are brought into another basis before anything is quantized (rotate.h).
+struct Rotation {
+  bool residual = false, values = false;
+  bool any() const { return residual || values; }
+};
+// A word for it stands in front of an algorithm, or alone, and is about the whole model, whichever weight it is said of.
+struct RotationWord {
+  std::string_view name;
+  Rotation means;
+  std::string_view source;
+};
+inline constexpr std::array<RotationWord, 3> rotation_words{
+    {{"hadamard", {true, true}, "QuaRot, SpinQuant's R1 and R2 with fixed signs: alone, or in front of others"},
+     {"hadamard_residual", {true, false}, "the residual stream alone (R1)"},
+     {"hadamard_values", {false, true}, "the values of attention alone (R2)"}}};
+const RotationWord* find_rotation(std::string_view name);  // null: there is none
+
 // What one entry says of the modules that it is for. What it leaves open stays as entries below it have it.
 struct Says {
   struct Weight {
@@ -28,6 +45,9 @@ struct Says {
     std::string recipe;                 // empty: the first one that makes the type
     bool implied = false;               // the recipe is a shorthand's: other numerics may be asked for
     std::string algorithm;              // that makes it from data; empty: the recipe alone does
+    Rotation rotation = {};             // that stood in front of it
+    // An algorithm as users write it: "gptq", "hadamard", "hadamard+awq+gptq". Which algorithms there are is for calib::parse_algorithms.
+    void made_by(std::string_view text);
   };
   struct Input {
     std::optional<ir::Activation> type;  // absent: not quantized
@@ -54,6 +74,8 @@ struct QuantConfig {
 
   // Every entry that may say something, for whoever checks all of them.
   std::vector<Says*> entries();
+  // What one of them or another asks for.
+  Rotation rotation() const;
 };
 
 // `text`: an object as above, or one name (a shorthand first, then a scheme), which is the default; empty: nothing. `settings` are keys of the object,

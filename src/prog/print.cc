@@ -128,6 +128,14 @@ struct PrintOp {
     result(1);
     line("rotate %{} {} by %{}{} / {}", op.src, op.down ? "down" : "along", op.matrix, op.transposed ? " transposed" : "", op.divisor);
   }
+  void operator()(const Hadamard& op) const {
+    result(1);
+    fmt::format_to(std::back_inserter(s), "hadamard %{}", op.src);
+    if (op.gains != -1) fmt::format_to(std::back_inserter(s), ", columns times %{}", op.gains);
+    if (op.along.block > 1) fmt::format_to(std::back_inserter(s), ", along in blocks of {}, signs of {}", op.along.block, op.along.period);
+    if (op.down.block > 1) fmt::format_to(std::back_inserter(s), ", down in blocks of {}, signs of {}", op.down.block, op.down.period);
+    line(" to {}", info(op.to).name);
+  }
   void operator()(const Quantize& op) const {
     result(results_of(op));
     fmt::format_to(std::back_inserter(s), "quantize {} {} %{}", ir::to_string(op.type), op.recipe, op.src);

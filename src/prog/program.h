@@ -92,6 +92,22 @@ struct Rotate {
   double divisor = 1;
   friend bool operator==(const Rotate&, const Rotate&) = default;
 };
+// An axis of a matrix in the basis of Hadamard matrices: number i gets the sign of num/hadamard.h at i % period, and every `block` numbers are multiplied by
+// Sylvester's matrix / sqrt(block). A block of 1: the axis stays as it is.
+struct Basis {
+  int64_t block = 1, period = 1;
+  friend bool operator==(Basis, Basis) = default;
+};
+// A matrix whose columns are multiplied by `gains`, where there are any, before its rows (`along`) and its columns (`down`, whose blocks no block of the
+// program cuts) are brought into another basis; in double, rounded once to `to`. src and gains, which lie in one row, are bf16, f16 or f32.
+struct Hadamard {
+  ValueId src;
+  Elem to;
+  ValueId gains = -1;  // -1: without
+  Basis along = {}, down = {};
+  friend bool operator==(const Hadamard&, const Hadamard&) = default;
+};
+inline constexpr int64_t largest_basis = 4096;  // numbers in a block
 // Makes codes, scales and, for two-level types, the global scale or, for types that have them, zero points by a named recipe. Results in this order: code,
 // scale[, global or zero]. Of a turned source, whose rows are the columns of what the recipe works on, it makes turned results: integers, whose groups go down
 // the columns, so that blocks start at whole groups.
@@ -156,7 +172,7 @@ struct Groups {
   friend bool operator==(const Groups&, const Groups&) = default;
 };
 
-using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Rotate, Quantize, Turn, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
+using Op = std::variant<Copy, Literal, Recode, Rescale, Dequantize, Fold, Rotate, Hadamard, Quantize, Turn, Pack, PackWords, PackNibbles, Pad, Zeros, Groups>;
 
 struct Output {
   std::string name;

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <bit>
 #include <cmath>
+#include <utility>
 
 #include "base/diagnostics.h"
 #include "prog/typing.h"
@@ -339,6 +341,21 @@ class Checker {
     if (op.down && p_.row_multiple % block != 0 && p_.row_multiple < p_.rows)
       return wrong("rotate", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, block));
     return push("rotate", src);
+  }
+
+  Result<void> check(const Hadamard& op) {
+    if (!has(op.src) || !is_wide_float(at(op.src).elem) || at(op.src).rows_per != 1 || !is_wide_float(op.to)) return wrong("hadamard", "floats are needed");
+    ValueType v = at(op.src);
+    if (op.gains != -1 && (!has(op.gains) || !is_wide_float(at(op.gains).elem) || at(op.gains).rows_per != 0 || at(op.gains).cols != v.cols))
+      return wrong("hadamard", "one gain for each column");
+    for (const auto& [basis, count] : {std::pair{op.along, v.cols}, std::pair{op.down, v.rows}})
+      if (basis.block < 1 || basis.block > largest_basis || !std::has_single_bit(static_cast<uint64_t>(basis.block)) || basis.period < 1 ||
+          count % basis.block != 0)
+        return wrong("hadamard", fmt::format("{} numbers are not whole blocks of {}", count, basis.block));
+    if (p_.row_multiple % op.down.block != 0 && p_.row_multiple < p_.rows)
+      return wrong("hadamard", fmt::format("row multiple {} cuts blocks of {} rows", p_.row_multiple, op.down.block));
+    v.elem = op.to;
+    return push("hadamard", v);
   }
 
   Result<void> check(const Quantize& op) {
