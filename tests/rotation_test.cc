@@ -15,6 +15,7 @@
 #include "host/cpu.h"
 #include "host/host.h"
 #include "num/hadamard.h"
+#include "quantbridge/bridge.h"
 #include "suite.h"
 
 namespace qb::suite {
@@ -68,9 +69,10 @@ std::vector<float> logits_of(Session s, bool reference = true) {
 }
 
 // The checkpoint in float32, where rounding of the rotated weights is far below everything else.
-Path in_float32(const Path& base, const Scratch& scratch) {
+Path in_float32(const Path& base, const Scratch& scratch, const pass::Forms& forms = {}) {
   JobOptions wide = to_dialect("dense");
   wide.dense_dtype = Elem::f32;
+  wide.forms = forms;
   const Outcome done = convert(base, scratch / "f32", wide);
   EXPECT_TRUE(done.written) << done.text();
   return scratch / "f32";
@@ -102,6 +104,20 @@ double tolerance(const Session& s) {
   return 8 * static_cast<double>(7 * s.checkpoint.topology.layers + 2) * 3 * 0x1p-25;
 }
 
+// The relative error of the logits of `after`; above 0, or nothing was rotated.
+double error_of(const Session& after, const Session& before) {
+  const std::vector<float> want = logits_of(before), got = logits_of(after);
+  EXPECT_EQ(got.size(), want.size());
+  if (got.size() != want.size()) return 1;
+  double off = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    off += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
+    size += std::pow(static_cast<double>(want[i]), 2);
+  }
+  EXPECT_GT(off, 0) << "nothing was rotated";
+  return std::sqrt(off / size);
+}
+
 TEST(Rotation, ComputesTheSame) {
   int compared = 0;
   for (const Known& base : bases) {
@@ -115,20 +131,27 @@ TEST(Rotation, ComputesTheSame) {
     EXPECT_EQ(after.rotated.find("residual") != std::string::npos, base.residual) << after.rotated;
     EXPECT_EQ(after.rotated.find("values") != std::string::npos, base.heads) << after.rotated;
     EXPECT_EQ(before.checkpoint.topology.tied_embeddings && base.residual, after.rotated.find("head of its own") != std::string::npos);
-    const std::vector<float> want = logits_of(before), got = logits_of(after);
-    ASSERT_EQ(got.size(), want.size());
-    double off = 0, size = 0;
-    for (size_t i = 0; i < want.size(); ++i) {
-      const double d = static_cast<double>(got[i]) - static_cast<double>(want[i]);
-      off += d * d;
-      size += static_cast<double>(want[i]) * static_cast<double>(want[i]);
-    }
-    EXPECT_LT(std::sqrt(off / size), tolerance(before));
-    EXPECT_GT(off, 0) << "nothing was rotated";
-    std::printf("%-32s %s: off by %.2g, allowed %.2g\n", base.name, after.rotated.c_str(), std::sqrt(off / size), tolerance(before));
+    const double error = error_of(after, before);
+    EXPECT_LT(error, tolerance(before));
+    std::printf("%-32s %s: off by %.2g, allowed %.2g\n", base.name, after.rotated.c_str(), error, tolerance(before));
     ++compared;
   }
   EXPECT_GE(compared, 11);
+}
+
+// q, k and v in one matrix, whose last rows are the values; experts in one tensor; and experts with biases, taken apart from one that has their inputs first.
+TEST(Rotation, ComputesTheSameInOtherForms) {
+  constexpr pass::Forms joined{pass::Form::joined, pass::Form::joined}, apart{pass::Form::as_is, pass::Form::separate};
+  for (const auto& [name, forms] : {std::pair{"base/qwen2_mini", joined}, std::pair{"base/qwen2_moe_tiny", joined},
+                                    std::pair{"base/qwen3_moe_window_tiny", joined}, std::pair{"base/gpt_oss", apart}}) {
+    const std::optional<Path> path = checkpoint_at(name);
+    if (!path) continue;  // of the larger set
+    SCOPED_TRACE(name);
+    const Scratch scratch;
+    const Path other = in_float32(*path, scratch, forms);
+    const Session before = opened(other);
+    EXPECT_LT(error_of(rotated(other), before), tolerance(before));
+  }
 }
 
 std::vector<double> tensor_of(const Session& s, const std::string& name) {
@@ -264,15 +287,9 @@ TEST(Rotation, AlgorithmsWorkInTheOtherBasis) {
         std::tuple{"int8_channel:int8_token", "hadamard+smoothquant+gptq", "compressed_tensors"}}) {
     SCOPED_TRACE(algorithm);
     const Scratch scratch;
-    const std::vector<float> got = logits_of(opened(quantized(*base, scratch / "out", scheme, algorithm, to, {64 << 20, 2})));
-    ASSERT_EQ(got.size(), want.size());
-    double off = 0, size = 0;
-    for (size_t i = 0; i < want.size(); ++i) {
-      off += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
-      size += std::pow(static_cast<double>(want[i]), 2);
-    }
+    const double error = error_of(opened(quantized(*base, scratch / "out", scheme, algorithm, to, {64 << 20, 2})), opened(*base));
     // Eight bits lose a hundredth; another basis than that of the factors would leave nothing.
-    EXPECT_LT(std::sqrt(off / size), 0.05);
+    EXPECT_LT(error, 0.05);
   }
 }
 
@@ -317,6 +334,20 @@ TEST(Rotation, WhatCannotBeIsNamed) {
       if (p.code == "rotation-partial") found += p.found;
     EXPECT_NE(found.find(words), std::string::npos) << found;
   }
+}
+
+TEST(Rotation, TheLibraryDoesItToo) {
+  const std::optional<Path> base = checkpoint_at("base/llama_mini1");
+  ASSERT_TRUE(base);
+  const Scratch scratch;
+  const Result<Bridge> bridge = Bridge::open(base->string());
+  ASSERT_TRUE(bridge.ok());
+  Target target;
+  target.dialect = "modelopt";
+  target.quantization = R"({"default": {"weight": "nvfp4", "algorithm": "hadamard"}})";
+  const Result<void> done = bridge->write(target, (scratch / "library").string());
+  ASSERT_TRUE(done.ok()) << done.error().what;
+  same_bytes(quantized(*base, scratch / "command", "nvfp4", "hadamard", "modelopt", {64 << 20, 2}), scratch / "library");
 }
 
 TEST(Rotation, WordsOfUsers) {

@@ -3,7 +3,7 @@
 
   memory_test.py --binary quantbridge [--sizes 2GB,6GB] [--budget 128MiB] [--data-limit 262144] [--threads 1,4] [--work DIR]
 
-For each size a synthetic checkpoint is written, then `convert` (ModelOpt NVFP4 to compressed_tensors), `quantize` (dense to NVFP4 and to FP8 blocks) and `convert --to dense` run
+For each size a synthetic checkpoint is written, then `convert` (ModelOpt NVFP4 to compressed_tensors), `quantize` (dense to NVFP4, rotated too, and to FP8 blocks) and `convert --to dense` run
 under `ulimit -d` (KiB of private memory, heap and thread stacks included): more is refused by the kernel, and the run fails. Printed: exit code, the largest RssAnon that
 the program itself reports (peak_anonymous_bytes), time. The limit for RssAnon is the budget plus 32 MiB for tables, stacks and the C library. Everything written is
 deleted; a size needs at most 5 times as much disk (NVFP4 to BF16), for the large one twice.
@@ -23,7 +23,8 @@ sys.path.insert(0, str(HERE.parent))
 from make_synthetic import parse_size  # noqa: E402
 
 RUNS = [("modelopt-nvfp4", ["convert", "--to", "compressed_tensors"]), ("modelopt-nvfp4", ["convert", "--to", "dense", "--dtype", "bf16"]),
-        ("dense", ["quantize", "--scheme", "nvfp4"]), ("dense", ["quantize", "--scheme", "fp8_128x128:fp8_g128", "--to", "compressed_tensors"])]
+        ("dense", ["quantize", "--scheme", "nvfp4"]), ("dense", ["quantize", "--scheme", "nvfp4", "--algorithm", "hadamard"]),
+        ("dense", ["quantize", "--scheme", "fp8_128x128:fp8_g128", "--to", "compressed_tensors"])]
 LARGE = parse_size("3GB")
 
 
