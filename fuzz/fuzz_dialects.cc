@@ -12,6 +12,7 @@
 #include "dialect/history.h"
 #include "io/memory_source.h"
 #include "ir/verify.h"
+#include "pass/rotate.h"
 #include "prog/program.h"
 
 namespace {
@@ -32,6 +33,21 @@ void add_document(qb::Package& package, const char* name, std::string_view text)
   qb::Json value;
   qb::JsonError error;
   if (!text.empty() && qb::parse_json(text, value, error) && value.is_object()) package.set_document(name, std::make_shared<qb::Json>(std::move(value)));
+}
+
+// Programs are well-formed, and those of a tensor make all of it.
+void check_rotated(const qb::pass::Rotated& rotated) {
+  for (const qb::prog::Program& p : rotated.programs)
+    if (!qb::prog::type_check(p)) std::abort();
+  for (const qb::pass::Rotated::Tensor& t : rotated.tensors) {
+    const uint64_t wanted = qb::prog::output_bytes({.dtype = t.dtype, .shape = t.shape});
+    uint64_t made = 0;
+    for (size_t i = t.first; made < wanted; ++i) {
+      if (i == rotated.programs.size()) std::abort();
+      made += qb::prog::output_bytes(rotated.programs[i].outputs[0]);
+    }
+    if (made != wanted) std::abort();
+  }
 }
 
 }  // namespace
@@ -66,6 +82,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (dialect->config != nullptr) package.set_document("config.json", dialect->config(package));
   ir::Checkpoint checkpoint;
   if (!dialect->read({package, facts, nullptr}, checkpoint, diag)) return 0;
+  pass::Rotated rotated;
+  Diagnostics refused_basis;
+  if (pass::rotate(checkpoint, {true, true}, rotated, refused_basis)) check_rotated(rotated);
   ir::verify(checkpoint, {"model.safetensors"}, diag);
   if (!diag.ok()) return 0;
   NoAnswers answers;

@@ -104,7 +104,7 @@ class Rotating {
   }
 
   int64_t residual_block() const {
-    int64_t widest = 1;
+    int64_t widest = std::max<int64_t>(t_.hidden, 1);
     for (const ir::Module& m : c_.modules)
       if (const arch::Module* t = topology(m); t != nullptr && m.part(Role::code) != nullptr && side_of(*t) == Side::writes) widest = std::max(widest, m.k);
     return block_of(t_.hidden, std::min(largest_block, largest_tile / widest));
@@ -113,7 +113,7 @@ class Rotating {
 
   // What keeps the residual stream in its basis; empty: nothing.
   std::string against_residual() const {
-    if (residual_block() < 2) return fmt::format("hidden_size {} has no power of two in it", t_.hidden);
+    if (residual_block() < 2) return fmt::format("hidden_size {} has no block of a power of two that fits", t_.hidden);
     for (const ir::Module& m : c_.modules) {
       if (m.parts.empty()) continue;
       const arch::Module* const t = topology(m);
@@ -126,18 +126,19 @@ class Rotating {
       if (m.kind != Kind::linear && m.kind != Kind::expert && m.kind != Kind::embedding) continue;
       if (std::string why = against(m, *t); !why.empty()) return why;
     }
+    if (t_.tied_embeddings && last_gains() == nullptr) return "the norm before the head is not there";
     if (t_.family->norm_plus != 0) return fmt::format("norms add {} to their weights", t_.family->norm_plus);
     return {};
   }
 
   std::string against(const ir::Module& m, const arch::Module& t) const {
     const ir::Stored* const code = m.part(Role::code);
-    if (code == nullptr || !dense(*code)) return fmt::format("{} is no matrix of plain numbers", m.path);
+    if (code == nullptr || !dense(*code) || !fits(m.part(Role::bias), m)) return fmt::format("{} is no matrix of plain numbers", m.path);
     if (m.kind == Kind::embedding) return {};
     if (m.stack.inputs_first) return fmt::format("{} has the inputs of its experts first: take them apart (convert --experts separate)", m.path);
     const Side side = side_of(t);
     const int64_t n = m.stack.experts > 0 ? m.n / m.stack.experts : m.n;
-    if (side == Side::reads && m.k == t_.hidden && find(norm_of(t)) != nullptr && !find(norm_of(t))->parts.empty()) return {};
+    if (side == Side::reads && m.k == t_.hidden && gains_of(norm_of(t)) != nullptr) return {};
     if (side == Side::writes && n == t_.hidden) return {};
     if (side == Side::neither && !t.input_norm.empty()) return {};
     return fmt::format("{} ({} x {}) neither reads a norm nor writes the stream", m.path, m.n, m.k);
@@ -145,6 +146,9 @@ class Rotating {
 
   static const std::string& norm_of(const arch::Module& t) { return t.parts.empty() ? t.input_norm : t.parts.front().input_norm; }
   static bool dense(const ir::Stored& s) { return is_plain_float(s.elem) && s.container == s.elem && prog::is_dense(s.view, s.elem); }
+
+  // A number for each output, or no bias.
+  static bool fits(const ir::Stored* bias, const ir::Module& m) { return bias == nullptr || (dense(*bias) && bias->view.dims[0] * bias->view.dims[1] == m.n); }
 
   // The linear whose rows are the values that o mixes, and where they lie in its matrix; nothing where o is none.
   struct Values {
@@ -172,15 +176,16 @@ class Rotating {
       if (t == nullptr || m.kind != Kind::linear || m.parts.empty()) continue;
       const std::optional<Values> v = values_of(*t);
       if (!v) continue;
-      const bool fits = v->module != nullptr && v->module->part(Role::code) != nullptr && v->rows.end <= v->module->n &&
-                        v->rows.size() == t_.kv_heads * t_.head_dim && m.k == t_.heads * t_.head_dim;
-      if (!fits || !dense(*v->module->part(Role::code)) || m.part(Role::code) == nullptr || !dense(*m.part(Role::code)))
+      const bool in_heads = v->module != nullptr && v->module->part(Role::code) != nullptr && v->rows.end <= v->module->n &&
+                            v->rows.size() == t_.kv_heads * t_.head_dim && m.k == t_.heads * t_.head_dim;
+      if (!in_heads || !dense(*v->module->part(Role::code)) || !fits(v->module->part(Role::bias), *v->module) || m.part(Role::code) == nullptr ||
+          !dense(*m.part(Role::code)))
         return fmt::format("{} does not lie in heads of {}", t->fed_by, t_.head_dim);
       mixes_.insert(m.path);
       heads_in_.emplace(v->module->path, v->rows);
     }
     if (mixes_.empty()) return "no linear is known whose outputs are the values of attention (they come out of a narrow vector)";
-    if (heads_block() < 2) return fmt::format("heads of {} have no power of two in them", t_.head_dim);
+    if (heads_block() < 2) return fmt::format("heads of {} have no block of a power of two that fits", t_.head_dim);
     return {};
   }
 
@@ -197,7 +202,7 @@ class Rotating {
       matrix(*code, code->tensor, nullptr, residual(), {}, {});
       if (t_.tied_embeddings && out_.residual > 0) {
         out_.unties = true;
-        matrix(*code, t_.head + ".weight", gains_of(lies_in_.at(t_.head)->input_norm), residual(), {}, {});
+        matrix(*code, t_.head + ".weight", last_gains(), residual(), {}, {});
       }
       return;
     }
@@ -212,9 +217,15 @@ class Rotating {
     if (const ir::Stored* bias = m.part(Role::bias); bias != nullptr) outputs(*bias, rows, part);
   }
 
+  // A norm's weights; null where it has none.
   const ir::Stored* gains_of(const std::string& norm) const {
     const ir::Module* const m = find(norm);
-    return m == nullptr ? nullptr : &m->parts[0];
+    return m == nullptr || m->parts.empty() ? nullptr : &m->parts[0];
+  }
+  // Of the head, which may be the embedding.
+  const ir::Stored* last_gains() const {
+    const auto head = lies_in_.find(t_.head);
+    return head == lies_in_.end() ? nullptr : gains_of(head->second->input_norm);
   }
 
   void begin(const ir::Stored& s, std::string name, std::vector<int64_t> shape) {
