@@ -142,8 +142,8 @@ std::vector<prog::Program> moved(const std::vector<TensorInfo>& tensors) {
   return programs;
 }
 
-const recipe::Recipe& recipe_of(const ir::QuantType& type) {
-  const recipe::Recipe* r = recipe::find_recipe(type, recipe::Numerics::llm_compressor);
+const recipe::Recipe& recipe_of(const ir::QuantType& type, recipe::Numerics numerics = recipe::Numerics::llm_compressor) {
+  const recipe::Recipe* r = recipe::find_recipe(type, numerics);
   if (r == nullptr) die("no recipe for " + ir::to_string(type));
   return *r;
 }
@@ -205,38 +205,42 @@ void compute_alone(int repeats) {
   std::normal_distribution<float> normal(0.0F, 0.02F);
   for (uint16_t& w : weights) w = encode_bf16(normal(random));
   std::vector<std::byte> memory(size_t{256} << 20, std::byte{1}), codes(weights.size()), scales(weights.size());
+  const auto both = {recipe::Numerics::llm_compressor, recipe::Numerics::modelopt};
   for (const char* scheme : {"fp8_channel", "int8_channel", "nvfp4"}) {
-    const ir::QuantType type = type_of(scheme);
-    std::byte global[4];
-    const recipe::Args args{.weights = weights.data(),
-                            .source = Elem::bf16,
-                            .rows = rows,
-                            .k = k,
-                            .n = rows,
-                            .amax = 0.1F,
-                            .type = type,
-                            .codes = codes.data(),
-                            .scales = scales.data(),
-                            .global = type.two_level() ? global : nullptr,
-                            .isa = isa};
-    std::vector<double> ratios, rates;
-    for (int i = 0; i < repeats; ++i) {
-      const auto timed = [](const std::function<void()>& f) {
-        const double begin = host::thread_seconds();
-        f();
-        return host::thread_seconds() - begin;
-      };
-      const double read = static_cast<double>(memory.size()) / timed([&] { host::read_bytes(memory, isa); });
-      const double made = static_cast<double>(rounds * rows * k * 2) / timed([&] {
-                            for (int r = 0; r < rounds; ++r) recipe_of(type).run(args);
-                          });
-      ratios.push_back(made / read);
-      rates.push_back(made * 1e-9);
+    for (const recipe::Numerics numerics : both) {
+      const ir::QuantType type = type_of(scheme);
+      const recipe::Recipe& r = recipe_of(type, numerics);
+      std::byte global[4];
+      const recipe::Args args{.weights = weights.data(),
+                              .source = Elem::bf16,
+                              .rows = rows,
+                              .k = k,
+                              .n = rows,
+                              .amax = 0.1F,
+                              .type = type,
+                              .codes = codes.data(),
+                              .scales = scales.data(),
+                              .global = type.two_level() ? global : nullptr,
+                              .isa = isa};
+      std::vector<double> ratios, rates;
+      for (int i = 0; i < repeats; ++i) {
+        const auto timed = [](const std::function<void()>& f) {
+          const double begin = host::thread_seconds();
+          f();
+          return host::thread_seconds() - begin;
+        };
+        const double read = static_cast<double>(memory.size()) / timed([&] { host::read_bytes(memory, isa); });
+        const double made = static_cast<double>(rounds * rows * k * 2) / timed([&] {
+                              for (int round = 0; round < rounds; ++round) r.run(args);
+                            });
+        ratios.push_back(made / read);
+        rates.push_back(made * 1e-9);
+      }
+      for (auto* v : {&ratios, &rates}) std::sort(v->begin(), v->end());
+      const auto middle = ratios.size() / 2;
+      fmt::print("{:<27} alone, one thread: {:.2f} of a plain read ({:.2f} .. {:.2f}), {:.1f} GB/s of input\n", r.name, ratios[middle], ratios.front(),
+                 ratios.back(), rates[middle]);
     }
-    for (auto* v : {&ratios, &rates}) std::sort(v->begin(), v->end());
-    const auto middle = ratios.size() / 2;
-    fmt::print("{:<13} alone, one thread: {:.2f} of a plain read ({:.2f} .. {:.2f}), {:.1f} GB/s of input\n", scheme, ratios[middle], ratios.front(),
-               ratios.back(), rates[middle]);
   }
 }
 

@@ -25,6 +25,11 @@ enum class Rule : uint8_t {
   compressed,       // rounded to the source dtype; zero gives its epsilon
 };
 
+// Whether the scale is an element of the source.
+constexpr bool rounded_scale(Rule r) {
+  return r == Rule::modelopt_real || r == Rule::compressed;
+}
+
 template <class S, Rule R>
 QB_INLINE float scale_of(float amax) {
   if constexpr (R == Rule::modelopt_blocks) {
@@ -32,7 +37,7 @@ QB_INLINE float scale_of(float amax) {
     if (amax < S::tiny) amax = S::tiny;
   }
   float scale = amax / 448;
-  if constexpr (R == Rule::modelopt_real || R == Rule::compressed) scale = round_scale<S>(scale);
+  if constexpr (rounded_scale(R)) scale = round_scale<S>(scale);
   if constexpr (R == Rule::compressed) return scale == 0 ? S::eps : scale;
   return scale > 0 ? scale : 1.0F;
 }
@@ -56,6 +61,25 @@ QB_INLINE void cast_run(const std::byte* __restrict weights, int64_t count, floa
   }
 }
 
+// Where divides_within(): no quotient is so far above 448 that it would not become 448.
+template <class S, Cast C, Rule R>
+QB_INLINE void cast_finite(const std::byte* __restrict weights, int64_t count, float scale, std::byte* __restrict codes) {
+  const float inverse = 1 / scale;
+  each_code<S>(weights, count, codes, [=](float x) {
+    uint32_t bits, code;
+    if constexpr (C == Cast::wide) {
+      bits = std::bit_cast<uint32_t>(quotient(x, scale, inverse));
+      code = round_magnitude<3, 7>(bits & f32_abs_mask, 480.0F);
+    } else {
+      // 2^-120 times as large, the steps of E4M3 are those of the upper 12 bits, subnormal numbers' too; 11 bits of significand are kept by all that count.
+      const float narrow = rounded_scale(R) ? nearest_quotient<S>(x, inverse) : S::nearest(quotient(x, scale, inverse));
+      bits = std::bit_cast<uint32_t>(narrow * 0x1p-120F);
+      code = (bits + 0x7FFFFU + ((bits >> 20) & 1U)) >> 20;
+    }
+    return (code & 0x7FU) | ((std::bit_cast<uint32_t>(x) >> 24) & 0x80U);  // that of a zero is lost in the quotient
+  });
+}
+
 template <class S, Cast C, Rule R>
 struct Fp8 {
   static QB_INLINE void run(const Args* args) {
@@ -68,12 +92,18 @@ struct Fp8 {
       const int64_t end = row + tall < a.rows ? row + tall : a.rows;
       for (int64_t col = 0; col < a.k; col += wide) {
         const int64_t width = col + wide < a.k ? wide : a.k - col;
-        float amax = a.amax;
-        if constexpr (R != Rule::modelopt_tensor) {
-          if (a.type.block.rows != 0 && !(a.amax > 0)) amax = block_amax(weights, a.k, row, end, col, width);
-        }
+        const bool given = R == Rule::modelopt_tensor || a.type.block.rows == 0 || a.amax > 0;
+        const float amax = given ? a.amax : block_amax(weights, a.k, row, end, col, width);
         const float scale = scale_of<S, R>(amax);
-        for (int64_t i = row; i < end; ++i) cast_run<S, C>(weights + (i * a.k + col) * size, width, scale, a.codes + i * a.k + col);
+        for (int64_t i = row; i < end; ++i) {
+          const int64_t at = i * a.k + col;
+          const float own = given ? block_amax(weights, a.k, i, i + 1, col, width) : amax;
+          if (divides_within<S, rounded_scale(R)>(a.isa, own, amax, scale)) {
+            cast_finite<S, C, R>(weights + at * size, width, scale, a.codes + at);
+          } else {
+            cast_run<S, C>(weights + at * size, width, scale, a.codes + at);
+          }
+        }
         if constexpr (R == Rule::compressed) {
           store(a.scales, block++, S::narrow(scale));
         } else {

@@ -4,6 +4,8 @@
 // tests. llm-compressor computes everything in the dtype of the model: scale = amax / ((2^b - 1) / 2), so that the largest weight falls half a step outside and
 // is clamped. ModelOpt computes in float32: scale = amax / (2^(b-1) - 1), and 0 for zeros alone.
 // A NaN has no code: it makes its scale NaN, and the codes zero.
+#include <type_traits>
+
 #include "recipe/loops.h"
 #include "recipe/recipe.h"
 
@@ -42,9 +44,13 @@ struct Integers {
       for (int64_t col = 0; col < a.k; col += wide) {
         const int64_t count = col + wide < a.k ? wide : a.k - col, at = row * a.k + col;
         const std::byte* from = weights + at * size;
-        const float amax = a.type.block.rows == 0 ? a.amax : S::value(max_magnitude<S>(from, count, 0));
+        const float own = S::value(max_magnitude<S>(from, count, 0)), amax = a.type.block.rows == 0 ? a.amax : own;
         const float scale = Numbers::template scale<S>(amax, width);
-        codes(from, count, scale, low, -low - 1, a.codes + at);
+        if (divides_within<S, std::is_same_v<R, S>>(a.isa, own, amax, scale)) {
+          finite_codes(from, count, scale, -low - 1, a.codes + at);
+        } else {
+          codes(from, count, scale, low, -low - 1, a.codes + at);
+        }
         if (a.type.block.rows != 0 || row == 0) store(a.scales, block++, R::narrow(scale));
       }
     }
@@ -53,7 +59,8 @@ struct Integers {
  private:
   using R = typename Numbers::template Rounded<S>;
   static constexpr int64_t size = sizeof(typename S::Bits);
-  static constexpr float magic = 0x1.8p23F;  // adding and taking it away rounds to whole numbers, ties to even
+  // Adding it rounds to a whole number, ties to even, that stands in the lowest bits: two's complement.
+  static constexpr float magic = 0x1.8p23F;
 
   static QB_INLINE void codes(const std::byte* __restrict weights, int64_t count, float scale, float low, float high, std::byte* __restrict to) {
     for (int64_t i = 0; i < count; ++i) {
@@ -62,8 +69,22 @@ struct Integers {
       float q = std::bit_cast<float>(narrow);
       q = q < low ? low : q;
       q = q > high ? high : q;
-      to[i] = static_cast<std::byte>(static_cast<int>((q + magic) - magic));
+      to[i] = static_cast<std::byte>(std::bit_cast<uint32_t>(q + magic));
     }
+  }
+
+  // Where divides_within(): none is more than half a step beyond the largest code, so none is below the least.
+  static QB_INLINE void finite_codes(const std::byte* __restrict weights, int64_t count, float scale, float high, std::byte* __restrict to) {
+    const float inverse = 1 / scale;
+    each_code<S>(weights, count, to, [=](float x) {
+      float q;
+      if constexpr (std::is_same_v<R, S>) {
+        q = nearest_quotient<S>(x, inverse);
+      } else {
+        q = R::nearest(quotient(x, scale, inverse));
+      }
+      return std::bit_cast<uint32_t>((q < high ? q : high) + magic);
+    });
   }
 };
 

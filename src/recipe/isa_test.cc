@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "num/codec.h"
+#include "recipe/loops.h"
 #include "recipe/recipe.h"
 
 namespace qb::recipe {
@@ -18,7 +19,7 @@ namespace {
 std::vector<Isa> levels() {
   std::vector<Isa> v = {Isa::generic};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) v.push_back(Isa::avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) v.push_back(Isa::avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     v.push_back(Isa::avx512);
   }
@@ -272,6 +273,77 @@ TEST(RecipeIsa, RowBlocksConcatenate) {
         got.global = r.global;
       }
       EXPECT_TRUE(got == want) << recipe->name;
+    }
+  }
+}
+
+// What stands for divisions in the recipes' loops. Every significand of an element, and every 61st of a divisor; where the divisor is an element, all.
+template <class S>
+void expect_quotients(uint32_t dropped) {
+  int64_t wrong = 0;
+  const auto significand = [](uint32_t bits) { return std::bit_cast<float>(0x3F800000U | bits); };
+  const uint32_t step = uint32_t{1} << dropped, all = uint32_t{1} << 23;
+  for (uint32_t d = 0; d < all; d += d % step == 0 ? 1 : 61) {
+    const float divisor = significand(d), inverse = 1 / divisor;
+    for (uint32_t x = (d / 61 % 8) * step; x < all; x += 8 * step) wrong += quotient(significand(x), divisor, inverse) == significand(x) / divisor ? 0 : 1;
+  }
+  for (uint32_t d = 0; d < all; d += step) {
+    const float divisor = significand(d), inverse = 1 / divisor;
+    for (uint32_t x = 0; x < all; x += step) {
+      wrong += nearest_quotient<S>(significand(x), inverse) == round_scale<S>(significand(x) / divisor) ? 0 : 1;
+    }
+  }
+  EXPECT_EQ(wrong, 0) << dropped;
+}
+
+TEST(RecipeIsa, QuotientsAreThoseOfDivision) {
+  expect_quotients<Bf16>(16);
+  expect_quotients<F16>(13);
+}
+
+// Codes are those of a division, quotients near ties and at the ends of the range of scales too.
+TEST(RecipeIsa, IntegersAreRoundedQuotients) {
+  constexpr int64_t rows = 400, k = 200;
+  std::mt19937 random(3);
+  for (const Elem source : {Elem::bf16, Elem::f16, Elem::f32}) {
+    std::vector<float> x(rows * k);
+    std::vector<std::byte> weights(x.size() * static_cast<size_t>(bits(source)) / 8), codes(x.size()), scales(rows * 4);
+    const bool wide = source != Elem::f16;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float size = wide ? std::ldexp(1.0F + static_cast<float>(random() % 1000) / 1000, r % 8 == 0 ? static_cast<int>(random() % 240) - 120 : -5) : 0.03F;
+      for (int64_t j = 0; j < k; ++j) {
+        // Half of them on multiples of half a step, as exactly as the source can say it.
+        const auto step = static_cast<float>(static_cast<int>(random() % 511) - 255) / 2;
+        const float u = static_cast<float>(random() % 65536) / 32768 - 1;
+        x[static_cast<size_t>(r * k + j)] = j == 0 ? size : size * (random() % 2 == 0 ? step / 127.5F : u);
+      }
+    }
+    for (size_t i = 0; i < x.size(); ++i) {
+      const uint32_t b = std::bit_cast<uint32_t>(x[i]);
+      const uint16_t half = source == Elem::f16 ? encode_f16(x[i]) : encode_bf16(x[i]);
+      std::memcpy(weights.data() + i * static_cast<size_t>(bits(source)) / 8, source == Elem::f32 ? static_cast<const void*>(&b) : &half,
+                  static_cast<size_t>(bits(source)) / 8);
+    }
+    const auto at = [&](const std::byte* from, size_t i, Elem elem) {
+      uint32_t b = 0;
+      std::memcpy(&b, from + i * static_cast<size_t>(bits(elem)) / 8, static_cast<size_t>(bits(elem)) / 8);
+      return elem == Elem::f32 ? std::bit_cast<float>(b) : elem == Elem::f16 ? decode_f16(static_cast<uint16_t>(b)) : decode_bf16(static_cast<uint16_t>(b));
+    };
+    for (const char* name : {"int_rows.modelopt", "int_rows.llm_compressor"}) {
+      const Recipe* r = find_recipe(name);
+      const Elem scale_elem = r->scale_elem(source);
+      for (const Isa isa : levels()) {
+        r->run({weights.data(), source, rows, k, rows, 0, ir::parse_scheme("int8_channel")->weight, codes.data(), scales.data(), nullptr, isa});
+        int64_t wrong = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+          const float scale = at(scales.data(), i / k, scale_elem), quotient = at(weights.data(), i, source) / scale;
+          const float rounded = r->numerics == Numerics::modelopt || source == Elem::f32 ? quotient
+                                : source == Elem::f16                                    ? decode_f16(encode_f16(quotient))
+                                                                                         : decode_bf16(encode_bf16(quotient));
+          wrong += static_cast<int8_t>(codes[i]) != std::nearbyint(std::clamp(rounded, -128.0F, 127.0F)) ? 1 : 0;
+        }
+        EXPECT_EQ(wrong, 0) << name << ", " << bits(source) << " bits";
+      }
     }
   }
 }

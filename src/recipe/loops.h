@@ -1,6 +1,6 @@
 // Building blocks of the recipes' loops: elements, quotients and E4M3 codes without branches, and one way to compile a loop for each level of Isa.
 //
-// Goals: the bytes that the scalar codecs give, at any vector width: plain C++ that compilers vectorise, no intrinsics, no contraction into FMA.
+// Goals: the bytes that the scalar codecs give, at any vector width: plain C++ that compilers vectorise, no intrinsics, FMA only where it is asked for by name.
 // Non-goals: choosing the level (Args::isa says it); anything but little-endian memory.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "num/codec.h"
 #include "num/elem.h"
@@ -17,14 +18,18 @@
 namespace qb::recipe {
 
 // A source element: `Bits` as it lies in memory, its magnitude as an integer that orders like |x| (NaN above everything), its value as binary32; round() takes
-// binary32 magnitude bits to those of the nearest element, narrow() a value that is already an element to its bits. eps and tiny as in finfo of NumPy and
-// PyTorch.
+// binary32 magnitude bits to those of the nearest element, nearest() a finite value to that of the nearest element, narrow() a value that is already an element
+// to its bits. eps and tiny as in finfo of NumPy and PyTorch.
 struct Bf16 {
   using Bits = uint16_t;
   using Magnitude = uint16_t;
   static QB_INLINE Magnitude magnitude(Bits b) { return static_cast<Magnitude>(b & 0x7FFFU); }
   static QB_INLINE float value(uint32_t b) { return std::bit_cast<float>(b << 16); }
   static QB_INLINE uint32_t round(uint32_t f32_magnitude) { return round_bf16_magnitude(f32_magnitude); }
+  static QB_INLINE float nearest(float x) {
+    const uint32_t b = std::bit_cast<uint32_t>(x);
+    return std::bit_cast<float>((b + 0x7FFFU + ((b >> 16) & 1U)) & 0xFFFF0000U);
+  }
   static Bits narrow(float x) { return static_cast<Bits>(std::bit_cast<uint32_t>(x) >> 16); }
   static constexpr float tiny = 0x1p-126F, eps = 0x1p-7F;
 };
@@ -34,6 +39,10 @@ struct F16 {
   static QB_INLINE Magnitude magnitude(Bits b) { return static_cast<Magnitude>(b & 0x7FFFU); }
   static QB_INLINE float value(uint32_t b) { return std::bit_cast<float>(std::bit_cast<uint32_t>(f16_value(b & 0x7FFFU)) | ((b & 0x8000U) << 16)); }
   static QB_INLINE uint32_t round(uint32_t f32_magnitude) { return round_f16_magnitude(f32_magnitude); }
+  static QB_INLINE float nearest(float x) {
+    const uint32_t b = std::bit_cast<uint32_t>(x);
+    return std::bit_cast<float>(round(b & f32_abs_mask) | (b & ~f32_abs_mask));
+  }
   static Bits narrow(float x) { return encode_f16(x); }
   static constexpr float tiny = 0x1p-14F, eps = 0x1p-10F;
 };
@@ -43,6 +52,7 @@ struct F32 {
   static QB_INLINE Magnitude magnitude(Bits b) { return b & f32_abs_mask; }
   static QB_INLINE float value(uint32_t b) { return std::bit_cast<float>(b); }
   static QB_INLINE uint32_t round(uint32_t f32_magnitude) { return f32_magnitude; }
+  static QB_INLINE float nearest(float x) { return x; }
   static Bits narrow(float x) { return std::bit_cast<uint32_t>(x); }
   static constexpr float tiny = 0x1p-126F, eps = 0x1p-23F;
 };
@@ -76,6 +86,45 @@ QB_INLINE typename S::Magnitude max_magnitude(const std::byte* p, int64_t count,
   return most;
 }
 
+// Quotients without division, by inverse = 1 / d: a third of its time. Only where divides_exactly().
+// x / d to the last bit: two fused multiply-adds take away what is left of x (Markstein, IBM Journal of Research and Development 34, 1990).
+QB_INLINE float quotient(float x, float d, float inverse) {
+  const float q = x * inverse;
+  return __builtin_fmaf(__builtin_fmaf(-q, d, x), inverse, q);
+}
+// x / d rounded to an element, where d is one: a tie is an exact quotient, which the product is too, and what is no tie is far from one.
+template <class S>
+QB_INLINE float nearest_quotient(float x, float inverse) {
+  return S::nearest(x * inverse);
+}
+// Whether both are exact for elements of S and divisors from `least` to `most`: where FMA is in hardware; for significands of at most 11 bits, all of which
+// were compared with division, the first for all 2^23 significands of d, the second for all that d can have; where nothing on the way is subnormal. Quotients
+// below 2^-40 are only as small as they should be, those below 2^-14 may be rounded to the neighbour; -0 may become 0; |x| / d must be finite.
+template <class S>
+QB_INLINE bool divides_exactly(Isa isa, float least, float most) {
+  return isa != Isa::generic && sizeof(typename S::Bits) == 2 && least >= 0x1p-60F && most <= 0x1p10F;
+}
+// That, and no |x| is more than half a step of codes beyond amax / d, which a scale that is a subnormal element would be too coarse for.
+template <class S, bool Rounded>
+QB_INLINE bool divides_within(Isa isa, float x, float amax, float d) {
+  return x <= amax && (!Rounded || d >= S::tiny) && divides_exactly<S>(isa, d, d);
+}
+
+// codes[i] = the low byte of code(element i). BF16 numbers go in pairs: a shift gives one and a mask the other, and two codes are narrowed at once.
+template <class S, class Code>
+QB_INLINE void each_code(const std::byte* __restrict weights, int64_t count, std::byte* __restrict codes, const Code& code) {
+  int64_t i = 0;
+  if constexpr (std::is_same_v<S, Bf16>) {
+    const int64_t pairs = count / 2;
+    for (int64_t p = 0; p < pairs; ++p) {
+      const uint32_t both = load<F32>(weights, p);
+      store(codes, p, static_cast<uint16_t>((code(std::bit_cast<float>(both << 16)) & 0xFFU) | (code(std::bit_cast<float>(both & 0xFFFF0000U)) << 8)));
+    }
+    i = 2 * pairs;
+  }
+  for (; i < count; ++i) codes[i] = static_cast<std::byte>(code(S::value(load<S>(weights, i))));
+}
+
 // Magnitude bits to an E4M3 magnitude code: above 464 (and NaN) gives NaN, or, saturating, above 448 gives 448 and only NaN gives NaN.
 template <bool Saturate>
 QB_INLINE uint32_t e4m3_code(uint32_t magnitude) {
@@ -91,8 +140,8 @@ QB_INLINE float e4m3_value(uint32_t code) {
 }  // namespace qb::recipe
 
 #if defined(__x86_64__)
-#define QB_AVX2 __attribute__((target("avx2,f16c,bmi,bmi2")))
-#define QB_AVX512 __attribute__((target("avx2,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")))
+#define QB_AVX2 __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
+#define QB_AVX512 __attribute__((target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")))
 #else
 #define QB_AVX2
 #define QB_AVX512

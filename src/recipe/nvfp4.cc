@@ -18,7 +18,7 @@ struct Compressed {
     const float g = round_scale<S>(2688.0F * round_scale<S>(1.0F / bounded));
     global = std::bit_cast<uint32_t>(g) < f32_inf_bits ? g : 1.0F;
   }
-  QB_INLINE uint32_t scale_code(const std::byte*, int64_t, float amax) const {
+  QB_INLINE uint32_t scale_code(float amax) const {
     const float local = round_scale<S>(amax / 6.0F);
     const uint32_t code = e4m3_code<true>(std::bit_cast<uint32_t>(global * local));
     return code == 0 ? 0x20U : code;  // 0.125

@@ -26,7 +26,7 @@ template <class S, int Divisor>
 struct ModelOpt {
   float global;
   QB_INLINE explicit ModelOpt(float amax) : global(global_of(amax, Divisor)) {}
-  QB_INLINE uint32_t scale_code(const std::byte*, int64_t, float amax) const { return clamped(amax / (6.0F * global)); }
+  QB_INLINE uint32_t scale_code(float amax) const { return clamped(amax / (6.0F * global)); }
   QB_INLINE float divisor(float scale) const { return scale * global; }
   // A block without a scale gets 1; at least 2^-9, at most 448.
   static QB_INLINE uint32_t clamped(float scale) {
@@ -36,7 +36,7 @@ struct ModelOpt {
   }
 };
 
-// Numbers(amax) has `global`, scale_code(block, count, amax of the block) and divisor(scale).
+// Numbers(amax) has `global`, divisor(scale), and scale_code(amax of the block), or scale_code(block, count, amax of it) where its weights are asked.
 template <class S, class Numbers, int64_t Group>
 struct Nvfp4 {
   static QB_INLINE void run(const Args* args) {
@@ -49,35 +49,51 @@ struct Nvfp4 {
       const std::byte* weights = static_cast<const std::byte*>(a.weights) + row * a.k * static_cast<int64_t>(sizeof(typename S::Bits));
       for (int64_t col = 0; col < a.k; col += nvfp4_tile) {
         const int64_t count = a.k - col < nvfp4_tile ? a.k - col : nvfp4_tile;
-        run_tile(weights + col * static_cast<int64_t>(sizeof(typename S::Bits)), count, numbers, a.scales + row * groups + col / Group,
+        run_tile(a.isa, weights + col * static_cast<int64_t>(sizeof(typename S::Bits)), count, numbers, a.scales + row * groups + col / Group,
                  a.codes + row * packed + col / 2);
       }
     }
   }
 
  private:
-  static QB_INLINE void run_tile(const std::byte* __restrict weights, int64_t count, const Numbers& numbers, std::byte* __restrict scales,
+  static QB_INLINE uint8_t code_of(float quotient) {
+    return static_cast<uint8_t>(round_magnitude<1, 1>(magnitude_of(quotient), 6.0F) | (quotient < 0 ? 8U : 0U));
+  }
+
+  static QB_INLINE void run_tile(Isa isa, const std::byte* __restrict weights, int64_t count, const Numbers& numbers, std::byte* __restrict scales,
                                  std::byte* __restrict codes) {
-    constexpr int64_t size = sizeof(typename S::Bits);
-    float amax[nvfp4_tile / Group];
-    float divisor[nvfp4_tile];  // of every element: one long loop, because g++ 12 makes code half as fast of a loop of 16
+    constexpr int64_t size = sizeof(typename S::Bits), most_groups = nvfp4_tile / Group;
+    float amax[most_groups], each_divisor[most_groups], each_inverse[most_groups];
+    uint32_t scale[most_groups];
+    float divisor[nvfp4_tile], inverse[nvfp4_tile];  // of every element: one long loop, because g++ 12 makes code half as fast of a loop of 16
     alignas(64) uint8_t code[nvfp4_tile + 2];
-    const int64_t whole = count / Group;
-    const int64_t rest = count % Group;
+    const int64_t whole = count / Group, rest = count % Group, groups = whole + (rest != 0 ? 1 : 0);
     for (int64_t g = 0; g < whole; ++g) amax[g] = S::value(max_magnitude<S>(weights + g * Group * size, Group, 0));
     if (rest != 0) amax[whole] = S::value(max_magnitude<S>(weights + whole * Group * size, rest, 0));
-    for (int64_t g = 0; g * Group < count; ++g) {
-      const uint32_t scale = numbers.scale_code(weights + g * Group * size, g < whole ? Group : rest, amax[g]);
-      scales[g] = static_cast<std::byte>(scale);
-      amax[g] = numbers.divisor(e4m3_value(scale));
+    for (int64_t g = 0; g < groups; ++g) {
+      if constexpr (requires { numbers.scale_code(amax[g]); }) {
+        scale[g] = numbers.scale_code(amax[g]);
+      } else {
+        scale[g] = numbers.scale_code(weights + g * Group * size, g < whole ? Group : rest, amax[g]);
+      }
     }
-    for (int64_t g = 0; g * Group < count; ++g) {
-      for (int64_t i = 0; i < Group; ++i) divisor[g * Group + i] = amax[g];
+    uint32_t least = f32_inf_bits, most = 0, largest = 0;
+    for (int64_t g = 0; g < groups; ++g) {
+      scales[g] = static_cast<std::byte>(scale[g]);
+      each_divisor[g] = numbers.divisor(e4m3_value(scale[g]));
+      each_inverse[g] = 1 / each_divisor[g];
+      largest = max_of(largest, std::bit_cast<uint32_t>(amax[g]));
+      least = min_of(least, std::bit_cast<uint32_t>(each_divisor[g]));
+      most = max_of(most, std::bit_cast<uint32_t>(each_divisor[g]));
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const float quotient = S::value(load<S>(weights, i)) / divisor[i];
-      const uint32_t magnitude = round_magnitude<1, 1>(magnitude_of(quotient), 6.0F);
-      code[i] = static_cast<uint8_t>(magnitude | (quotient < 0 ? 8U : 0U));
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t i = 0; i < Group; ++i) divisor[g * Group + i] = each_divisor[g];
+      for (int64_t i = 0; i < Group; ++i) inverse[g * Group + i] = each_inverse[g];
+    }
+    if (std::bit_cast<float>(largest) <= 0x1p60F && divides_exactly<S>(isa, std::bit_cast<float>(least), std::bit_cast<float>(most))) {
+      for (int64_t i = 0; i < count; ++i) code[i] = code_of(quotient(S::value(load<S>(weights, i)), divisor[i], inverse[i]));
+    } else {
+      for (int64_t i = 0; i < count; ++i) code[i] = code_of(S::value(load<S>(weights, i)) / divisor[i]);
     }
     code[count] = 0;  // the upper half of the last byte where count is odd
     for (int64_t i = 0; i < (count + 1) / 2; ++i) {

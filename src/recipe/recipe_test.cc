@@ -202,53 +202,6 @@ TEST(Recipe, IntegerGoldenVectors) {
 }
 
 // An all-zero matrix never gives NaN, whoever's numerics: the codes are zeros and the scales are positive.
-// Codes are those of a division, quotients near ties and at the ends of the range of scales too.
-TEST(Recipe, IntegersAreRoundedQuotients) {
-  constexpr int64_t rows = 400, k = 200;
-  std::mt19937 random(3);
-  for (const Elem source : {Elem::bf16, Elem::f16, Elem::f32}) {
-    std::vector<float> x(rows * k);
-    std::vector<std::byte> weights(x.size() * static_cast<size_t>(bits(source)) / 8), codes(x.size()), scales(rows * 4);
-    const bool wide = source != Elem::f16;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float size = wide ? std::ldexp(1.0F + static_cast<float>(random() % 1000) / 1000, r % 8 == 0 ? static_cast<int>(random() % 240) - 120 : -5) : 0.03F;
-      for (int64_t j = 0; j < k; ++j) {
-        // Half of them on multiples of half a step, as exactly as the source can say it.
-        const auto step = static_cast<float>(static_cast<int>(random() % 511) - 255) / 2;
-        const float u = static_cast<float>(random() % 65536) / 32768 - 1;
-        x[static_cast<size_t>(r * k + j)] = j == 0 ? size : size * (random() % 2 == 0 ? step / 127.5F : u);
-      }
-    }
-    for (size_t i = 0; i < x.size(); ++i) {
-      const uint32_t b = std::bit_cast<uint32_t>(x[i]);
-      const uint16_t half = source == Elem::f16 ? encode_f16(x[i]) : encode_bf16(x[i]);
-      std::memcpy(weights.data() + i * static_cast<size_t>(bits(source)) / 8, source == Elem::f32 ? static_cast<const void*>(&b) : &half,
-                  static_cast<size_t>(bits(source)) / 8);
-    }
-    const auto at = [&](const std::byte* from, size_t i, Elem elem) {
-      uint32_t b = 0;
-      std::memcpy(&b, from + i * static_cast<size_t>(bits(elem)) / 8, static_cast<size_t>(bits(elem)) / 8);
-      return elem == Elem::f32 ? std::bit_cast<float>(b) : elem == Elem::f16 ? decode_f16(static_cast<uint16_t>(b)) : decode_bf16(static_cast<uint16_t>(b));
-    };
-    for (const char* name : {"int_rows.modelopt", "int_rows.llm_compressor"}) {
-      const Recipe* r = find_recipe(name);
-      const Elem scale_elem = r->scale_elem(source);
-      {
-        r->run({weights.data(), source, rows, k, rows, 0, ir::parse_scheme("int8_channel")->weight, codes.data(), scales.data(), nullptr, Isa::generic});
-        int64_t wrong = 0;
-        for (size_t i = 0; i < x.size(); ++i) {
-          const float scale = at(scales.data(), i / k, scale_elem), quotient = at(weights.data(), i, source) / scale;
-          const float rounded = r->numerics == Numerics::modelopt || source == Elem::f32 ? quotient
-                                : source == Elem::f16                                    ? decode_f16(encode_f16(quotient))
-                                                                                         : decode_bf16(encode_bf16(quotient));
-          wrong += static_cast<int8_t>(codes[i]) != std::nearbyint(std::clamp(rounded, -128.0F, 127.0F)) ? 1 : 0;
-        }
-        EXPECT_EQ(wrong, 0) << name << ", " << bits(source) << " bits";
-      }
-    }
-  }
-}
-
 TEST(Recipe, AllZeroMatrix) {
   const std::vector<uint16_t> w(256 * 32);
   for (const Recipe* r : recipes()) {
