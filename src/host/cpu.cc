@@ -139,8 +139,7 @@ const std::vector<Cpu>& known_cpus() {
 }
 
 Isa detect_isa() {
-  const Feature f = this_cpu().features;
-  return covers(f, Feature::avx512) ? Isa::avx512 : covers(f, Feature::avx2) ? Isa::avx2 : Isa::generic;
+  return isa_of(this_cpu().features);
 }
 
 }  // namespace qb::host

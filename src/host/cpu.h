@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "num/isa.h"
 
 namespace qb::host {
 
@@ -22,6 +23,11 @@ constexpr bool covers(Feature have, Feature need) {
 }
 std::string to_string(Feature);                          // avx512+avx512_bf16
 std::optional<Feature> feature_named(std::string_view);  // of one bit
+
+// The widest portable loops for such a processor.
+constexpr Isa isa_of(Feature f) {
+  return covers(f, Feature::avx512) ? Isa::avx512 : covers(f, Feature::avx2) ? Isa::avx2 : Isa::generic;
+}
 
 struct Cpu {
   std::string name;  // zen4, haswell, ... or "this machine"

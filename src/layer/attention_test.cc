@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
-#include "host/host.h"
+#include "host/cpu.h"
 #include "num/codec.h"
 
 namespace qb::layer {
@@ -115,10 +116,11 @@ class Cache {
   std::vector<std::byte> bytes_;
 };
 
-std::vector<Isa> levels() {
-  std::vector<Isa> all{Isa::generic};
-  for (const Isa isa : {Isa::avx2, Isa::avx512})
-    if (host::detect_isa() >= isa) all.push_back(isa);
+// Processors that multiply in float32.
+std::vector<host::Feature> levels() {
+  std::vector<host::Feature> all{host::Feature::none};
+  for (const host::Feature f : {host::Feature::avx2, host::Feature::avx512})
+    if (host::covers(host::this_cpu().features, f)) all.push_back(f);
   return all;
 }
 
@@ -146,13 +148,13 @@ void expect_right(const Shape& shape) {
                          .q = out.data(),
                          .runs = runs};
   };
-  const auto run = [&](Isa isa, host::ThreadPool& pool) {
+  const auto run = [&](host::Feature features, host::ThreadPool& pool) {
     std::vector<float> out = q;
-    attention(args(out), isa, pool);
+    attention(args(out), features, pool);
     return out;
   };
   const std::vector<float> got = run(levels().back(), three);
-  for (const Isa isa : levels()) EXPECT_EQ(std::memcmp(run(isa, one).data(), got.data(), got.size() * sizeof(float)), 0) << "level " << static_cast<int>(isa);
+  for (const host::Feature f : levels()) EXPECT_EQ(std::memcmp(run(f, one).data(), got.data(), got.size() * sizeof(float)), 0) << host::to_string(f);
   std::vector<float> reference = q;
   if (shape.elem == Elem::f32) attention_reference(args(reference), three);
   for (size_t s = 0; s < lengths.size(); ++s)
@@ -166,6 +168,76 @@ void expect_right(const Shape& shape) {
           ASSERT_NEAR(shape.elem == Elem::f32 ? reference[static_cast<size_t>(at + d)] : static_cast<float>(w), w, 1e-6);
         }
       }
+}
+
+// Where products are BF16: the result for rounded queries, but for the rounding of weights, 2^-9 of each, which is as much of the values' magnitudes. And the
+// same bits whatever goes along: all at once, on another number of threads, and every token by itself.
+void expect_rounded(const Shape& shape) {
+  const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
+  Cache cache(shape, lengths, 7);
+  host::ThreadPool three(3), one(1);
+  const host::Feature features = host::this_cpu().features;
+  std::vector<float> sinks;
+  for (int64_t h = 0; shape.sinks && h < shape.heads; ++h) sinks.push_back(sink_of(h));
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    const int64_t width = shape.heads * shape.head_dim, from = lengths[s] - counts[s];
+    const std::vector<float> q = cache.numbers(counts[s] * width, 1.5F);
+    const auto run = [&](float* out, int64_t first, int64_t count, host::ThreadPool& pool) {
+      const AttentionRun part{.table = cache.tables[s], .first_row = 0, .first_position = from + first, .count = count};
+      attention({.kv = cache.layer,
+                 .heads = shape.heads,
+                 .window = shape.window,
+                 .scale = shape.scale,
+                 .softcap = shape.softcap,
+                 .sinks = shape.sinks ? sinks.data() : nullptr,
+                 .q = out,
+                 .runs = {&part, 1}},
+                features, pool);
+    };
+    std::vector<float> got = q, again = q, single = q, rounded = q;
+    run(got.data(), 0, counts[s], three);
+    run(again.data(), 0, counts[s], one);
+    for (int64_t t = 0; t < counts[s]; ++t) run(single.data() + t * width, t, 1, one);
+    EXPECT_EQ(std::memcmp(got.data(), again.data(), got.size() * sizeof(float)), 0);
+    EXPECT_EQ(std::memcmp(got.data(), single.data(), got.size() * sizeof(float)), 0);
+    for (float& x : rounded) x = round_bf16(x);
+    double largest = 0;
+    for (const float v : cache.values[s]) largest = std::max(largest, std::fabs(static_cast<double>(stored(shape, v, cache.layer.v.scale))));
+    for (int64_t t = 0; t < counts[s]; ++t)
+      for (int64_t h = 0; h < shape.heads; ++h) {
+        const int64_t at = (t * shape.heads + h) * shape.head_dim;
+        const std::vector<double> want = cache.want(s, from + t, h, rounded.data() + at);
+        for (int64_t d = 0; d < shape.head_dim; ++d)
+          ASSERT_NEAR(got[static_cast<size_t>(at + d)], want[static_cast<size_t>(d)], largest * 0x1p-9 + 3e-5)
+              << "sequence " << s << " token " << t << " head " << h;
+      }
+  }
+}
+
+TEST(Attention, Bf16Products) {
+  if (!host::covers(host::this_cpu().features, host::Feature::avx512_bf16)) GTEST_SKIP() << "no BF16 dot products here";
+  for (const Elem elem : {Elem::bf16, Elem::e4m3}) {
+    for (const int64_t dim : {16, 64, 80, 96, 128, 256}) expect_rounded({2, 1, dim, 0, elem});
+    for (const int64_t window : {1, 2, 31, 33, 50}) expect_rounded({6, 2, 64, window, elem, false, 0, 0, true});
+    expect_rounded({9, 3, 64, 0, elem, false, 0.0625F, 5.0F});
+    expect_rounded({40, 1, 32, 0, elem});
+  }
+}
+
+// Values that are not finite reach the tokens that see them and no others.
+TEST(Attention, InfinityStaysWithThoseWhoSeeIt) {
+  const Shape shape{3, 1, 64, 0, Elem::bf16};
+  Cache cache(shape, {40}, 3);
+  std::vector<float> key = cache.numbers(64, 1.0F), value(64, std::numeric_limits<float>::infinity());
+  store_kv(cache.layer, cache.tables[0], 20, key.data(), value.data());
+  std::vector<float> out = cache.numbers(int64_t{40} * 3 * 64, 1.0F);
+  const AttentionRun run{.table = cache.tables[0], .first_row = 0, .first_position = 0, .count = 40};
+  host::ThreadPool one(1);
+  for (const host::Feature f : {host::Feature::none, host::this_cpu().features}) {
+    std::vector<float> got = out;
+    attention({.kv = cache.layer, .heads = 3, .q = got.data(), .runs = {&run, 1}}, f, one);
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(std::isfinite(got[i]), i < size_t{20} * 3 * 64) << i;
+  }
 }
 
 TEST(Attention, GroupsOfHeads) {

@@ -13,8 +13,8 @@ constexpr int64_t pass_bytes = 32 << 20, largest_pass = 512, smallest_pass = 16;
 
 LayerRunner::LayerRunner(const DecoderConfig& config, std::span<const layer::Rope> ropes, const Loading& loading)
     : config_(config), ropes_(ropes), pool_(loading.pool), every_expert_(loading.options.every_expert), turns_(ropes.size()) {
-  const host::Cpu& cpu = loading.options.linear.cpu;
-  isa_ = host::covers(cpu.features, host::Feature::avx512) ? Isa::avx512 : host::covers(cpu.features, host::Feature::avx2) ? Isa::avx2 : Isa::generic;
+  features_ = loading.options.linear.cpu.features;
+  isa_ = host::isa_of(features_);
 }
 
 void LayerRunner::fit(std::span<const DecoderLayer> layers, const layer::Linear* head) {

@@ -18,7 +18,7 @@ void Step::attend(const layer::AttentionArgs& args) const {
   if (reference) {
     layer::attention_reference(args, tools.pool);
   } else {
-    layer::attention(args, tools.isa, tools.pool);
+    layer::attention(args, tools.features, tools.pool);
   }
 }
 
