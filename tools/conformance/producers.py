@@ -2,7 +2,7 @@
 """A checkpoint of a producer's algorithm, made by the producer itself of a model and token ids: what tools/calibrated.py compares ours with.
 
     producers.py CASE MODEL IDS OUT        CASE is one of --list; IDS has input_ids [b, t]
-    producers.py --ids MODEL IDS           writes IDS: passages of the documentation that Python brings along, evenly spread
+    producers.py --ids N MODEL IDS         writes IDS: passages of the documentation that Python brings along, evenly spread; N, from 0, chooses others
     producers.py --first N MODEL OUT       the first N layers of a model of one file, in float32
     producers.py --compare A B             two dense checkpoints: prints which part of the weights of the layers are equal, but for a millionth of the largest
 
@@ -123,13 +123,14 @@ CASES = {
 } | {f"ModelOpt {name}": (lambda *a, name=name: modelopt(*a, f"{name}_CFG")) for name in ("INT4_AWQ", "NVFP4_AWQ_LITE", "NVFP4_AWQ_CLIP", "NVFP4_AWQ_FULL", "INT8_SMOOTHQUANT", "W4A8_AWQ_BETA")}
 
 
-def write_ids(model, out):
+def write_ids(number, model, out):
     import pydoc_data.topics
 
     topics = pydoc_data.topics.topics
     ids = transformers.AutoTokenizer.from_pretrained(model)("\n\n".join(topics[k] for k in sorted(topics)), add_special_tokens=False)["input_ids"]
     step = (len(ids) - TOKENS) // (SAMPLES - 1)
-    save_file({"input_ids": torch.tensor([ids[i * step : i * step + TOKENS] for i in range(SAMPLES)])}, out)
+    starts = [(i * step + int(number) * TOKENS) % (len(ids) - TOKENS + 1) for i in range(SAMPLES)]
+    save_file({"input_ids": torch.tensor([ids[start : start + TOKENS] for start in starts])}, out)
 
 
 def first_layers(count, model, out):
