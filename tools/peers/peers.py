@@ -56,6 +56,15 @@ class Rounds:
     def of(self, scheme, batch, against):
         return self.all.setdefault(f"{scheme}, {batch}: {', '.join(f'{peer} {form}' for peer, form in against)}", [])
 
+    def pairs(self, scheme, batch, peer, form):
+        """[(our rates, the peer's)], whoever else took part in the contest."""
+        start = f"{scheme}, {batch}: "
+        for key, done in self.all.items():
+            names = key[len(start):].split(", ") if key.startswith(start) else []
+            if f"{peer} {form}" in names and done:
+                return [(r[0], r[1 + names.index(f"{peer} {form}")]) for r in done]
+        return []
+
     def save(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.all, indent=1))
@@ -129,8 +138,8 @@ def main():
                 done.append(alone(lambda: [ours.measure(model, scheme, each)] + [peers[n].measure(model, f, each) for n, f in against], a.others))
                 rounds.save()
         for scheme, batch, against in wanted:
-            done = rounds.of(scheme, batch, against)
-            rows += [row(model, scheme, batch, n, f, [(r[0], r[1 + i]) for r in done]) for i, (n, f) in enumerate(against) if len(done) >= a.repeats]
+            each = [(n, f, rounds.pairs(scheme, batch, n, f)) for n, f in against]
+            rows += [row(model, scheme, batch, n, f, pairs) for n, f, pairs in each if len(pairs) >= a.repeats]
     for peer in peers.values():
         peer.close()
     if a.build:
