@@ -160,11 +160,15 @@ void expect_same_choice(const std::vector<float>& got, const std::vector<float>&
   }
 }
 
+double row_difference(const std::vector<float>& got, const std::vector<float>& want, size_t row, size_t vocab) {
+  const auto part = [&](const std::vector<float>& v) { return std::vector<float>(v.data() + row, v.data() + row + vocab); };
+  return difference(part(got), part(want)).relative;
+}
+
 size_t rows_within(const std::vector<float>& got, const std::vector<float>& want, size_t vocab, double bound) {
   size_t rows = 0;
   for (size_t row = 0; row + vocab <= want.size() && got.size() == want.size(); row += vocab) {
-    const auto part = [&](const std::vector<float>& v) { return std::vector<float>(v.data() + row, v.data() + row + vocab); };
-    rows += difference(part(got), part(want)).relative <= bound ? 1 : 0;
+    rows += row_difference(got, want, row, vocab) <= bound ? 1 : 0;
   }
   return rows;
 }
@@ -173,10 +177,7 @@ size_t rows_within(const std::vector<float>& got, const std::vector<float>& want
 Difference difference_of_most(const std::vector<float>& got, const std::vector<float>& want, size_t vocab, size_t out) {
   if (got.size() != want.size() || got.empty()) return {1e30, 1e30};
   std::vector<std::pair<double, size_t>> rows;
-  for (size_t row = 0; row < want.size(); row += vocab) {
-    const auto part = [&](const std::vector<float>& v) { return std::vector<float>(v.data() + row, v.data() + row + vocab); };
-    rows.emplace_back(difference(part(got), part(want)).relative, row);
-  }
+  for (size_t row = 0; row < want.size(); row += vocab) rows.emplace_back(row_difference(got, want, row, vocab), row);
   std::sort(rows.begin(), rows.end());
   rows.resize(rows.size() - std::min(out, rows.size() - 1));
   std::vector<float> a, b;

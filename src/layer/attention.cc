@@ -11,7 +11,6 @@
 namespace qb::layer {
 namespace {
 
-constexpr int64_t tokens = kv_block_tokens;
 // A tile of tokens of one run with one KV head.
 struct Tile {
   const AttentionRun* run;

@@ -14,16 +14,14 @@
 #include <cstring>
 
 #include "layer/exp.h"
-#include "recipe/loops.h"
 
 #define QB_D __attribute__((target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")))
 #define QB_DI QB_D __attribute__((always_inline)) inline
-#define QB_UNROLL _Pragma("GCC unroll 16")
 
 namespace qb::layer {
 namespace {
 
-constexpr int64_t tokens = kv_block_tokens, lanes = 16;
+constexpr int64_t lanes = 16;
 static_assert(tokens == 2 * lanes);
 
 // Two rows of `count` numbers (a multiple of 16) as `count` pairs.
@@ -48,15 +46,12 @@ QB_DI void interleave(const uint16_t* even, const uint16_t* odd, int64_t count, 
   }
 }
 
-// A block's numbers as bfloat16: where they lie, or exactly, in `room`.
+// A block's numbers as bfloat16, exactly: in `room`, since the cache's bytes may lie anywhere.
 QB_DI const uint16_t* as_bf16(const std::byte* p, Elem elem, int64_t count, uint16_t* room) {
   if (elem == Elem::bf16) {
-    std::memcpy(room, p, static_cast<size_t>(count) * sizeof *room);  // the cache's bytes may lie anywhere
+    std::memcpy(room, p, static_cast<size_t>(count) * sizeof *room);
   } else {
-    for (int64_t i = 0; i < count; ++i) {
-      const auto code = static_cast<uint32_t>(p[i]);
-      room[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(recipe::e4m3_value(code & 0x7FU)) >> 16 | (code & 0x80U) << 8);
-    }
+    for (int64_t i = 0; i < count; ++i) room[i] = static_cast<uint16_t>(e4m3_bits(p[i]) >> 16);
   }
   return room;
 }

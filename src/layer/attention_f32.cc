@@ -5,14 +5,9 @@
 #include "layer/attention_pass.h"
 #include "layer/exp.h"
 #include "num/codec.h"
-#include "recipe/loops.h"
-
-#define QB_UNROLL _Pragma("GCC unroll 16")
 
 namespace qb::layer {
 namespace {
-
-constexpr int64_t tokens = kv_block_tokens;
 
 QB_INLINE void widen(const std::byte* p, Elem elem, int64_t count, float* __restrict out) {
   if (elem == Elem::f32) {
@@ -20,10 +15,7 @@ QB_INLINE void widen(const std::byte* p, Elem elem, int64_t count, float* __rest
   } else if (elem == Elem::bf16) {
     for (int64_t i = 0; i < count; ++i) out[i] = recipe::Bf16::value(recipe::load<recipe::Bf16>(p, i));
   } else {
-    for (int64_t i = 0; i < count; ++i) {
-      const auto code = static_cast<uint32_t>(p[i]);
-      out[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(recipe::e4m3_value(code & 0x7FU)) | (code & 0x80U) << 24);
-    }
+    for (int64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(e4m3_bits(p[i]));
   }
 }
 
@@ -145,7 +137,8 @@ struct FloatSweep {
       for (int64_t d = 0; d < dim; ++d) sums[i * dim + d] = 0;
     }
     const Buffers buffers{keys, values, sums};
-    for (int64_t b = p->first() / tokens; b <= p->last() / tokens; ++b) {
+    const int64_t end = p->last() / tokens + 1;
+    for (int64_t b = p->first() / tokens; b < end; ++b) {
       const int64_t at = p->table[b] * kv.block_stride + p->head * head_bytes;
       widen(kv.keys + at, kv.elem, dim * tokens, keys);
       widen(kv.values + at, kv.elem, dim * tokens, values);

@@ -6,9 +6,13 @@
 
 #include "layer/attention.h"
 #include "num/isa.h"
+#include "recipe/loops.h"
+
+#define QB_UNROLL _Pragma("GCC unroll 16")
 
 namespace qb::layer {
 
+inline constexpr int64_t tokens = kv_block_tokens;
 inline constexpr int64_t max_queries = 64;  // that one pass over the context serves
 inline constexpr float nothing = -__builtin_inff();
 
@@ -38,6 +42,12 @@ struct Pass {
     return p;
   }
 };
+
+// The binary32 bits of an E4M3 code.
+QB_INLINE uint32_t e4m3_bits(std::byte b) {
+  const auto code = static_cast<uint32_t>(b);
+  return std::bit_cast<uint32_t>(recipe::e4m3_value(code & 0x7FU)) | (code & 0x80U) << 24;
+}
 
 using Sweep = void (*)(const Pass&);
 Sweep float_products(Isa);

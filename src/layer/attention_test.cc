@@ -124,9 +124,16 @@ std::vector<host::Feature> levels() {
   return all;
 }
 
+std::vector<float> sinks_of(const Shape& shape) {
+  std::vector<float> sinks;
+  for (int64_t h = 0; shape.sinks && h < shape.heads; ++h) sinks.push_back(sink_of(h));
+  return sinks;
+}
+
+// Sequences of whole blocks, one more, one less, a single token; the last `counts` tokens of each are asked for.
+const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
+
 void expect_right(const Shape& shape) {
-  // Whole blocks, one more, one less, a single token; the last `counts` tokens of each are asked for.
-  const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
   Cache cache(shape, lengths, 7);
   std::vector<AttentionRun> runs;
   int64_t rows = 0;
@@ -136,8 +143,7 @@ void expect_right(const Shape& shape) {
   }
   const std::vector<float> q = cache.numbers(rows * shape.heads * shape.head_dim, 1.5F);
   host::ThreadPool three(3), one(1);
-  std::vector<float> sinks;
-  for (int64_t h = 0; shape.sinks && h < shape.heads; ++h) sinks.push_back(sink_of(h));
+  const std::vector<float> sinks = sinks_of(shape);
   const auto args = [&](std::vector<float>& out) {
     return AttentionArgs{.kv = cache.layer,
                          .heads = shape.heads,
@@ -173,12 +179,10 @@ void expect_right(const Shape& shape) {
 // Where products are BF16: the result for rounded queries, but for the rounding of weights, 2^-9 of each, which is as much of the values' magnitudes. And the
 // same bits whatever goes along: all at once, on another number of threads, and every token by itself.
 void expect_rounded(const Shape& shape) {
-  const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
   Cache cache(shape, lengths, 7);
   host::ThreadPool three(3), one(1);
   const host::Feature features = host::this_cpu().features;
-  std::vector<float> sinks;
-  for (int64_t h = 0; shape.sinks && h < shape.heads; ++h) sinks.push_back(sink_of(h));
+  const std::vector<float> sinks = sinks_of(shape);
   for (size_t s = 0; s < lengths.size(); ++s) {
     const int64_t width = shape.heads * shape.head_dim, from = lengths[s] - counts[s];
     const std::vector<float> q = cache.numbers(counts[s] * width, 1.5F);

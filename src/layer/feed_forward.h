@@ -13,12 +13,12 @@ namespace qb::layer {
 // What a layer computes with besides its weights.
 struct Tools {
   std::span<std::byte> workspace;  // at least what any of its linears asks for
-  Isa isa = Isa::generic;          // of loops
   host::Feature features = host::Feature::none;
   host::ThreadPool& pool;
   // Experts see all tokens, whoever chose them; what a token gets stays the same. For those who look on: an expert that few tokens choose is seen like the
   // others.
   bool every_expert = false;
+  Isa isa() const { return host::isa_of(features); }  // of loops
 };
 
 struct FeedForward {

@@ -14,7 +14,6 @@ constexpr int64_t pass_bytes = 32 << 20, largest_pass = 512, smallest_pass = 16;
 LayerRunner::LayerRunner(const DecoderConfig& config, std::span<const layer::Rope> ropes, const Loading& loading)
     : config_(config), ropes_(ropes), pool_(loading.pool), every_expert_(loading.options.every_expert), turns_(ropes.size()) {
   features_ = loading.options.linear.cpu.features;
-  isa_ = host::isa_of(features_);
 }
 
 void LayerRunner::fit(std::span<const DecoderLayer> layers, const layer::Linear* head) {
@@ -86,7 +85,7 @@ void LayerRunner::run_half(DecoderLayer& layer, LayerStream::Half which, const S
 }
 
 void LayerRunner::norm(const float* x, const float* weight, int64_t rows, float* y) const {
-  layer::rms_norm(x, weight, config_.eps, rows, config_.hidden, y, isa_, pool_);
+  layer::rms_norm(x, weight, config_.eps, rows, config_.hidden, y, host::isa_of(features_), pool_);
 }
 
 void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight, float* added) {

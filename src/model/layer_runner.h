@@ -47,7 +47,7 @@ class LayerRunner {
   float* x() const { return x_; }            // [rows, hidden]
   float* normed() const { return normed_; }  // [rows, hidden]: free between layers
   void norm(const float* x, const float* weight, int64_t rows, float* y) const;
-  layer::Tools tools() const { return {workspace_, isa_, features_, pool_, every_expert_}; }
+  layer::Tools tools() const { return {workspace_, features_, pool_, every_expert_}; }
 
  private:
   void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm, float* added);
@@ -55,7 +55,6 @@ class LayerRunner {
   const DecoderConfig& config_;
   std::span<const layer::Rope> ropes_;
   host::ThreadPool& pool_;
-  Isa isa_ = Isa::generic;
   host::Feature features_ = host::Feature::none;
   bool every_expert_ = false;
   NamedLinears linears_;

@@ -71,8 +71,8 @@ class SelfAttention final : public Sublayer {
       k_.run(x, rows, k, t.workspace, t.pool);
       v_.run(x, rows, v, t.workspace, t.pool);
     }
-    if (q_norm_ != nullptr) layer::rms_norm(q, q_norm_, s_.eps, rows * s_.heads, s_.head_dim, q, t.isa, t.pool);
-    if (k_norm_ != nullptr) layer::rms_norm(k, k_norm_, s_.eps, rows * s_.kv_heads, s_.head_dim, k, t.isa, t.pool);
+    if (q_norm_ != nullptr) layer::rms_norm(q, q_norm_, s_.eps, rows * s_.heads, s_.head_dim, q, t.isa(), t.pool);
+    if (k_norm_ != nullptr) layer::rms_norm(k, k_norm_, s_.eps, rows * s_.kv_heads, s_.head_dim, k, t.isa(), t.pool);
     const layer::KvLayer kv = step.kv(s_.kv_heads, s_.head_dim, k_scales_, v_scales_);
     const Step::Turns& turns = step.ropes[s_.rope];
     step.for_rows([&](int64_t row, int64_t position, std::span<const int32_t> table) {

@@ -28,10 +28,6 @@ int64_t block_of(int64_t count, int64_t most) {
   return block;
 }
 
-bool is_plain_float(Elem e) {
-  return e == Elem::bf16 || e == Elem::f16 || e == Elem::f32;
-}
-
 // What a linear, or stacked ones, has to do with the residual stream.
 enum class Side : uint8_t { neither, reads, writes };
 
@@ -145,7 +141,7 @@ class Rotating {
   }
 
   static const std::string& norm_of(const arch::Module& t) { return t.parts.empty() ? t.input_norm : t.parts.front().input_norm; }
-  static bool dense(const ir::Stored& s) { return is_plain_float(s.elem) && s.container == s.elem && prog::is_dense(s.view, s.elem); }
+  static bool dense(const ir::Stored& s) { return prog::is_wide_float(s.elem) && s.container == s.elem && prog::is_dense(s.view, s.elem); }
 
   // A number for each output, or no bias.
   static bool fits(const ir::Stored* bias, const ir::Module& m) { return bias == nullptr || (dense(*bias) && bias->view.dims[0] * bias->view.dims[1] == m.n); }

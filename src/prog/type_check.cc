@@ -167,10 +167,6 @@ Result<void> check_joined(const Input& in, int depth) {
   return {};
 }
 
-bool is_wide_float(Elem e) {
-  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
-}
-
 // An input that is changed while it is read: floats, times floats for its rows (rows_per 1) or its columns (0: whole).
 Result<void> check_change(const Input& in) {
   if (!in.changed()) return {};

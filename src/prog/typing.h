@@ -34,6 +34,11 @@ inline int64_t stored_index(const ir::View& v, size_t axis, int64_t index) {
 // The highest bit at which an element of this axis starts within its unit.
 int64_t last_lane(const ir::View&, size_t axis);
 
+// The floats that are worked on in binary32.
+inline bool is_wide_float(Elem e) {
+  return e == Elem::f32 || e == Elem::f16 || e == Elem::bf16;
+}
+
 // The view's elements lie one behind the other in row order, starting at a whole byte, as values do.
 bool is_dense(const ir::View&, Elem);
 

@@ -57,13 +57,11 @@ class Rounds:
         return self.all.setdefault(f"{scheme}, {batch}: {', '.join(f'{peer} {form}' for peer, form in against)}", [])
 
     def pairs(self, scheme, batch, peer, form):
-        """[(our rates, the peer's)], whoever else took part in the contest."""
+        """[(our rates, the peer's)], whoever else took part in the contest: the one with most rounds."""
         start = f"{scheme}, {batch}: "
-        for key, done in self.all.items():
-            names = key[len(start):].split(", ") if key.startswith(start) else []
-            if f"{peer} {form}" in names and done:
-                return [(r[0], r[1 + names.index(f"{peer} {form}")]) for r in done]
-        return []
+        contests = [(key[len(start):].split(", "), done) for key, done in self.all.items() if key.startswith(start)]
+        names, done = max((c for c in contests if f"{peer} {form}" in c[0]), key=lambda c: len(c[1]), default=([], []))
+        return [(r[0], r[1 + names.index(f"{peer} {form}")]) for r in done]
 
     def save(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
