@@ -71,9 +71,15 @@ def main():
         limit = PROGRAM + BUDGET + layer + 2 * layer + layer + 2 * products
         size = (tmp / "dense/model.safetensors").stat().st_size
         assert size > limit, f"{size} bytes fit under {limit}: nothing is shown"
-        done = subprocess.run([BINARY, "quantize", tmp / "dense", tmp / "out", "--scheme", "int4_g64", "--algorithm", "gptq", "--to", "gptq", "--calibrate", tmp / "ids.safetensors",
-                               "--memory-budget", f"{BUDGET // MIB}MiB", "--threads", "1", "--json", "--quiet"], capture_output=True, text=True,
-                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+        def under(private):
+            return subprocess.run([BINARY, "quantize", tmp / "dense", tmp / "out", "--scheme", "int4_g64", "--algorithm", "gptq", "--to", "gptq", "--calibrate", tmp / "ids.safetensors",
+                                   "--memory-budget", f"{BUDGET // MIB}MiB", "--threads", "1", "--json", "--quiet"], capture_output=True, text=True,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (private, private)))
+
+        # Far too little: said as what it is, by exit code too, and no output.
+        refused = under(limit // 2)
+        assert refused.returncode == 3 and "memory" in refused.stderr + refused.stdout and not (tmp / "out").exists(), (refused.returncode, refused.stderr)
+        done = under(limit)
         peak = json.loads(done.stdout or "{}").get("peak_anonymous_bytes", 0)
         print(f"exit {done.returncode} under {limit / MIB:.1f} MiB of private memory, peak {peak / MIB:.1f} MiB, of a model of {size / MIB:.1f} MiB; {done.stderr[-200:]}")
     sys.exit(1 if done.returncode else 0)

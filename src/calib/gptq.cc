@@ -63,7 +63,11 @@ Result<Plan> plan_of(Statistics& inputs, Order order) {
     if (factor.info() != Eigen::Success) continue;
     products = {};
     p.u = Matrix::Identity(k, k);
-    a.triangularView<Eigen::Lower>().solveInPlace(p.u);
+    // Some columns at once, which begin at the diagonal: how much the solver packs aside follows the machine's caches, and would be all of both matrices.
+    for (int64_t at_column = 0; at_column < k; at_column += block) {
+      auto columns = p.u.block(at_column, at_column, k - at_column, std::min(block, k - at_column));
+      a.bottomRightCorner(k - at_column, k - at_column).triangularView<Eigen::Lower>().solveInPlace(columns);
+    }
     std::reverse(p.u.data(), p.u.data() + k * k);
     return p;
   }

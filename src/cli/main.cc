@@ -1,9 +1,13 @@
 // The quantbridge program: parses the command line, runs one command, returns its exit code.
 #include <fmt/format.h>
+#include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <exception>
+#include <new>
 #include <sstream>
 
 #include "cli/command.h"
@@ -59,11 +63,29 @@ int run(int argc, char** argv) {
   return exit_usage;
 }
 
+// On any thread. Nothing half done looks whole: outputs get their names last, and a rerun goes on from what is there.
+[[noreturn]] void end_without_memory() {
+  try {
+    if (const std::exception_ptr thrown = std::current_exception()) std::rethrow_exception(thrown);
+  } catch (const std::bad_alloc&) {
+    constexpr std::string_view what =
+        "quantbridge: out of memory: the system gave no more; a smaller --memory-budget or fewer --threads need less, and ulimit -d, ulimit -v may allow "
+        "more\n";
+    (void)!::write(STDERR_FILENO, what.data(), what.size());
+    ::_exit(exit_environment);
+  } catch (...) {
+  }
+  std::abort();
+}
+
 }  // namespace
 }  // namespace qb::cli
 
 int main(int argc, char** argv) {
   using namespace qb::cli;
+  std::set_terminate(end_without_memory);
+  // What is large goes back to the system when it is freed. Otherwise the C library learns to keep it, in pieces that the next large block does not fit into.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
   catch_interrupts();
