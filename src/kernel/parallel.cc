@@ -3,10 +3,13 @@
 namespace qb::kernel {
 namespace {
 
-// Rows of the weight that a thread takes at least. Kernels for many tokens hold up to four panels in registers.
+// Rows of the weight that a thread takes at a time. Kernels for many tokens hold up to four panels in registers. Where these blocks are too few to come out
+// even, each thread takes its share at once, a panel more or less: the last block of a share is smaller, but nobody waits for one that has a block more.
 int64_t rows_at_once(int64_t m, int64_t n, int threads) {
-  constexpr int64_t few = 8, together = 4 * ir::panel_rows;
-  return m > few && n >= 4 * together * threads ? together : ir::panel_rows;
+  constexpr int64_t few = 8, together = 4 * ir::panel_rows, enough = 8;
+  if (m <= few) return ir::panel_rows;
+  if (n >= enough * together * threads) return together;
+  return (n + ir::panel_rows * threads - 1) / (ir::panel_rows * threads) * ir::panel_rows;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ void FeedForward::run(const float* x, int64_t rows, float* y, float* scratch, co
     args.stride = 2 * n;
   } else {
     gate.run(x, rows, act, t.workspace, t.pool);
-    up.run(x, rows, act + rows * n, t.workspace, t.pool);
+    up.run(x, rows, act + rows * n, t.workspace, t.pool, &gate);
   }
   gate_mul(args, t.isa(), t.pool);
   down.run(act, rows, y, t.workspace, t.pool);

@@ -412,15 +412,25 @@ void Linear::finish(float* y, int64_t m, host::ThreadPool& pool) const {
   if (rotated_outputs_ != nullptr) rotate(*rotated_outputs_, y, y, m * n(), pool);
 }
 
-void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+// Kernels make of the inputs what the scheme, the columns' order, and a static scale say.
+bool Linear::prepares_as(const Linear& other, int64_t m) const {
+  const auto as_given = [](const Linear& l) {
+    return l.prescale_ == nullptr && l.rotated_inputs_ == nullptr && l.lowrank_ == nullptr && l.cut_ == nullptr && l.weight_.columns == nullptr;
+  };
+  return as_given(*this) && as_given(other) && plan_.kernel_for(m)->prepare == other.plan_.kernel_for(m)->prepare && problem_.k == other.problem_.k &&
+         problem_.inputs == other.problem_.inputs && problem_.scheme == other.problem_.scheme && weight_.input_scale == other.weight_.input_scale &&
+         weight_.input_zero == other.weight_.input_zero;
+}
+
+void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, const Linear* after) const {
   if (observer_ != nullptr) observer_->see(x, m, k());
-  run_unfinished(x, m, y, workspace, pool);
+  run_unfinished(x, m, y, workspace, pool, after != nullptr && prepares_as(*after, m));
   finish(y, m, pool);
   if (output_observer_ != nullptr) output_observer_->see(y, m, n());
 }
 
-void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
-  if (prescale_ == nullptr && lowrank_ == nullptr && rotated_inputs_ == nullptr) return run_kernel(x, m, y, workspace, pool);
+void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
+  if (prescale_ == nullptr && lowrank_ == nullptr && rotated_inputs_ == nullptr) return run_kernel(x, m, y, workspace, pool, prepared);
   workspace = workspace.subspan((64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64);
   const auto floats = [&workspace](int64_t count) {
     auto* at = reinterpret_cast<float*>(workspace.data());
@@ -437,18 +447,18 @@ void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::
       for (int64_t j = 0; j < k(); ++j) scaled[i * k() + j] = x[i * k() + j] * prescale_[j];
     x = scaled;
   }
-  if (lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool);
+  if (lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool, false);
   float* inner = floats(m * lowrank_->a.n());
   float* more = floats(m * n());
-  run_kernel(x, m, y, workspace, pool);
+  run_kernel(x, m, y, workspace, pool, false);
   lowrank_->a.run(x, m, inner, workspace, pool);
   lowrank_->b.run(inner, m, more, workspace, pool);
   for (int64_t i = 0; i < m * n(); ++i) y[i] += more[i];
 }
 
-void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
   if (cut_ != nullptr) return run_part(x, m, y, workspace, pool);
-  multiply(x, m, y, nullptr, workspace, pool);
+  multiply(x, m, y, nullptr, workspace, pool, prepared);
 }
 
 // The scales of each token, or of all, by the columns of every rank.
@@ -473,19 +483,19 @@ void Linear::run_part(const float* x, int64_t m, float* y, std::span<std::byte> 
     workspace = workspace.subspan(floats_bytes(m * k()));
   }
   const bool exact = plan_.kernel_for(m) == &kernel::kernel_linear_ref;
-  multiply(x, m, y, exact ? sums.data() : nullptr, workspace, pool);
+  multiply(x, m, y, exact ? sums.data() : nullptr, workspace, pool, false);
   if (!exact) std::copy_n(y, m * n(), sums.begin());
   cut_->sum(sums);
   for (size_t i = 0; i < sums.size(); ++i) y[i] = static_cast<float>(sums[i]);
 }
 
 // Into `sums` where they are given, which the reference kernel can.
-void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
   kernel::Problem p = problem_;
   p.m = m;
   const kernel::Kernel& k = *plan_.kernel_for(m);
   const kernel::RunArgs all{.problem = &p, .weight = &weight_, .x = x, .y = y, .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
-  kernel::prepare_on(k, all, pool);
+  if (!prepared) kernel::prepare_on(k, all, pool);
   if (sums != nullptr)
     kernel::for_parts(all, pool, [sums](const kernel::RunArgs& part) { kernel::run_reference_sums(part, sums); });
   else

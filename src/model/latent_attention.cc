@@ -59,7 +59,7 @@ class LatentAttention final : public Sublayer {
       layer::rms_norm(q_a, q_norm_, s_.eps, rows, s_.q_rank, q_a, t.isa(), t.pool);
     }
     q_.run(s_.q_rank > 0 ? q_a : x, rows, q, t.workspace, t.pool);
-    kv_a_.run(x, rows, kv_a, t.workspace, t.pool);
+    kv_a_.run(x, rows, kv_a, t.workspace, t.pool, s_.q_rank > 0 ? nullptr : &q_);
     for (int64_t row = 0; row < rows; ++row) std::copy_n(kv_a + row * (s_.kv_rank + s_.rope), s_.kv_rank, latent + row * s_.kv_rank);
     layer::rms_norm(latent, kv_norm_, s_.eps, rows, s_.kv_rank, latent, t.isa(), t.pool);
     kv_b_.run(latent, rows, kv, t.workspace, t.pool);

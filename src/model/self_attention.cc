@@ -68,8 +68,8 @@ class SelfAttention final : public Sublayer {
       }
     } else {
       q_.run(x, rows, q, t.workspace, t.pool);
-      k_.run(x, rows, k, t.workspace, t.pool);
-      v_.run(x, rows, v, t.workspace, t.pool);
+      k_.run(x, rows, k, t.workspace, t.pool, &q_);
+      v_.run(x, rows, v, t.workspace, t.pool, &k_);
     }
     if (q_norm_ != nullptr) layer::rms_norm(q, q_norm_, s_.eps, rows * s_.heads, s_.head_dim, q, t.isa(), t.pool);
     if (k_norm_ != nullptr) layer::rms_norm(k, k_norm_, s_.eps, rows * s_.kv_heads, s_.head_dim, k, t.isa(), t.pool);
