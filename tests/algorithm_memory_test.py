@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Algorithms stay within the memory that docs/quantization.md names, under a limit that the kernel keeps: of a model with many layers the whole would not fit."""
+"""Algorithms stay within the memory that docs/quantization.md names, under a limit that the kernel keeps: of a model with many layers the whole would not fit.
+Under half of that limit they say what is missing, and leave no output."""
 import json
 import os
 import random

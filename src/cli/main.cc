@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <sstream>
+#include <string_view>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
