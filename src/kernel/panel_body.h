@@ -17,6 +17,7 @@
 //   times(operand, acc)     each row's pair by its scale; the product is exact in bfloat16
 //   dot(acc, operand, x)    acc + pair * (x[0], x[1])
 //   few, mr, nr             tokens up to which the form for few tokens runs (0: there is none); tokens x panels of the other's registers
+//   piece                   columns that are decoded at once, if not 512
 // Everything has internal linkage, so that no copy for one instruction set can be linked in for another. Every loop over registers is unrolled by pragma: g++
 // keeps an indexed array in memory otherwise.
 #pragma once
@@ -279,8 +280,13 @@ QB_K void few_tokens(const RunArgs& a) noexcept {
 
 // --- Many tokens: a piece of some panels is decoded once and multiplied with all of them ---------------------------------------------------------------------
 
-inline constexpr int64_t piece = 512;           // columns of a decoded piece
-inline constexpr int64_t tokens_at_once = 512;  // that share it
+inline constexpr int64_t tokens_at_once = 512;  // that share a decoded piece
+// Columns of it.
+template <class V>
+constexpr int64_t piece_of() {
+  if constexpr (requires { V::piece; }) return V::piece;
+  return 512;
+}
 
 // What the sums of some columns are multiplied with before they are added up: nothing, one scale of each panel, or one of each row.
 enum class Scaling : uint8_t { none, panel, row };
@@ -415,6 +421,7 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
   const ir::Block block = p.scheme.weight.block;
   const bool by_column = scaled_by_column(p.scheme.weight);
   const int64_t across = tiles ? (p.k + block.cols - 1) / block.cols : 0;  // tiles
+  constexpr int64_t piece = piece_of<V>();
   alignas(64) std::byte scratch[is_plain(kind) ? 64 : V::nr * piece * 32];
   alignas(64) float c[tokens_at_once * ldc];
   const int64_t end = (a.n_end + ir::panel_rows - 1) / ir::panel_rows;

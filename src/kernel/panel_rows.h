@@ -48,7 +48,8 @@ QB_KI auto group_scales(const Groups& groups, int64_t panel, int64_t g) {
   return V::load(reinterpret_cast<const float*>(at));
 }
 
-// The scales and the bias of the rows of up to N panels, which come last, in double: with a sum and a token's scale no intermediate overflows.
+// The scales and the bias of the rows of up to N panels, which come last. In float32 where the scale of a row times that of a token can neither overflow nor
+// become subnormal, in double where it could: so no intermediate does either way.
 template <int64_t N>
 struct RowScales {
   QB_KI RowScales(const RunArgs& a, int64_t panel, int64_t panels) : first(panel * ir::panel_rows), count(std::min(panels * ir::panel_rows, a.n_end - first)) {
@@ -57,24 +58,39 @@ struct RowScales {
     const bool each = type.block == ir::Block{1, 0} && !type.plain();
     const float all = type.two_level() ? a.weight->global : !type.plain() && type.block == ir::Block{0, 0} ? grid[0] : 1.0F;
     const float* const b = a.weight->bias;
+    uint32_t beyond = 0;
     for (int64_t r = 0; r < N * ir::panel_rows; ++r) {
-      scale[r] = static_cast<double>(each && r < count ? grid[first + r] : all);
-      bias[r] = b != nullptr && r < count ? static_cast<double>(b[first + r]) : 0;
+      scale[r] = each && r < count ? grid[first + r] : all;
+      bias[r] = b != nullptr && r < count ? b[first + r] : 0;
+      beyond |= moderate(scale[r]) ? 0U : 1U;
     }
+    narrow = beyond == 0;
   }
   // One token's results: its sums of all panels follow each other.
   template <class T>
   QB_KI void finish(const T* sums, double token, float* y) const {
     float out[N * ir::panel_rows];
-    for (int64_t r = 0; r < N * ir::panel_rows; ++r) out[r] = static_cast<float>(static_cast<double>(sums[r]) * scale[r] * token + bias[r]);
+    const auto single = static_cast<float>(token);
+    if (narrow && moderate(single)) {
+      for (int64_t r = 0; r < N * ir::panel_rows; ++r) out[r] = static_cast<float>(sums[r]) * (scale[r] * single) + bias[r];
+    } else {
+      for (int64_t r = 0; r < N * ir::panel_rows; ++r)
+        out[r] = static_cast<float>(static_cast<double>(sums[r]) * static_cast<double>(scale[r]) * token + static_cast<double>(bias[r]));
+    }
     if (count == N * ir::panel_rows) {
       std::memcpy(y + first, out, sizeof out);
     } else {
       std::memcpy(y + first, out, static_cast<size_t>(count) * sizeof(float));
     }
   }
+  // Within 2^-62 and 2^62, or 0. Not so: NaN.
+  QB_KI static bool moderate(float x) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x) & f32_abs_mask;
+    return magnitude == 0 || magnitude - 0x20800000U <= 0x3E000000U;
+  }
   int64_t first, count;
-  alignas(64) double scale[N * ir::panel_rows], bias[N * ir::panel_rows];
+  bool narrow;
+  alignas(64) float scale[N * ir::panel_rows], bias[N * ir::panel_rows];
 };
 
 }  // namespace

@@ -5,9 +5,13 @@
 // and
 //   Tiles           the tile registers: shape, release, zero, load, store, dot_int8, dot_bf16 (host/tiles.h)
 //   few             0: other kernels read the same panels for few tokens
-//   nr, group_nr    panels_in_block
+//   nr, group_nr    panels_at_once
 // A block of 32 tokens by two panels is four tiles of sums, two of activations and two of weights: all eight. Tiles have the shapes of what there is, so that
 // nothing is read that is not there: fewer tokens, panels, or lines of a group.
+//
+// A block loads as many tiles as it multiplies, and a tile of the second-level cache takes as long as a product. So some lines of 64 tokens, which fit the
+// first level, meet all panels at once before others come: with two panels, each of which meets all tokens, activations that are larger than the second level
+// would come from the third once for every two.
 #pragma once
 
 #include "host/tiles.h"
@@ -22,6 +26,8 @@ concept ByTiles = requires {
 };
 
 inline constexpr int64_t tile_rows = 16, panels_in_block = 2, tokens_in_block = 2 * tile_rows;
+inline constexpr int64_t panels_at_once = 8, tokens_together = 2 * tokens_in_block, lines_together = 144;  // 36 KiB of activations
+inline constexpr int64_t tile_ldc = panels_at_once * ir::panel_rows;                                       // of the sums of panels_at_once
 constexpr int sums_tile(int r, int n) {
   return 2 * r + n;
 }
@@ -146,6 +152,32 @@ QB_KI void multiply_block(BlockShapes<typename V::Tiles>& shapes, int64_t panels
                           int64_t lines, Sum* c, int64_t ldc, int64_t tokens) {
   if (panels == panels_in_block) return multiply_block<V, 2, add>(shapes, w, stride, x, ld, lines, c, ldc, tokens);
   multiply_block<V, 1, add>(shapes, w, stride, x, ld, lines, c, ldc, tokens);
+}
+
+// The blocks of some panels and tokens: block(n, m), the first panel and token, panels and tokens in it.
+template <class F>
+QB_KI void for_blocks(int64_t panels, int64_t tokens, const F& block) {
+  for (int64_t together = 0; together < tokens; together += tokens_together) {
+    const int64_t end = std::min(tokens, together + tokens_together);
+    for (int64_t n = 0; n < panels; n += panels_in_block)
+      for (int64_t m = together; m < end; m += tokens_in_block) block(n, m, std::min(panels_in_block, panels - n), std::min(tokens_in_block, end - m));
+  }
+}
+
+// Adds `lines` lines of all panels by all tokens to the sums c [tokens, tile_ldc].
+template <class V, class Sum>
+QB_KI void multiply_all(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, Sum* c, int64_t tokens) {
+  BlockShapes<typename V::Tiles> shapes;
+  const int64_t parts = (lines + lines_together - 1) / lines_together, each = ((lines + parts - 1) / parts + tile_rows - 1) / tile_rows * tile_rows;
+  for (int64_t l = 0; l < lines; l += each) {
+    const int64_t here = std::min(each, lines - l);
+    const std::byte* const part = w + 64 * l;
+    const typename V::X* const in_part = x + 4 * l / static_cast<int64_t>(sizeof(typename V::X));
+    for_blocks(panels, tokens, [&](int64_t n, int64_t m, int64_t some_panels, int64_t some_tokens) QB_K {
+      multiply_block<V, true>(shapes, some_panels, part + n * stride, stride, in_part + m * ld, ld, here, c + m * tile_ldc + n * ir::panel_rows, tile_ldc,
+                              some_tokens);
+    });
+  }
 }
 
 // A kernel whose `run` leaves the thread's tiles as it found them.

@@ -11,34 +11,34 @@ template <ByTiles V>
 struct PieceProducts<V> {
   using X = typename V::X;
 
-  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t ldc, int64_t tokens) {
-    BlockShapes<typename V::Tiles> shapes;
-    for (int64_t m = 0; m < tokens; m += tokens_in_block)
-      multiply_block<V, true>(shapes, panels, w, piece.stride, x + m * ld, ld, piece.lines, c + m * ldc, ldc, std::min(tokens_in_block, tokens - m));
+  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t, int64_t tokens) {
+    multiply_all<V>(panels, w, piece.stride, x, ld, piece.lines, c, tokens);
   }
 
   QB_KI static void groups(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, float* c, int64_t ldc, int64_t tokens,
-                           GroupsOfPiece<V> of) {
+                           const GroupsOfPiece<V>& all) {
     BlockShapes<typename V::Tiles> shapes;
-    alignas(64) int32_t t[tokens_in_block * panels_in_block * ir::panel_rows];
-    for (int64_t m = 0; m < tokens; m += tokens_in_block, of.token += tokens_in_block) {
-      const int64_t block = std::min(tokens_in_block, tokens - m);
+    alignas(64) int32_t t[tokens_in_block * block_ld];
+    for_blocks(panels, tokens, [&](int64_t n, int64_t m, int64_t some_panels, int64_t some_tokens) QB_K {
+      GroupsOfPiece<V> of = all;
+      of.panel += n, of.token += m, of.scales += n * of.scale_stride, of.u += n * of.u_stride;
       for (int64_t g = piece.first_group, l = 0; g < piece.end_group; ++g, l += piece.group_lines) {
         const int64_t lines = std::min(piece.group_lines, piece.lines - l);
-        multiply_block<V, false>(shapes, panels, w + 64 * l, piece.stride, x + m * ld + 4 * l, ld, lines, t, ldc, block);
-        add_block(panels, piece, g, t, c + m * ldc, ldc, block, of);
+        multiply_block<V, false>(shapes, some_panels, w + n * piece.stride + 64 * l, piece.stride, x + m * ld + 4 * l, ld, lines, t, block_ld, some_tokens);
+        add_block(some_panels, piece, g, t, c + m * ldc + n * ir::panel_rows, ldc, some_tokens, of);
       }
-    }
+    });
   }
 
  private:
+  static constexpr int64_t block_ld = panels_in_block * ir::panel_rows;
   static constexpr int together = 8;  // tokens whose sums are in registers
   template <int R>
   QB_KI static void add_tokens(const Piece& piece, int64_t g, const int32_t* t, float* c, int64_t ldc, const GroupsOfPiece<V>& of) {
     typename V::Int products[R][1];
     typename V::Float sum[R][1];
     QB_UNROLL for (int m = 0; m < R; ++m) {
-      products[m][0] = V::add(V::load(t + m * ldc), V::splat(of.in.start[of.in.at(g, of.token + m)]));
+      products[m][0] = V::add(V::load(t + m * block_ld), V::splat(of.in.start[of.in.at(g, of.token + m)]));
       sum[m][0] = V::load(c + m * ldc);
     }
     add_group<V, R, 1>(piece, g, of, products, sum);
@@ -50,11 +50,11 @@ struct PieceProducts<V> {
       int64_t m = 0;
       for (; m + together <= tokens; m += together) {
         of.token = token + m;
-        add_tokens<together>(piece, g, t + m * ldc, c + m * ldc, ldc, of);
+        add_tokens<together>(piece, g, t + m * block_ld, c + m * ldc, ldc, of);
       }
       for (; m < tokens; ++m) {
         of.token = token + m;
-        add_tokens<1>(piece, g, t + m * ldc, c + m * ldc, ldc, of);
+        add_tokens<1>(piece, g, t + m * block_ld, c + m * ldc, ldc, of);
       }
     }
   }
@@ -64,7 +64,7 @@ struct PieceProducts<V> {
 template <class Base, class T>
 struct TiledIntegers : Base {
   using Tiles = T;
-  static constexpr int few = 0, nr = panels_in_block, group_nr = panels_in_block;
+  static constexpr int few = 0, nr = panels_at_once, group_nr = panels_at_once;
   // From literature, not measured: no processor with tiles was at hand. The published peak of Sapphire Rapids is 2048 operations with bytes in a cycle, so 16
   // cycles for a step; half of the peak is assumed, as tiles are loaded in between. Sums of a group are stored by tiles, loaded, and scaled: three cycles for
   // each token are assumed. Codes as Zen 4 decodes them (avx512_vnni.h).

@@ -100,6 +100,50 @@ TEST(Tiles, PairsOfBfloat16AreAddedUpInTheManualsOrder) {
   EXPECT_EQ(bf16_sum({1, 0}, {std::numeric_limits<float>::infinity(), 1}, 0), std::numeric_limits<float>::infinity());
 }
 
+#if defined(__x86_64__)
+// 16 rows of 16 words in each tile: sums, factors of tokens and of weights. What is left in the sums' after a product of the first so many.
+template <class Tiles, bool bytes>
+std::vector<uint32_t> product(int rows, int lines, int words, std::vector<uint32_t> c, const std::vector<uint32_t>& a, const std::vector<uint32_t>& b) {
+  Tiles::shape(shapes(rows, lines, words));
+  Tiles::template load<0>(c.data(), 64);
+  Tiles::template load<4>(a.data(), 64);
+  Tiles::template load<6>(b.data(), 64);
+  if constexpr (bytes) {
+    Tiles::template dot_int8<0, 4, 6>();
+  } else {
+    Tiles::template dot_bf16<0, 4, 6>();
+  }
+  Tiles::template store<0>(c.data(), 64);
+  Tiles::release();
+  return c;
+}
+
+TEST(Tiles, AreThoseOfTheProcessor) {
+  if (!host::covers(host::this_cpu().features, host::Feature::amx_int8 | host::Feature::amx_bf16)) GTEST_SKIP() << "no tiles here";
+  std::mt19937 random(2);
+  std::vector<uint32_t> c(256), a(256), b(256);
+  const auto is_nan = [](uint32_t bits) { return (bits & 0x7FFFFFFFU) > 0x7F800000U; };
+  for (int round = 0; round < 300; ++round) {
+    const auto any = [&random](int most) { return 1 + static_cast<int>(random() % static_cast<uint32_t>(most)); };
+    const int rows = any(16), lines = any(16), words = any(16);
+    for (auto* v : {&c, &a, &b})
+      for (uint32_t& word : *v) word = static_cast<uint32_t>(random());
+    EXPECT_EQ((product<host::AmxTiles, true>(rows, lines, words, c, a, b)), (product<T, true>(rows, lines, words, c, a, b))) << round;
+    // Exponents of some width: a narrow one rounds often, a wide one meets what is subnormal, infinite or not a number.
+    const uint32_t width = round % 3 == 0 ? 4 : round % 3 == 1 ? 60 : 255;
+    const auto bf16 = [&] { return static_cast<uint32_t>((random() & 0x807FU) | (127 - width / 2 + random() % (width + 1)) << 7); };
+    for (auto* v : {&a, &b})
+      for (uint32_t& word : *v) word = bf16() | bf16() << 16;
+    for (uint32_t& word : c) word = bf16() << 16 | static_cast<uint32_t>(random() & 0xFFFFU);
+    const auto ours = product<T, false>(rows, lines, words, c, a, b), its = product<host::AmxTiles, false>(rows, lines, words, c, a, b);
+    for (size_t i = 0; i < ours.size(); ++i) {
+      if (is_nan(ours[i]) && is_nan(its[i])) continue;
+      EXPECT_EQ(ours[i], its[i]) << round << ": " << rows << " x " << lines << " x " << words << " at " << i;
+    }
+  }
+}
+#endif
+
 TEST(TilesDeathTest, WhatTheProcessorRefusesEnds) {
   const auto with = [](auto change) {
     host::TileShapes s = shapes(16, 16, 16);
