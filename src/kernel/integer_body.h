@@ -406,8 +406,9 @@ template <class V>
 struct PieceProducts {
   using X = typename V::X;
 
-  // Rows with one scale: adds to the sums c [tokens, ldc].
-  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t ldc, int64_t tokens) {
+  // Rows with one scale: adds to the sums c [tokens, ldc], or to zeros where it is the first piece.
+  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t ldc, int64_t tokens, bool first) {
+    if (first) std::memset(c, 0, static_cast<size_t>(tokens * ldc) * sizeof *c);
     for (int64_t m = 0; m < tokens; m += V::mr) {
       const int64_t here = std::min<int64_t>(V::mr, tokens - m);
       if (panels == V::nr) {
@@ -473,9 +474,6 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
     const int64_t panels = std::min(nr, end - panel);
     for (int64_t m0 = 0; m0 < p.m; m0 += integer_tokens_at_once) {
       const int64_t tokens = std::min(integer_tokens_at_once, p.m - m0);
-      for (int64_t m = 0; m < tokens; ++m) {
-        for (int64_t i = 0; i < ldc; ++i) c[m * ldc + i] = in.start[m0 + m];
-      }
       std::memset(u, 0, sizeof u);
       for (int64_t k0 = 0; k0 < in.columns; k0 += row_piece) {
         const int64_t columns = std::min(row_piece, in.columns - k0);
@@ -486,7 +484,7 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
           to_bytes<V, kind>(a.weight->codes + (panel + n) * each + k0 / form.columns * 64, columns, bytes);
           if (in.ones != nullptr) V::store(all, sum_bytes<V>(bytes, piece.lines, in.ones + k0, V::load(all)));
         }
-        PieceProducts<V>::rows(panels, scratch, piece, in.x + m0 * in.ld + k0, in.ld, c, ldc, tokens);
+        PieceProducts<V>::rows(panels, scratch, piece, in.x + m0 * in.ld + k0, in.ld, c, ldc, tokens, k0 == 0);
       }
       for (int64_t m = 0; (groups.zeros != nullptr || in.ones != nullptr) && m < tokens; ++m) {
         for (int64_t n = 0; n < panels; ++n) {
@@ -496,7 +494,7 @@ QB_K void many_tokens_integers(const RunArgs& a) noexcept {
         }
       }
       const RowScales<nr> rows(a, panel, panels);
-      for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, static_cast<double>(in.scale[m0 + m]), a.y + (m0 + m) * p.n);
+      for (int64_t m = 0; m < tokens; ++m) rows.finish(c + m * ldc, in.start[m0 + m], static_cast<double>(in.scale[m0 + m]), a.y + (m0 + m) * p.n);
     }
   }
 }

@@ -386,13 +386,14 @@ QB_KI void scale_columns(const float* scales, int64_t k, int64_t k0, int64_t cou
   }
 }
 
-// Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens: by registers; tile_panels.h has another
-// way.
+// Adds `lines` lines of `panels` panels of plain weights, all under one scale each, to the sums of `tokens` tokens, or to zeros where they are the first: by
+// registers; tile_panels.h has another way.
 template <class V, Weights kind, Scaling scaling>
 struct PanelProducts {
   QB_KI static void add(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, float* c, int64_t tokens,
-                        Scales s) {
+                        Scales s, bool first) {
     constexpr int64_t ldc = V::nr * ir::panel_rows;
+    if (first) std::memset(c, 0, static_cast<size_t>(tokens * ldc) * sizeof *c);
     for (int64_t m = 0; m < tokens; m += V::mr) {
       const int64_t rows = std::min<int64_t>(V::mr, tokens - m);
       if (panels == V::nr) {
@@ -429,7 +430,6 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
     const int64_t panels = std::min<int64_t>(V::nr, end - panel);
     for (int64_t m0 = 0; m0 < p.m; m0 += tokens_at_once) {
       const int64_t tokens = std::min(tokens_at_once, p.m - m0);
-      std::memset(c, 0, static_cast<size_t>(tokens * ldc) * sizeof(float));
       for (int64_t k0 = 0; k0 < in.columns; k0 += piece) {
         const int64_t columns = std::min(piece, in.columns - k0);
         const std::byte* w = a.weight->codes + panel * each + k0 / form.columns * form.line;
@@ -453,7 +453,7 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
             for (int64_t n = 0; n < panels; ++n)
               scale[n] = reinterpret_cast<const float*>(a.weight->scales)[(panel + n) * ir::panel_rows / block.rows * across + g];
             PanelProducts<V, plain, Scaling::panel>::add(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
-                                                         {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+                                                         {scale, 1, in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups}, k0 + at == 0);
             at += here;
           }
         } else if (!is_plain(kind) && groups.apart && !groups.exact) {
@@ -461,11 +461,12 @@ QB_K void many_tokens(const RunArgs& a) noexcept {
             const int64_t g = (k0 + at) / groups.columns, here = std::min((g + 1) * groups.columns - k0, columns) - at;
             PanelProducts<V, plain, Scaling::row>::add(panels, w + at * 32, stride, x + at, in.ld, here / 2, c, tokens,
                                                        {reinterpret_cast<const float*>(groups.scales_of(panel, g)), groups.count * ir::panel_rows,
-                                                        in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups});
+                                                        in.groups == 0 ? nullptr : in.group_scale + m0 * in.groups + g, in.groups},
+                                                       k0 + at == 0);
             at += here;
           }
         } else {
-          PanelProducts<V, plain, Scaling::none>::add(panels, w, stride, x, in.ld, columns / 2, c, tokens, {});
+          PanelProducts<V, plain, Scaling::none>::add(panels, w, stride, x, in.ld, columns / 2, c, tokens, {}, k0 == 0);
         }
       }
       const RowScales<V::nr> rows(a, panel, panels);

@@ -66,7 +66,12 @@ struct RowScales {
     }
     narrow = beyond == 0;
   }
-  // One token's results: its sums of all panels follow each other.
+  // One token's results: its sums of all panels follow each other. Of integers `plus` is still to be added, modulo 2^32.
+  QB_KI void finish(const int32_t* sums, int32_t plus, double token, float* y) const {
+    int32_t all[N * ir::panel_rows];
+    for (int64_t r = 0; r < N * ir::panel_rows; ++r) all[r] = static_cast<int32_t>(static_cast<uint32_t>(sums[r]) + static_cast<uint32_t>(plus));
+    finish(all, token, y);
+  }
   template <class T>
   QB_KI void finish(const T* sums, double token, float* y) const {
     float out[N * ir::panel_rows];

@@ -164,9 +164,10 @@ QB_KI void for_blocks(int64_t panels, int64_t tokens, const F& block) {
   }
 }
 
-// Adds `lines` lines of all panels by all tokens to the sums c [tokens, tile_ldc].
+// Adds `lines` lines of all panels by all tokens to the sums c [tokens, tile_ldc], or to zeros where they are the first.
 template <class V, class Sum>
-QB_KI void multiply_all(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, Sum* c, int64_t tokens) {
+QB_KI void multiply_all(int64_t panels, const std::byte* w, int64_t stride, const typename V::X* x, int64_t ld, int64_t lines, Sum* c, int64_t tokens,
+                        bool first) {
   BlockShapes<typename V::Tiles> shapes;
   const int64_t parts = (lines + lines_together - 1) / lines_together, each = ((lines + parts - 1) / parts + tile_rows - 1) / tile_rows * tile_rows;
   for (int64_t l = 0; l < lines; l += each) {
@@ -174,8 +175,11 @@ QB_KI void multiply_all(int64_t panels, const std::byte* w, int64_t stride, cons
     const std::byte* const part = w + 64 * l;
     const typename V::X* const in_part = x + 4 * l / static_cast<int64_t>(sizeof(typename V::X));
     for_blocks(panels, tokens, [&](int64_t n, int64_t m, int64_t some_panels, int64_t some_tokens) QB_K {
-      multiply_block<V, true>(shapes, some_panels, part + n * stride, stride, in_part + m * ld, ld, here, c + m * tile_ldc + n * ir::panel_rows, tile_ldc,
-                              some_tokens);
+      Sum* const sums = c + m * tile_ldc + n * ir::panel_rows;
+      if (first && l == 0)
+        multiply_block<V, false>(shapes, some_panels, part + n * stride, stride, in_part + m * ld, ld, here, sums, tile_ldc, some_tokens);
+      else
+        multiply_block<V, true>(shapes, some_panels, part + n * stride, stride, in_part + m * ld, ld, here, sums, tile_ldc, some_tokens);
     });
   }
 }

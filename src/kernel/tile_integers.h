@@ -11,8 +11,8 @@ template <ByTiles V>
 struct PieceProducts<V> {
   using X = typename V::X;
 
-  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t, int64_t tokens) {
-    multiply_all<V>(panels, w, piece.stride, x, ld, piece.lines, c, tokens);
+  QB_KI static void rows(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, int32_t* c, int64_t, int64_t tokens, bool first) {
+    multiply_all<V>(panels, w, piece.stride, x, ld, piece.lines, c, tokens, first);
   }
 
   QB_KI static void groups(int64_t panels, const std::byte* w, const Piece& piece, const X* x, int64_t ld, float* c, int64_t ldc, int64_t tokens,

@@ -11,10 +11,12 @@ template <ByTiles V, Scaling scaling>
 struct PanelProducts<V, Weights::bf16, scaling> {
   using X = typename V::X;
 
-  QB_KI static void add(int64_t panels, const std::byte* w, int64_t stride, const X* x, int64_t ld, int64_t lines, float* c, int64_t tokens, const Scales& s) {
+  QB_KI static void add(int64_t panels, const std::byte* w, int64_t stride, const X* x, int64_t ld, int64_t lines, float* c, int64_t tokens, const Scales& s,
+                        bool first) {
     if constexpr (scaling == Scaling::none) {
-      multiply_all<V>(panels, w, stride, x, ld, lines, c, tokens);
+      multiply_all<V>(panels, w, stride, x, ld, lines, c, tokens, first);
     } else {
+      if (first) std::memset(c, 0, static_cast<size_t>(tokens * tile_ldc) * sizeof *c);
       BlockShapes<typename V::Tiles> shapes;
       alignas(64) float t[tokens_in_block * block_ld];
       for_blocks(panels, tokens, [&](int64_t n, int64_t m, int64_t some_panels, int64_t some_tokens) QB_K {
