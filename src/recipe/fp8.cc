@@ -64,19 +64,22 @@ QB_INLINE void cast_run(const std::byte* __restrict weights, int64_t count, floa
 // Where divides_within(): no quotient is so far above 448 that it would not become 448.
 template <class S, Cast C, Rule R>
 QB_INLINE void cast_finite(const std::byte* __restrict weights, int64_t count, float scale, std::byte* __restrict codes) {
-  const float inverse = 1 / scale;
+  // Quotients are made 2^7 times as large: then 8 times the exponent, as binary32 has it, is what the exponent adds to a code, mod 256. E4M3's subnormal
+  // numbers lie below 2, with the steps of the numbers above.
+  const float d = scale * 0x1p-7F, inverse = 1 / d;
   each_code<S>(weights, count, codes, [=](float x) {
-    uint32_t bits, code;
+    float q;
     if constexpr (C == Cast::wide) {
-      bits = std::bit_cast<uint32_t>(quotient(x, scale, inverse));
-      code = round_magnitude<3, 7>(bits & f32_abs_mask, 480.0F);
+      q = quotient(x, d, inverse);
     } else {
-      // 2^-120 times as large, the steps of E4M3 are those of the upper 12 bits, subnormal numbers' too; 11 bits of significand are kept by all that count.
-      const float narrow = rounded_scale(R) ? nearest_quotient<S>(x, inverse) : S::nearest(quotient(x, scale, inverse));
-      bits = std::bit_cast<uint32_t>(narrow * 0x1p-120F);
-      code = (bits + 0x7FFFFU + ((bits >> 20) & 1U)) >> 20;
+      q = rounded_scale(R) ? nearest_quotient<S>(x, inverse) : S::nearest(quotient(x, d, inverse));
     }
-    return (code & 0x7FU) | ((std::bit_cast<uint32_t>(x) >> 24) & 0x80U);  // that of a zero is lost in the quotient
+    const uint32_t magnitude = std::bit_cast<uint32_t>(q) & f32_abs_mask;
+    const uint32_t exponent = max_of(magnitude & f32_inf_bits, uint32_t{128} << 23);
+    const uint32_t sign = (std::bit_cast<uint32_t>(x) >> 24) & 0x80U;  // that of a zero is lost in the quotient
+    // 2^20 times this is 2^23 steps, and as many more as stand in its lowest bits: the sum is rounded to steps and counts the quotient's there.
+    const float base = std::bit_cast<float>(exponent + (exponent >> 20) + sign);
+    return std::bit_cast<uint32_t>(__builtin_fmaf(base, 0x1p20F, std::bit_cast<float>(magnitude)));
   });
 }
 

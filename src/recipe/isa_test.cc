@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -299,6 +300,27 @@ void expect_quotients(uint32_t dropped) {
 TEST(RecipeIsa, QuotientsAreThoseOfDivision) {
   expect_quotients<Bf16>(16);
   expect_quotients<F16>(13);
+}
+
+// Every element up to the largest of its row, which has every significand that an element has (in binary16 every 16th).
+TEST(RecipeIsa, Fp8CodesAreThoseOfDivisionForEveryElement) {
+  for (const Elem elem : {Elem::bf16, Elem::f16}) {
+    Matrix m{elem, elem == Elem::bf16 ? 128 : 64, elem == Elem::bf16 ? 1 << 16 : 1 << 15, {}, std::vector<std::byte>(1)};
+    for (int64_t r = 0; r < m.rows; ++r) {
+      const int64_t exponent = elem == Elem::f16 ? 15 + r % 8 : std::array{40, 75, 77, 122, 127, 133, 145, 147}[static_cast<size_t>(r % 8)];
+      const int64_t most = elem == Elem::f16 ? (exponent << 10) + 16 * r : (exponent << 7) + r;
+      for (int64_t j = 0; j < m.k; ++j) {
+        const int64_t magnitude = most - j / 2;
+        m.bits.push_back(static_cast<uint32_t>((magnitude < 0 ? 0 : magnitude) | (j % 2 == 0 ? 0 : 0x8000)));
+        for (int byte = 0; byte < 2; ++byte) m.bytes.push_back(static_cast<std::byte>(m.bits.back() >> (8 * byte)));
+      }
+    }
+    const ir::QuantType type{Elem::e4m3, ir::ScaleValues::any, {1, 0}, ir::Zero::none};
+    for (const char* name : {"fp8_channel.modelopt", "fp8_channel.llm_compressor"}) {
+      const Result want = fp8_reference(name, m, type.block, 0);
+      for (const Isa isa : levels()) EXPECT_TRUE(run(*find_recipe(name), m, type, 0, want, isa) == want) << name << ' ' << info(elem).name;
+    }
+  }
 }
 
 // Codes are those of a division, quotients near ties and at the ends of the range of scales too.

@@ -19,7 +19,7 @@ namespace qb::recipe {
 
 // A source element: `Bits` as it lies in memory, its magnitude as an integer that orders like |x| (NaN above everything), its value as binary32; round() takes
 // binary32 magnitude bits to those of the nearest element, nearest() a finite value to that of the nearest element, narrow() a value that is already an element
-// to its bits. eps and tiny as in finfo of NumPy and PyTorch.
+// to its bits. step: from a normal number to the next one, in bits of binary32. eps and tiny as in finfo of NumPy and PyTorch.
 struct Bf16 {
   using Bits = uint16_t;
   using Magnitude = uint16_t;
@@ -31,6 +31,7 @@ struct Bf16 {
     return std::bit_cast<float>((b + 0x7FFFU + ((b >> 16) & 1U)) & 0xFFFF0000U);
   }
   static Bits narrow(float x) { return static_cast<Bits>(std::bit_cast<uint32_t>(x) >> 16); }
+  static constexpr uint32_t step = uint32_t{1} << 16;
   static constexpr float tiny = 0x1p-126F, eps = 0x1p-7F;
 };
 struct F16 {
@@ -44,6 +45,7 @@ struct F16 {
     return std::bit_cast<float>(round(b & f32_abs_mask) | (b & ~f32_abs_mask));
   }
   static Bits narrow(float x) { return encode_f16(x); }
+  static constexpr uint32_t step = uint32_t{1} << 13;
   static constexpr float tiny = 0x1p-14F, eps = 0x1p-10F;
 };
 struct F32 {
@@ -54,6 +56,7 @@ struct F32 {
   static QB_INLINE uint32_t round(uint32_t f32_magnitude) { return f32_magnitude; }
   static QB_INLINE float nearest(float x) { return x; }
   static Bits narrow(float x) { return std::bit_cast<uint32_t>(x); }
+  static constexpr uint32_t step = 1;
   static constexpr float tiny = 0x1p-126F, eps = 0x1p-23F;
 };
 
@@ -92,10 +95,11 @@ QB_INLINE float quotient(float x, float d, float inverse) {
   const float q = x * inverse;
   return __builtin_fmaf(__builtin_fmaf(-q, d, x), inverse, q);
 }
-// x / d rounded to an element, where d is one: a tie is an exact quotient, which the product is too, and what is no tie is far from one.
+// x / d rounded to an element, where d is one. No such quotient lies midway between two elements: times d, what does has more digits than an element. So half
+// a step is added and the rest cut off; the product is far nearer to the quotient than that is to any middle.
 template <class S>
 QB_INLINE float nearest_quotient(float x, float inverse) {
-  return S::nearest(x * inverse);
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(x * inverse) + S::step / 2) & (0U - S::step));
 }
 // Whether both are exact for elements of S and divisors from `least` to `most`: where FMA is in hardware; for significands of at most 11 bits, all of which
 // were compared with division, the first for all 2^23 significands of d, the second for all that d can have; where nothing on the way is subnormal. Quotients
