@@ -65,8 +65,15 @@ float score_scale(const AttentionArgs& a) {
 }  // namespace
 
 void attention(const AttentionArgs& a, host::Feature features, host::ThreadPool& pool) {
-  const Sweep dots = host::covers(features, host::Feature::avx512_bf16) ? bf16_dots(a.kv) : nullptr,
-              sweep = dots != nullptr ? dots : float_products(host::isa_of(features));
+  using host::Feature;
+  Sweep sweep = host::covers(features, Feature::avx512_bf16 | Feature::amx_bf16) ? bf16_tiles(a.kv)
+                : host::covers(features, Feature::avx512_bf16)                   ? bf16_dots(a.kv)
+                                                                                 : nullptr;
+  if (sweep == nullptr) sweep = float_products(host::isa_of(features));
+  attention_by(sweep, a, pool);
+}
+
+void attention_by(Sweep sweep, const AttentionArgs& a, host::ThreadPool& pool) {
   for_tiles(a, tile_tokens(a), pool, [&](const Tile& t) {
     const int64_t group = a.heads / a.kv.kv_heads;
     Query queries[max_queries];

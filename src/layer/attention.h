@@ -7,8 +7,8 @@
 // position and the cache, so chunks, batches and the number of threads change no bit. Rejected: splitting one query's context over threads (the sum would
 // depend on the split).
 //
-// Where the processor has BF16 dot products and the cache is not float32, queries are rounded to BF16 like the keys they meet, and weights like the values:
-// twice as fast, and at most twice the error that the cache's own rounding makes. Elsewhere products are float32.
+// Where the processor has BF16 products, by tiles or in vectors, and the cache is not float32, queries are rounded to BF16 like the keys they meet, and weights
+// like the values: faster, and at most twice the error that the cache's own rounding makes. Elsewhere products are float32.
 #pragma once
 
 #include <cstddef>

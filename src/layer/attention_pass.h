@@ -51,8 +51,12 @@ QB_INLINE uint32_t e4m3_bits(std::byte b) {
 
 using Sweep = void (*)(const Pass&);
 Sweep float_products(Isa);
-// By BF16 dot products, on processors with host::Feature::avx512_bf16 (attention_bf16.cc): queries, and weights before they meet values, are rounded to BF16,
+// By BF16 products, on processors with host::Feature::avx512_bf16, and amx_bf16 for tiles: queries, and weights before they meet values, are rounded to BF16,
 // as keys and values in the cache are. Null where it was not compiled, or for a cache that it does not read: float32, or heads not of a multiple of 16 numbers.
-Sweep bf16_dots(const KvLayer&);
+Sweep bf16_dots(const KvLayer&);   // attention_bf16.cc
+Sweep bf16_tiles(const KvLayer&);  // attention_amxbf16.cc
+
+// attention() with the loops that are given.
+void attention_by(Sweep, const AttentionArgs&, host::ThreadPool&);
 
 }  // namespace qb::layer

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "host/cpu.h"
+#include "kernel/emulated_tiles.h"
+#include "layer/emulated.h"
 #include "num/codec.h"
 
 namespace qb::layer {
@@ -176,50 +178,73 @@ void expect_right(const Shape& shape) {
       }
 }
 
+// The ways to make BF16 products that this machine has.
+struct Way {
+  std::string_view name;
+  Sweep (*sweep)(const KvLayer&);
+};
+constexpr Way dots{"dots", bf16_dots}, tiles{"tiles", bf16_tiles}, emulated{"tiles in memory", emulated_bf16_tiles};
+constexpr host::Feature tile_features = host::Feature::avx512_bf16 | host::Feature::amx_bf16;
+
+std::vector<Way> bf16_ways() {
+  const host::Feature have = host::this_cpu().features;
+  std::vector<Way> all;
+  if (host::covers(have, host::Feature::avx512_bf16)) all = {dots, emulated};
+  if (host::covers(have, tile_features)) all.push_back(tiles);
+  return all;
+}
+
 // Where products are BF16: the result for rounded queries, but for the rounding of weights, 2^-9 of each, which is as much of the values' magnitudes. And the
-// same bits whatever goes along: all at once, on another number of threads, and every token by itself.
+// same bits whatever goes along: all at once, on another number of threads, and every token by itself. Tiles give the bits that the manual says.
 void expect_rounded(const Shape& shape) {
   Cache cache(shape, lengths, 7);
   host::ThreadPool three(3), one(1);
-  const host::Feature features = host::this_cpu().features;
   const std::vector<float> sinks = sinks_of(shape);
   for (size_t s = 0; s < lengths.size(); ++s) {
     const int64_t width = shape.heads * shape.head_dim, from = lengths[s] - counts[s];
     const std::vector<float> q = cache.numbers(counts[s] * width, 1.5F);
-    const auto run = [&](float* out, int64_t first, int64_t count, host::ThreadPool& pool) {
-      const AttentionRun part{.table = cache.tables[s], .first_row = 0, .first_position = from + first, .count = count};
-      attention({.kv = cache.layer,
-                 .heads = shape.heads,
-                 .window = shape.window,
-                 .scale = shape.scale,
-                 .softcap = shape.softcap,
-                 .sinks = shape.sinks ? sinks.data() : nullptr,
-                 .q = out,
-                 .runs = {&part, 1}},
-                features, pool);
-    };
-    std::vector<float> got = q, again = q, single = q, rounded = q;
-    run(got.data(), 0, counts[s], three);
-    run(again.data(), 0, counts[s], one);
-    for (int64_t t = 0; t < counts[s]; ++t) run(single.data() + t * width, t, 1, one);
-    EXPECT_EQ(std::memcmp(got.data(), again.data(), got.size() * sizeof(float)), 0);
-    EXPECT_EQ(std::memcmp(got.data(), single.data(), got.size() * sizeof(float)), 0);
+    std::vector<float> rounded = q, in_memory;
     for (float& x : rounded) x = round_bf16(x);
     double largest = 0;
     for (const float v : cache.values[s]) largest = std::max(largest, std::fabs(static_cast<double>(stored(shape, v, cache.layer.v.scale))));
-    for (int64_t t = 0; t < counts[s]; ++t)
-      for (int64_t h = 0; h < shape.heads; ++h) {
-        const int64_t at = (t * shape.heads + h) * shape.head_dim;
-        const std::vector<double> want = cache.want(s, from + t, h, rounded.data() + at);
-        for (int64_t d = 0; d < shape.head_dim; ++d)
-          ASSERT_NEAR(got[static_cast<size_t>(at + d)], want[static_cast<size_t>(d)], largest * 0x1p-9 + 3e-5)
-              << "sequence " << s << " token " << t << " head " << h;
+    for (const Way& way : bf16_ways()) {
+      const auto run = [&](float* out, int64_t first, int64_t count, host::ThreadPool& pool) {
+        const AttentionRun part{.table = cache.tables[s], .first_row = 0, .first_position = from + first, .count = count};
+        attention_by(way.sweep(cache.layer),
+                     {.kv = cache.layer,
+                      .heads = shape.heads,
+                      .window = shape.window,
+                      .scale = shape.scale,
+                      .softcap = shape.softcap,
+                      .sinks = shape.sinks ? sinks.data() : nullptr,
+                      .q = out,
+                      .runs = {&part, 1}},
+                     pool);
+      };
+      std::vector<float> got = q, again = q, single = q;
+      run(got.data(), 0, counts[s], three);
+      run(again.data(), 0, counts[s], one);
+      for (int64_t t = 0; t < counts[s]; ++t) run(single.data() + t * width, t, 1, one);
+      EXPECT_EQ(std::memcmp(got.data(), again.data(), got.size() * sizeof(float)), 0) << way.name;
+      EXPECT_EQ(std::memcmp(got.data(), single.data(), got.size() * sizeof(float)), 0) << way.name;
+      if (way.sweep == emulated.sweep) in_memory = got;
+      if (way.sweep == tiles.sweep) {
+        EXPECT_EQ(std::memcmp(got.data(), in_memory.data(), got.size() * sizeof(float)), 0);
       }
+      for (int64_t t = 0; t < counts[s]; ++t)
+        for (int64_t h = 0; h < shape.heads; ++h) {
+          const int64_t at = (t * shape.heads + h) * shape.head_dim;
+          const std::vector<double> want = cache.want(s, from + t, h, rounded.data() + at);
+          for (int64_t d = 0; d < shape.head_dim; ++d)
+            ASSERT_NEAR(got[static_cast<size_t>(at + d)], want[static_cast<size_t>(d)], largest * 0x1p-9 + 3e-5)
+                << way.name << " sequence " << s << " token " << t << " head " << h;
+        }
+    }
   }
 }
 
 TEST(Attention, Bf16Products) {
-  if (!host::covers(host::this_cpu().features, host::Feature::avx512_bf16)) GTEST_SKIP() << "no BF16 dot products here";
+  if (bf16_ways().empty()) GTEST_SKIP() << "no BF16 dot products here";
   for (const Elem elem : {Elem::bf16, Elem::e4m3}) {
     for (const int64_t dim : {16, 64, 80, 96, 128, 256}) expect_rounded({2, 1, dim, 0, elem});
     for (const int64_t window : {1, 2, 31, 33, 50}) expect_rounded({6, 2, 64, window, elem, false, 0, 0, true});
@@ -228,19 +253,56 @@ TEST(Attention, Bf16Products) {
   }
 }
 
-// Values that are not finite reach the tokens that see them and no others.
-TEST(Attention, InfinityStaysWithThoseWhoSeeIt) {
-  const Shape shape{3, 1, 64, 0, Elem::bf16};
-  Cache cache(shape, {40}, 3);
-  std::vector<float> key = cache.numbers(64, 1.0F), value(64, std::numeric_limits<float>::infinity());
-  store_kv(cache.layer, cache.tables[0], 20, key.data(), value.data());
-  std::vector<float> out = cache.numbers(int64_t{40} * 3 * 64, 1.0F);
-  const AttentionRun run{.table = cache.tables[0], .first_row = 0, .first_position = 0, .count = 40};
+// Features say which products are made, and other caches than of 16-bit or 8-bit numbers in heads of 16 have those in float32.
+TEST(Attention, FeaturesChooseTheProducts) {
+  const Cache cache({2, 1, 64, 0, Elem::bf16}, {40}, 3);
+  const AttentionRun run{.table = cache.tables[0], .first_row = 0, .first_position = 39, .count = 1};
+  const std::vector<float> q(cache.keys[0].begin(), cache.keys[0].begin() + 128);
   host::ThreadPool one(1);
-  for (const host::Feature f : {host::Feature::none, host::this_cpu().features}) {
-    std::vector<float> got = out;
-    attention({.kv = cache.layer, .heads = 3, .q = got.data(), .runs = {&run, 1}}, f, one);
-    for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(std::isfinite(got[i]), i < size_t{20} * 3 * 64) << i;
+  const auto result = [&](const auto& attend) {
+    std::vector<float> out = q;
+    attend(AttentionArgs{.kv = cache.layer, .heads = 2, .q = out.data(), .runs = {&run, 1}});
+    return out;
+  };
+  const auto with = [&](host::Feature f) { return result([&](const AttentionArgs& a) { attention(a, f, one); }); };
+  const auto by = [&](Sweep sweep) { return result([&](const AttentionArgs& a) { attention_by(sweep, a, one); }); };
+  const host::Feature have = host::this_cpu().features;
+  EXPECT_EQ(with(host::Feature::none), by(float_products(Isa::generic)));
+  if (host::covers(have, host::Feature::avx512_bf16)) {
+    EXPECT_EQ(with(host::Feature::avx512_bf16), by(bf16_dots(cache.layer)));
+  }
+  if (host::covers(have, tile_features)) {
+    EXPECT_EQ(with(tile_features), by(bf16_tiles(cache.layer)));
+  }
+  KvLayer other = cache.layer;
+  other.head_dim = 36;
+  for (const Way& way : bf16_ways()) EXPECT_EQ(way.sweep(other), nullptr) << way.name;
+  other = cache.layer;
+  other.elem = Elem::f32;
+  for (const Way& way : bf16_ways()) EXPECT_EQ(way.sweep(other), nullptr) << way.name;
+}
+
+// Keys and values that are not finite reach the tokens that see them and no others. What is left in the tiles belongs to nobody.
+TEST(Attention, InfinityStaysWithThoseWhoSeeIt) {
+  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  struct Case {
+    Elem elem;
+    float key, value;
+  };
+  std::vector<Way> ways = bf16_ways();
+  ways.push_back({"float32", [](const KvLayer&) { return float_products(Isa::generic); }});
+  for (const Case c : {Case{Elem::bf16, 1, inf}, {Elem::bf16, nan, 1}, {Elem::e4m3, 1, nan}, {Elem::e4m3, nan, 1}}) {
+    Cache cache({3, 1, 64, 0, c.elem}, {40}, 3);
+    const std::vector<float> key(64, c.key), value(64, c.value), q = cache.numbers(int64_t{40} * 3 * 64, 1.0F);
+    store_kv(cache.layer, cache.tables[0], 20, key.data(), value.data());
+    const AttentionRun run{.table = cache.tables[0], .first_row = 0, .first_position = 0, .count = 40};
+    host::ThreadPool one(1);
+    for (const Way& way : ways) {
+      std::vector<float> got = q;
+      attention_by(way.sweep(cache.layer), {.kv = cache.layer, .heads = 3, .q = got.data(), .runs = {&run, 1}}, one);
+      for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(std::isfinite(got[i]), i < size_t{20} * 3 * 64) << way.name << ' ' << i;
+      EXPECT_TRUE(kernel::EmulatedTiles::released()) << way.name;
+    }
   }
 }
 
