@@ -43,12 +43,6 @@ struct Pass {
   }
 };
 
-// The binary32 bits of an E4M3 code.
-QB_INLINE uint32_t e4m3_bits(std::byte b) {
-  const auto code = static_cast<uint32_t>(b);
-  return std::bit_cast<uint32_t>(recipe::e4m3_value(code & 0x7FU)) | (code & 0x80U) << 24;
-}
-
 using Sweep = void (*)(const Pass&);
 Sweep float_products(Isa);
 // By BF16 products, on processors with host::Feature::avx512_bf16, and amx_bf16 for tiles: queries, and weights before they meet values, are rounded to BF16,

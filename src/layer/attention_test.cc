@@ -135,6 +135,7 @@ std::vector<float> sinks_of(const Shape& shape) {
 // Sequences of whole blocks, one more, one less, a single token; the last `counts` tokens of each are asked for.
 const std::vector<int64_t> lengths{1, 31, 32, 33, 64, 100, 129}, counts{1, 31, 1, 33, 7, 40, 1};
 
+// On every instruction set the result, and the same bits whatever goes along: all at once, on another number of threads, and every token by itself.
 void expect_right(const Shape& shape) {
   Cache cache(shape, lengths, 7);
   std::vector<AttentionRun> runs;
@@ -156,15 +157,24 @@ void expect_right(const Shape& shape) {
                          .q = out.data(),
                          .runs = runs};
   };
-  const auto run = [&](host::Feature features, host::ThreadPool& pool) {
-    std::vector<float> out = q;
-    attention(args(out), features, pool);
-    return out;
-  };
-  const std::vector<float> got = run(levels().back(), three);
-  for (const host::Feature f : levels()) EXPECT_EQ(std::memcmp(run(f, one).data(), got.data(), got.size() * sizeof(float)), 0) << host::to_string(f);
   std::vector<float> reference = q;
   if (shape.elem == Elem::f32) attention_reference(args(reference), three);
+  std::vector<std::vector<float>> by_level;
+  for (const host::Feature f : levels()) {
+    std::vector<float> got = q, again = q, single = q;
+    attention(args(got), f, three);
+    attention(args(again), f, one);
+    EXPECT_EQ(std::memcmp(again.data(), got.data(), got.size() * sizeof(float)), 0) << host::to_string(f);
+    for (const AttentionRun& all : runs)
+      for (int64_t t = 0; t < all.count; ++t) {
+        const AttentionRun token{.table = all.table, .first_row = all.first_row + t, .first_position = all.first_position + t, .count = 1};
+        AttentionArgs alone = args(single);
+        alone.runs = {&token, 1};
+        attention(alone, f, one);
+      }
+    EXPECT_EQ(std::memcmp(single.data(), got.data(), got.size() * sizeof(float)), 0) << host::to_string(f);
+    by_level.push_back(std::move(got));
+  }
   for (size_t s = 0; s < lengths.size(); ++s)
     for (int64_t t = 0; t < counts[s]; ++t)
       for (int64_t h = 0; h < shape.heads; ++h) {
@@ -172,7 +182,8 @@ void expect_right(const Shape& shape) {
         const std::vector<double> want = cache.want(s, runs[s].first_position + t, h, q.data() + at);
         for (int64_t d = 0; d < shape.head_dim; ++d) {
           const double w = want[static_cast<size_t>(d)];
-          ASSERT_NEAR(got[static_cast<size_t>(at + d)], w, 3e-5) << "sequence " << s << " token " << t << " head " << h << " at " << d;
+          for (const std::vector<float>& got : by_level)
+            ASSERT_NEAR(got[static_cast<size_t>(at + d)], w, 3e-5) << "sequence " << s << " token " << t << " head " << h << " at " << d;
           ASSERT_NEAR(shape.elem == Elem::f32 ? reference[static_cast<size_t>(at + d)] : static_cast<float>(w), w, 1e-6);
         }
       }
@@ -291,6 +302,9 @@ TEST(Attention, InfinityStaysWithThoseWhoSeeIt) {
   };
   std::vector<Way> ways = bf16_ways();
   ways.push_back({"float32", [](const KvLayer&) { return float_products(Isa::generic); }});
+  const host::Feature have = host::this_cpu().features;
+  if (host::covers(have, host::Feature::avx2)) ways.push_back({"float32 by AVX2", [](const KvLayer&) { return float_products(Isa::avx2); }});
+  if (host::covers(have, host::Feature::avx512)) ways.push_back({"float32 by AVX-512", [](const KvLayer&) { return float_products(Isa::avx512); }});
   for (const Case c : {Case{Elem::bf16, 1, inf}, {Elem::bf16, nan, 1}, {Elem::e4m3, 1, nan}, {Elem::e4m3, nan, 1}}) {
     Cache cache({3, 1, 64, 0, c.elem}, {40}, 3);
     const std::vector<float> key(64, c.key), value(64, c.value), q = cache.numbers(int64_t{40} * 3 * 64, 1.0F);
