@@ -100,7 +100,7 @@ double BenchLayers::run(size_t i, host::ThreadPool& pool) {
   return seconds(pool, [&] {
     const kernel::RunArgs a{&problem_, &weights_[i % weights_.size()], x_.data(), y_.data(), 0, problem_.n, workspace_.data()};
     kernel::prepare_on(*kernel_, a, pool);
-    kernel::for_parts(a, pool, kernel_->run);
+    kernel::for_parts({&a, 1}, pool, kernel_->run);
   });
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 // About 20 us of pauses: longer than the gap between two linears of a decode step, shorter than what a user would notice as a busy idle machine.
 constexpr int spins = 4000;
-constexpr int64_t most_parts = 8;  // of a thread's share: fine enough to even out, coarse enough to read memory in long runs
+constexpr int64_t most_parts = 8;            // of a thread's share: fine enough to even out, coarse enough to read memory in long runs
+constexpr size_t ahead = size_t{256} << 10;  // of expected bytes to a thread: a part of a second-level cache
 
 void pause() {
 #if defined(__x86_64__)
@@ -32,6 +33,41 @@ struct alignas(64) Share {
     }
     return 0;
   }
+};
+
+// What is expected. Readers may see the bytes of one hint with the number of another: then they prefetch what nobody needs.
+struct Expected {
+  std::atomic<uint64_t> number{0};
+  std::atomic<const std::byte*> bytes{nullptr};
+  std::atomic<size_t> size{0};
+};
+
+// A thread's way through its share of it.
+class Prefetch {
+ public:
+  Prefetch(const Expected& expected, size_t thread, size_t threads) : expected_(expected), thread_(thread), threads_(threads) {}
+
+  // A few lines, or a pause when there is nothing to bring.
+  void step() {
+    if (const uint64_t n = expected_.number.load(std::memory_order_acquire); n != number_) {
+      number_ = n;
+      const size_t size = expected_.size.load(std::memory_order_relaxed), begin = size / threads_ * thread_;
+      at_ = expected_.bytes.load(std::memory_order_relaxed) + begin;
+      left_ = std::min(size / threads_, ahead) / bytes_in_step;
+    }
+    if (left_ == 0) return pause();
+    --left_;
+    for (size_t i = 0; i < bytes_in_step; i += 64) __builtin_prefetch(at_ + i, 0, 2);
+    at_ += bytes_in_step;
+  }
+
+ private:
+  static constexpr size_t bytes_in_step = 256;
+  const Expected& expected_;
+  size_t thread_, threads_;
+  uint64_t number_ = 0;
+  const std::byte* at_ = nullptr;
+  size_t left_ = 0;
 };
 
 }  // namespace
@@ -59,11 +95,13 @@ struct ThreadPool::State {
   std::condition_variable wake, done;
   std::vector<std::thread> workers;
   int spin = spins;
+  Expected expected;
+  Prefetch callers{expected, 0, shares.size()};
 
-  uint64_t await(uint64_t seen) {
+  uint64_t await(uint64_t seen, Prefetch& meanwhile) {
     for (int i = 0; i < spin; ++i) {
       if (const uint64_t g = generation.load(std::memory_order_acquire); g != seen) return g;
-      pause();
+      meanwhile.step();
     }
     std::unique_lock lock(mutex);
     sleeping.fetch_add(1);
@@ -107,8 +145,9 @@ struct ThreadPool::State {
 
   void work(size_t index) {
     uint64_t seen = 0;
+    Prefetch meanwhile(expected, index, shares.size());
     for (;;) {
-      seen = await(seen);
+      seen = await(seen, meanwhile);
       if (stop.load()) return;
       help(seen, index);
     }
@@ -119,7 +158,7 @@ struct ThreadPool::State {
     help(generation.load(std::memory_order_relaxed), 0);
     for (int i = 0; i < spin; ++i) {
       if (left.load(std::memory_order_acquire) == 0) return;
-      pause();
+      callers.step();
     }
     std::unique_lock lock(mutex);
     caller_sleeps.store(true);
@@ -139,6 +178,13 @@ ThreadPool::~ThreadPool() {
   state_->parts = 0;
   state_->publish();
   for (std::thread& t : state_->workers) t.join();
+}
+
+void ThreadPool::expect(std::span<const std::byte> next) {
+  Expected& e = state_->expected;
+  e.bytes.store(next.data(), std::memory_order_relaxed);
+  e.size.store(next.size(), std::memory_order_relaxed);
+  e.number.fetch_add(1, std::memory_order_release);
 }
 
 int ThreadPool::size() const {

@@ -51,5 +51,20 @@ TEST(ThreadPool, RangesCoverOnceAtMultiplesOfTheGrain) {
   }
 }
 
+// A hint may name anything, at any time.
+TEST(ThreadPool, WhatIsExpectedChangesNothing) {
+  ThreadPool pool(3);
+  const std::vector<std::byte> bytes(100'001);
+  std::atomic<int64_t> sum{0};
+  for (int round = 0; round < 200; ++round) {
+    pool.expect(std::span(bytes).first(bytes.size() * static_cast<size_t>(round) / 199));
+    pool.ranges(100, 1, [&](int64_t begin, int64_t end) { sum.fetch_add(end - begin); });
+    if (round % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  pool.expect({});
+  pool.run([&](int) { sum.fetch_add(1); });
+  EXPECT_EQ(sum.load(), 200 * 100 + 3);
+}
+
 }  // namespace
 }  // namespace qb::host

@@ -1,5 +1,7 @@
 #include "kernel/parallel.h"
 
+#include <algorithm>
+
 namespace qb::kernel {
 namespace {
 
@@ -22,16 +24,27 @@ void prepare_on(const Kernel& kernel, const RunArgs& all, host::ThreadPool& pool
   pool.ranges(m, tokens, [&](int64_t begin, int64_t end) { kernel.prepare(all, begin, end); });
 }
 
-void for_parts(const RunArgs& all, host::ThreadPool& pool, const std::function<void(const RunArgs&)>& run) {
+void for_parts(std::span<const RunArgs> weights, host::ThreadPool& pool, const std::function<void(const RunArgs&)>& run) {
+  const auto panels_of = [](const RunArgs& w) { return (w.problem->n + ir::panel_rows - 1) / ir::panel_rows; };
+  int64_t panels = 0;
+  for (const RunArgs& w : weights) panels += panels_of(w);
   const struct {
-    const RunArgs& all;
+    std::span<const RunArgs> weights;
     const std::function<void(const RunArgs&)>& run;
-  } call{all, run};
-  pool.ranges(all.problem->n, rows_at_once(all.problem->m, all.problem->n, pool.size()), [&call](int64_t begin, int64_t end) {
-    RunArgs part = call.all;
-    part.n_begin = begin;
-    part.n_end = end;
-    call.run(part);
+  } call{weights, run};
+  const int64_t rows = rows_at_once(weights[0].problem->m, panels * ir::panel_rows, pool.size());
+  pool.ranges(panels, rows / ir::panel_rows, [&call, &panels_of](int64_t begin, int64_t end) {
+    for (const RunArgs& w : call.weights) {
+      const int64_t here = panels_of(w);
+      if (begin < here && end > 0) {
+        RunArgs part = w;
+        part.n_begin = std::max(begin, int64_t{0}) * ir::panel_rows;
+        part.n_end = std::min(end * ir::panel_rows, w.problem->n);
+        call.run(part);
+      }
+      begin -= here;
+      end -= here;
+    }
   });
 }
 

@@ -10,7 +10,7 @@ namespace qb::kernel {
 // `all` has all rows of the weight.
 void prepare_on(const Kernel& kernel, const RunArgs& all, host::ThreadPool& pool);
 
-// Calls run(part) for parts of `all`'s rows, on the pool's threads.
-void for_parts(const RunArgs& all, host::ThreadPool& pool, const std::function<void(const RunArgs&)>& run);
+// Calls run(part) for parts of the rows of weights that take the same inputs, on the pool's threads: one loop for all of them. Each has all of its rows.
+void for_parts(std::span<const RunArgs> weights, host::ThreadPool& pool, const std::function<void(const RunArgs&)>& run);
 
 }  // namespace qb::kernel

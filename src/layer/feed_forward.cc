@@ -13,9 +13,10 @@ void FeedForward::run(const float* x, int64_t rows, float* y, float* scratch, co
     args.up = both + n;
     args.stride = 2 * n;
   } else {
-    gate.run(x, rows, act, t.workspace, t.pool);
-    up.run(x, rows, act + rows * n, t.workspace, t.pool, &gate);
+    const Linear::Product products[] = {{&gate, act}, {&up, act + rows * n}};
+    Linear::run(products, x, rows, t.workspace, t.pool);
   }
+  t.pool.expect(down.codes());
   gate_mul(args, t.isa(), t.pool);
   down.run(act, rows, y, t.workspace, t.pool);
 }

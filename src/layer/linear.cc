@@ -25,6 +25,7 @@ namespace {
 using ir::Role;
 
 constexpr std::array<int64_t, 7> batch_sizes{1, 2, 4, 8, 16, 64, 512};
+constexpr size_t most_together = 4;  // linears in one loop
 
 // Buffers of one thread while a weight is loaded. Large enough for sequential reads, small beside the 64 MiB that a run may use besides weights and KV cache.
 constexpr uint64_t load_buffer = 4ull << 20, load_buffers = 16ull << 20;
@@ -417,20 +418,52 @@ bool Linear::prepares_as(const Linear& other, int64_t m) const {
   const auto as_given = [](const Linear& l) {
     return l.prescale_ == nullptr && l.rotated_inputs_ == nullptr && l.lowrank_ == nullptr && l.cut_ == nullptr && l.weight_.columns == nullptr;
   };
-  return as_given(*this) && as_given(other) && plan_.kernel_for(m)->prepare == other.plan_.kernel_for(m)->prepare && problem_.k == other.problem_.k &&
+  return as_given(*this) && as_given(other) && plan_.kernel_for(m) == other.plan_.kernel_for(m) && problem_.k == other.problem_.k &&
          problem_.inputs == other.problem_.inputs && problem_.scheme == other.problem_.scheme && weight_.input_scale == other.weight_.input_scale &&
          weight_.input_zero == other.weight_.input_zero;
 }
 
-void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, const Linear* after) const {
+void Linear::run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
   if (observer_ != nullptr) observer_->see(x, m, k());
-  run_unfinished(x, m, y, workspace, pool, after != nullptr && prepares_as(*after, m));
+  run_unfinished(x, m, y, workspace, pool);
   finish(y, m, pool);
   if (output_observer_ != nullptr) output_observer_->see(y, m, n());
 }
 
-void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
-  if (prescale_ == nullptr && lowrank_ == nullptr && rotated_inputs_ == nullptr) return run_kernel(x, m, y, workspace, pool, prepared);
+void Linear::run(std::span<const Product> products, const float* x, int64_t m, std::span<std::byte> workspace, host::ThreadPool& pool) {
+  while (!products.empty()) {
+    const Linear& first = *products[0].linear;
+    size_t alike = 1;
+    while (alike < std::min(products.size(), most_together) && products[alike].linear->prepares_as(first, m)) ++alike;
+    if (alike == 1)
+      first.run(x, m, products[0].y, workspace, pool);
+    else
+      run_together(products.first(alike), x, m, workspace, pool);
+    products = products.subspan(alike);
+  }
+}
+
+void Linear::run_together(std::span<const Product> products, const float* x, int64_t m, std::span<std::byte> workspace, host::ThreadPool& pool) {
+  std::array<kernel::Problem, most_together> problems;
+  std::array<kernel::RunArgs, most_together> args{};
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Linear& l = *products[i].linear;
+    if (l.observer_ != nullptr) l.observer_->see(x, m, l.k());
+    problems[i] = l.problem_;
+    problems[i].m = m;
+    args[i] = {.problem = &problems[i], .weight = &l.weight_, .x = x, .y = products[i].y, .n_begin = 0, .n_end = l.n(), .workspace = workspace.data()};
+  }
+  const kernel::Kernel& kernel = *products[0].linear->plan_.kernel_for(m);
+  kernel::prepare_on(kernel, args[0], pool);
+  kernel::for_parts(std::span(args).first(products.size()), pool, kernel.run);
+  for (const auto& [linear, y] : products) {
+    linear->finish(y, m, pool);
+    if (linear->output_observer_ != nullptr) linear->output_observer_->see(y, m, linear->n());
+  }
+}
+
+void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
+  if (prescale_ == nullptr && lowrank_ == nullptr && rotated_inputs_ == nullptr) return run_kernel(x, m, y, workspace, pool);
   workspace = workspace.subspan((64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64);
   const auto floats = [&workspace](int64_t count) {
     auto* at = reinterpret_cast<float*>(workspace.data());
@@ -447,18 +480,18 @@ void Linear::run_unfinished(const float* x, int64_t m, float* y, std::span<std::
       for (int64_t j = 0; j < k(); ++j) scaled[i * k() + j] = x[i * k() + j] * prescale_[j];
     x = scaled;
   }
-  if (lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool, false);
+  if (lowrank_ == nullptr) return run_kernel(x, m, y, workspace, pool);
   float* inner = floats(m * lowrank_->a.n());
   float* more = floats(m * n());
-  run_kernel(x, m, y, workspace, pool, false);
+  run_kernel(x, m, y, workspace, pool);
   lowrank_->a.run(x, m, inner, workspace, pool);
   lowrank_->b.run(inner, m, more, workspace, pool);
   for (int64_t i = 0; i < m * n(); ++i) y[i] += more[i];
 }
 
-void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
+void Linear::run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const {
   if (cut_ != nullptr) return run_part(x, m, y, workspace, pool);
-  multiply(x, m, y, nullptr, workspace, pool, prepared);
+  multiply(x, m, y, nullptr, workspace, pool);
 }
 
 // The scales of each token, or of all, by the columns of every rank.
@@ -483,23 +516,23 @@ void Linear::run_part(const float* x, int64_t m, float* y, std::span<std::byte> 
     workspace = workspace.subspan(floats_bytes(m * k()));
   }
   const bool exact = plan_.kernel_for(m) == &kernel::kernel_linear_ref;
-  multiply(x, m, y, exact ? sums.data() : nullptr, workspace, pool, false);
+  multiply(x, m, y, exact ? sums.data() : nullptr, workspace, pool);
   if (!exact) std::copy_n(y, m * n(), sums.begin());
   cut_->sum(sums);
   for (size_t i = 0; i < sums.size(); ++i) y[i] = static_cast<float>(sums[i]);
 }
 
 // Into `sums` where they are given, which the reference kernel can.
-void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const {
+void Linear::multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool) const {
   kernel::Problem p = problem_;
   p.m = m;
   const kernel::Kernel& k = *plan_.kernel_for(m);
   const kernel::RunArgs all{.problem = &p, .weight = &weight_, .x = x, .y = y, .n_begin = 0, .n_end = p.n, .workspace = workspace.data()};
-  if (!prepared) kernel::prepare_on(k, all, pool);
+  kernel::prepare_on(k, all, pool);
   if (sums != nullptr)
-    kernel::for_parts(all, pool, [sums](const kernel::RunArgs& part) { kernel::run_reference_sums(part, sums); });
+    kernel::for_parts({&all, 1}, pool, [sums](const kernel::RunArgs& part) { kernel::run_reference_sums(part, sums); });
   else
-    kernel::for_parts(all, pool, k.run);
+    kernel::for_parts({&all, 1}, pool, k.run);
 }
 
 }  // namespace qb::layer

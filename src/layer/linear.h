@@ -56,9 +56,14 @@ class Linear {
   int64_t n() const { return problem_.n; }
   int64_t k() const { return problem_.k; }
   // y[m,n] = x[m,k] W^T (+ bias). `workspace` is of workspace_bytes(m). The rows of W are split over the pool's threads; the result does not depend on their
-  // number. Of a cut weight: all its ranks call it with as many tokens. `after`: the linear that was the last to use the workspace, on the same `x` and `m`;
-  // what it has made of the inputs there is taken where this one would make the same.
-  void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, const Linear* after = nullptr) const;
+  // number. Of a cut weight: all its ranks call it with as many tokens.
+  void run(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
+  // The same for several that take the same inputs. Those that follow each other and make the same of them make it once, and share one loop.
+  struct Product {
+    const Linear* linear;
+    float* y;
+  };
+  static void run(std::span<const Product> products, const float* x, int64_t m, std::span<std::byte> workspace, host::ThreadPool& pool);
   size_t workspace_bytes(int64_t m) const;
   struct LowRank;
   const oracle::LinearPlan& plan() const { return plan_; }
@@ -67,6 +72,7 @@ class Linear {
   size_t bytes() const { return bytes_; }  // resident
   // What a run reads of the weight: codes, and scales where they are not one number.
   std::span<const std::span<std::byte>> parts() const { return parts_; }
+  std::span<const std::byte> codes() const { return parts_.empty() ? std::span<const std::byte>() : parts_[0]; }
 
  private:
   kernel::Problem problem_;
@@ -89,11 +95,12 @@ class Linear {
   Result<void> load_transforms(const ir::Module&, Source&, const LinearOptions&, Context&);
   Result<void> load_around(const ir::Module&, Source&, host::Arena&, const LinearOptions&, Context&);
   bool prepares_as(const Linear& other, int64_t m) const;
-  void run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const;
+  static void run_together(std::span<const Product> products, const float* x, int64_t m, std::span<std::byte> workspace, host::ThreadPool& pool);
+  void run_unfinished(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   void finish(float* y, int64_t m, host::ThreadPool& pool) const;
-  void run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const;
+  void run_kernel(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   void run_part(const float* x, int64_t m, float* y, std::span<std::byte> workspace, host::ThreadPool& pool) const;
-  void multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool, bool prepared) const;
+  void multiply(const float* x, int64_t m, float* y, double* sums, std::span<std::byte> workspace, host::ThreadPool& pool) const;
   const float* quantized_together(const float* x, int64_t m, float* out) const;
 };
 

@@ -176,33 +176,41 @@ TEST(Linear, LoadsEveryBlockIntoPanels) {
 }
 
 // Behind any linear, one gives the bits that it gives alone: what both make of the inputs is shared where it is the same, and made anew where it is not.
-TEST(Linear, TakesWhatAnotherHasMadeOfTheSameInputs) {
-  constexpr int64_t rows = 50, cols = 64;
+// Whether they share a loop or not: also weights whose last panel is not whole, and those in the middle of one thread's rows.
+TEST(Linear, SeveralGiveWhatEachGives) {
+  constexpr int64_t cols = 64;
   const std::vector<std::string_view> schemes{
       "f32", "int8_channel:int8_token", "int8_channel:int8_token_asym", "int4_g32:int8_token", "fp8_channel:fp8_token", "int8_channel"};
   Memory memory;
   host::Arena arena;
-  host::ThreadPool pool(2);
+  host::ThreadPool one(1), three(3);
   Context context;
   std::vector<Linear> linears;
   for (size_t i = 0; i < 2 * schemes.size(); ++i) {
-    const ir::Module m = quantized_module(memory, schemes[i / 2], rows, cols, static_cast<uint32_t>(7 + i));
+    const ir::Module m = quantized_module(memory, schemes[i / 2], i % 2 == 0 ? 50 : 192, cols, static_cast<uint32_t>(7 + i));
     auto linear = Linear::load(m, memory, arena, {.cpu = host::this_cpu()}, context);
     ASSERT_TRUE(linear.ok()) << linear.error().what;
     linears.push_back(std::move(*linear));
   }
   for (const int64_t count : {1, 3, 40}) {
     const std::vector<float> x = random_floats(count * cols, 3, -1, 1);
-    for (const Linear& first : linears)
-      for (const Linear& second : linears) {
-        const auto run = [&](const Linear* after) {
-          std::vector<std::byte> workspace(std::max(first.workspace_bytes(count), second.workspace_bytes(count)));
-          std::vector<float> y(static_cast<size_t>(count * rows));
-          if (after != nullptr) after->run(x.data(), count, y.data(), workspace, pool);
-          second.run(x.data(), count, y.data(), workspace, pool, after);
-          return y;
-        };
-        EXPECT_EQ(run(&first), run(nullptr)) << count;
+    size_t most = 0;
+    for (const Linear& l : linears) most = std::max(most, l.workspace_bytes(count));
+    std::vector<std::byte> workspace(most);
+    const auto alone = [&](const Linear& l) {
+      std::vector<float> y(static_cast<size_t>(count * l.n()));
+      l.run(x.data(), count, y.data(), workspace, one);
+      return y;
+    };
+    for (const Linear& a : linears)
+      for (const Linear& b : linears) {
+        const Linear* const all[] = {&a, &b, &b, &a, &a, &a, &a, &a, &b};
+        std::vector<std::vector<float>> y;
+        std::vector<Linear::Product> products;
+        for (const Linear* l : all) y.emplace_back(static_cast<size_t>(count * l->n()));
+        for (size_t i = 0; i < y.size(); ++i) products.push_back({all[i], y[i].data()});
+        Linear::run(products, x.data(), count, workspace, three);
+        for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(y[i], alone(*all[i])) << count << ' ' << i;
       }
   }
 }

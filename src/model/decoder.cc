@@ -86,8 +86,8 @@ void Decoder::run_pass(const Batch& batch, KvCache& cache, float* logits) {
   const int64_t hidden = p_.config.hidden;
   ends_.embed(p_, batch.ids.subspan(static_cast<size_t>(pass.begin), static_cast<size_t>(pass.count())), runner_.x());
   Step step = runner_.step(cache, reference_, kv_elem() == Elem::e4m3 ? layer::KvRounding::none : kv_.rounding);
-  for (DecoderLayer& l : layers_) {
-    runner_.run(l, step);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    runner_.run(layers_[i], step, i + 1 < layers_.size() ? &layers_[i + 1].attention->first() : &ends_.head);
     ++step.layer;
   }
   const auto wanted = static_cast<int64_t>(pass.wanted.size());

@@ -65,7 +65,7 @@ class DecoderStream final : public LayerStream {
   }
 
   Result<void> run(float* x, int64_t tokens) override {
-    return passes(x, tokens, [&](int64_t) { runner_.run(layer_[0], runner_.step(*cache_, false, layer::KvRounding::none)); });
+    return passes(x, tokens, [&](int64_t) { runner_.run(layer_[0], runner_.step(*cache_, false, layer::KvRounding::none), nullptr); });
   }
 
   Result<void> run_half(Half half, float* x, int64_t tokens, float* added) override {

@@ -34,6 +34,7 @@ class LatentAttention final : public Sublayer {
   // Queries, keys and values as wide as keys, and what they are made from.
   int64_t scratch_per_row() const override { return 3 * s_.heads * s_.key() + s_.q_rank + 2 * s_.kv_rank + s_.rope + s_.heads * (s_.nope + s_.v); }
 
+  const Linear& first() const override { return s_.q_rank > 0 ? q_a_ : q_; }
   void add_linears(NamedLinears& out) const override {
     if (s_.q_rank > 0) out.emplace_back(path_ + ".q_a_proj", &q_a_);
     out.emplace_back(path_ + (s_.q_rank > 0 ? ".q_b_proj" : ".q_proj"), &q_);
@@ -54,16 +55,17 @@ class LatentAttention final : public Sublayer {
     float *const q = take(width), *const keys = take(width), *const values = take(width);
     float *const q_a = take(s_.q_rank), *const kv_a = take(s_.kv_rank + s_.rope), *const latent = take(s_.kv_rank),
                  *const kv = take(s_.heads * (s_.nope + s_.v));
+    const Linear::Product products[] = {s_.q_rank > 0 ? Linear::Product{&q_a_, q_a} : Linear::Product{&q_, q}, {&kv_a_, kv_a}};
+    Linear::run(products, x, rows, t.workspace, t.pool);
     if (s_.q_rank > 0) {
-      q_a_.run(x, rows, q_a, t.workspace, t.pool);
       layer::rms_norm(q_a, q_norm_, s_.eps, rows, s_.q_rank, q_a, t.isa(), t.pool);
+      q_.run(q_a, rows, q, t.workspace, t.pool);
     }
-    q_.run(s_.q_rank > 0 ? q_a : x, rows, q, t.workspace, t.pool);
-    kv_a_.run(x, rows, kv_a, t.workspace, t.pool, s_.q_rank > 0 ? nullptr : &q_);
     for (int64_t row = 0; row < rows; ++row) std::copy_n(kv_a + row * (s_.kv_rank + s_.rope), s_.kv_rank, latent + row * s_.kv_rank);
     layer::rms_norm(latent, kv_norm_, s_.eps, rows, s_.kv_rank, latent, t.isa(), t.pool);
     kv_b_.run(latent, rows, kv, t.workspace, t.pool);
 
+    t.pool.expect(o_.codes());
     const layer::KvLayer cached = step.kv(s_.heads, s_.key(), k_scales_, v_scales_);
     const Step::Turns& turns = step.ropes[0];
     step.for_rows([&](int64_t row, int64_t position, std::span<const int32_t> table) {

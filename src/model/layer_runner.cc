@@ -72,26 +72,27 @@ Step LayerRunner::step(KvCache& cache, bool reference, layer::KvRounding through
   return {.pass = pass_, .cache = cache, .layer = 0, .ropes = step_turns_, .reference = reference, .through = through, .tools = tools()};
 }
 
-void LayerRunner::run(DecoderLayer& layer, const Step& step) {
-  run_half(layer, LayerStream::Half::attention, step, nullptr);
-  run_half(layer, LayerStream::Half::feed_forward, step, nullptr);
+void LayerRunner::run(DecoderLayer& layer, const Step& step, const layer::Linear* next) {
+  half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, nullptr, &layer.feed_forward->first());
+  half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, nullptr, next);
 }
 
 void LayerRunner::run_half(DecoderLayer& layer, LayerStream::Half which, const Step& step, float* added) {
   if (which == LayerStream::Half::attention)
-    half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, added);
+    half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, added, nullptr);
   else
-    half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, added);
+    half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, added, nullptr);
 }
 
 void LayerRunner::norm(const float* x, const float* weight, int64_t rows, float* y) const {
   layer::rms_norm(x, weight, config_.eps, rows, config_.hidden, y, host::isa_of(features_), pool_);
 }
 
-void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight, float* added) {
+void LayerRunner::half(const Step& step, Sublayer& sublayer, const float* weight, const float* out_weight, float* added, const layer::Linear* next) {
   const int64_t rows = pass_.count();
   norm(x_, weight, rows, normed_);
   sublayer.run(step, normed_, scratch_);
+  if (next != nullptr) pool_.expect(next->codes());
   if (added != nullptr) std::copy_n(normed_, rows * config_.hidden, added);
   if (out_weight != nullptr) norm(normed_, out_weight, rows, normed_);
   const auto add = [this](int64_t begin, int64_t end) {

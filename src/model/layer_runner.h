@@ -39,8 +39,8 @@ class LayerRunner {
   void begin(const Batch& batch, int64_t first, int64_t last);
   const BatchPass& pass() const { return pass_; }
   Step step(KvCache& cache, bool reference, layer::KvRounding through) const;
-  // x: the rows of the pass, overwritten. `step.layer` says where keys and values go.
-  void run(DecoderLayer& layer, const Step& step);
+  // x: the rows of the pass, overwritten. `step.layer` says where keys and values go. next: the linear that runs behind the layer, null where none does.
+  void run(DecoderLayer& layer, const Step& step, const layer::Linear* next);
   // Half of it. added: null, or [rows, hidden] for what the half's module puts out.
   void run_half(DecoderLayer& layer, LayerStream::Half half, const Step& step, float* added);
 
@@ -50,7 +50,7 @@ class LayerRunner {
   layer::Tools tools() const { return {workspace_, features_, pool_, every_expert_}; }
 
  private:
-  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm, float* added);
+  void half(const Step& step, Sublayer& sublayer, const float* norm, const float* out_norm, float* added, const layer::Linear* next);
 
   const DecoderConfig& config_;
   std::span<const layer::Rope> ropes_;

@@ -24,6 +24,7 @@ class Dense final : public Sublayer {
   Dense(std::string path, const FeedForwardNames& names, FeedForward parts) : path_(std::move(path)), names_(names), parts_(std::move(parts)) {}
   int64_t scratch_per_row() const override { return parts_.scratch_per_row(); }
   void run(const Step& step, float* x, float* scratch) override { parts_.run(x, step.pass.count(), x, scratch, step.tools); }
+  const Linear& first() const override { return parts_.gate; }
   void add_linears(NamedLinears& out) const override { add_parts(parts_, path_, names_, out); }
 
  private:
@@ -70,6 +71,7 @@ class Mixture final : public Sublayer {
     return s_.routing.experts + s_.routing.top + s_.expert.hidden + parts;
   }
 
+  const Linear& first() const override { return router_; }
   void add_linears(NamedLinears& out) const override {
     out.emplace_back(s_.router, &router_);
     for (size_t e = 0; e < experts_.here().size(); ++e)

@@ -40,6 +40,7 @@ class SelfAttention final : public Sublayer {
 
   int64_t scratch_per_row() const override { return (fused_ ? 2 : 1) * (s_.heads + 2 * s_.kv_heads) * s_.head_dim; }
 
+  const Linear& first() const override { return q_; }
   void add_linears(NamedLinears& out) const override {
     if (fused_) {
       out.emplace_back(path_ + ".qkv_proj", &q_);
@@ -67,10 +68,10 @@ class SelfAttention final : public Sublayer {
         std::copy_n(from + q_width + kv_width, kv_width, v + row * kv_width);
       }
     } else {
-      q_.run(x, rows, q, t.workspace, t.pool);
-      k_.run(x, rows, k, t.workspace, t.pool, &q_);
-      v_.run(x, rows, v, t.workspace, t.pool, &k_);
+      const Linear::Product products[] = {{&q_, q}, {&k_, k}, {&v_, v}};
+      Linear::run(products, x, rows, t.workspace, t.pool);
     }
+    t.pool.expect(o_.codes());
     if (q_norm_ != nullptr) layer::rms_norm(q, q_norm_, s_.eps, rows * s_.heads, s_.head_dim, q, t.isa(), t.pool);
     if (k_norm_ != nullptr) layer::rms_norm(k, k_norm_, s_.eps, rows * s_.kv_heads, s_.head_dim, k, t.isa(), t.pool);
     const layer::KvLayer kv = step.kv(s_.kv_heads, s_.head_dim, k_scales_, v_scales_);

@@ -51,6 +51,7 @@ class Sublayer {
   // x: [rows, hidden], the normed input, overwritten with what is added to the residual stream.
   virtual void run(const Step& step, float* x, float* scratch) = 0;
   virtual void add_linears(NamedLinears& out) const = 0;
+  virtual const layer::Linear& first() const = 0;  // that runs
 };
 
 }  // namespace qb::model
