@@ -67,23 +67,17 @@ struct Lanes {
   }
 };
 
+template <int... less, class F>
+QB_INLINE void with_rest(int64_t rest, std::integer_sequence<int, less...>, const F& f) {
+  ((rest == less + 1 ? f(std::integral_constant<int, less + 1>{}) : void()), ...);
+}
 // f(how many, the first) for queries that go together: as many as `most`, and less for those that are left over.
 template <int most, class F>
 QB_INLINE void in_groups(int64_t count, const F& f) {
   int64_t first = 0;
   for (; count - first >= most; first += most) f(std::integral_constant<int, most>{}, first);
-  if constexpr (most > 1) {
-    switch (count - first) {
-      case 1:
-        return f(std::integral_constant<int, 1>{}, first);
-      case 2:
-        return f(std::integral_constant<int, std::min(2, most)>{}, first);
-      case 3:
-        return f(std::integral_constant<int, std::min(3, most)>{}, first);
-      default:
-        break;
-    }
-  }
+  with_rest(
+      count - first, std::make_integer_sequence<int, most - 1>{}, [&](auto q) __attribute__((always_inline)) { f(q, first); });
 }
 
 // How a pass goes with vectors of so many numbers: so many queries at once as registers hold the sums of. What is read serves them all, and none waits for what
@@ -261,7 +255,7 @@ void sweep(const Pass& p) {
 }  // namespace
 
 Sweep float_products(Isa isa) {
-  return isa == Isa::avx512 ? sweep<Isa::avx512, 16, 4> : isa == Isa::avx2 ? sweep<Isa::avx2, 8, 3> : sweep<Isa::generic, 4, 1>;
+  return isa == Isa::avx512 ? sweep<Isa::avx512, 16, 8> : isa == Isa::avx2 ? sweep<Isa::avx2, 8, 3> : sweep<Isa::generic, 4, 1>;
 }
 
 }  // namespace qb::layer
