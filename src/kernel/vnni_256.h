@@ -18,8 +18,9 @@ struct Vnni256 : Sums256 {
   static constexpr bool exchanged = false, short_groups = false;
   // Of 16 registers 12 hold sums, one a line's half and one the activations; where groups have scales, sums of both kinds.
   static constexpr int few = 4, mr = 6, nr = 1, group_mr = 3, group_nr = 1;
-  // From literature, not measured (of processors that have nothing wider none was at hand): Alder Lake's P-cores do two in a cycle (uops.info), 64 products, as Zen 4
-  // does with one of twice the width; of those the part is taken that Zen 4 was measured to reach (avx512_vnni.h), less a fifth for half as many registers.
+  // From literature, not measured (of processors that have nothing wider none was at hand): Alder Lake's P-cores do two in a cycle (uops.info), 64 products, as
+  // Zen 4 does with one of twice the width; of those the part is taken that Zen 4 was measured to reach (avx512_vnni.h), less a fifth for half as many
+  // registers.
   static constexpr Rates rates{42, {0, 0, 20, 34, 32}, 20, few};
 
   QB_KI static Operand u8(const std::byte* line) { return {half(line), half(line + 32)}; }
