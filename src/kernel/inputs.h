@@ -114,13 +114,8 @@ QB_INLINE float to_e4m3(float x) {
 QB_INLINE float to_e2m1(float x) {
   return signed_like(nearest<1, 1>(std::bit_cast<uint32_t>(x) & f32_abs_mask, 6.0F), x);
 }
-QB_INLINE uint16_t bf16_bits(float x) {
-  const uint32_t u = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16, quiet = (u >> 16) | 0x40U;
-  return static_cast<uint16_t>((u & f32_abs_mask) > f32_inf_bits ? quiet : rounded);
-}
 QB_INLINE float to_bf16(float x) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bf16_bits(x)) << 16);
+  return std::bit_cast<float>(static_cast<uint32_t>(bf16_code(x)) << 16);
 }
 
 QB_INLINE float amax(const float* x, int64_t count) {

@@ -154,19 +154,21 @@ void round_head(KvRounding how, const KvScales& s, int64_t head, int64_t dim, fl
     for (int64_t d = 0; d < dim; ++d) x[d] += bias[d];
 }
 
+// What lies in a slot of a block of the cache for one head: encode(x, scales) of each number.
+template <class Number, class Encode>
+void put_head(const KvLayer& kv, int64_t block, int64_t slot, int64_t head, const float* key, const float* value, const Encode& encode) {
+  const int64_t dim = kv.head_dim;
+  Number codes[max_head_dim];
+  for (int64_t d = 0; d < dim; ++d) codes[d] = encode(key[d], kv.k);
+  for (int64_t d = 0; d < dim; ++d) recipe::store(kv.keys + block, (head * dim + d) * tokens + slot, codes[d]);
+  for (int64_t d = 0; d < dim; ++d) codes[d] = encode(value[d], kv.v);
+  std::memcpy(kv.values + block + (head * tokens + slot) * dim * static_cast<int64_t>(sizeof(Number)), codes, static_cast<size_t>(dim) * sizeof(Number));
+}
+
 }  // namespace
 
 void store_kv(const KvLayer& kv, std::span<const int32_t> table, int64_t position, const float* key, const float* value) {
   const int64_t block = table[static_cast<size_t>(position / tokens)] * kv.block_stride, slot = position % tokens;
-  const auto put = [&](std::byte* base, int64_t i, float x, float scale) {
-    if (kv.elem == Elem::e4m3) {
-      recipe::store(base, i, encode_e4m3_sat(x / scale));
-    } else if (kv.elem == Elem::bf16) {
-      recipe::store(base, i, encode_bf16(x));
-    } else {
-      recipe::store(base, i, x);
-    }
-  };
   float rounded[2][max_head_dim];
   for (int64_t h = 0; h < kv.kv_heads; ++h) {
     const float *k = key + h * kv.head_dim, *v = value + h * kv.head_dim;
@@ -178,9 +180,22 @@ void store_kv(const KvLayer& kv, std::span<const int32_t> table, int64_t positio
       k = rounded[0];
       v = rounded[1];
     }
-    for (int64_t d = 0; d < kv.head_dim; ++d) {
-      put(kv.keys + block, (h * kv.head_dim + d) * tokens + slot, k[d], kv.k.scale);
-      put(kv.values + block, (h * tokens + slot) * kv.head_dim + d, v[d], kv.v.scale);
+    switch (kv.elem) {
+      case Elem::e4m3:
+        put_head<uint8_t>(
+            kv, block, slot, h, k, v, [](float x, const KvScales& s) __attribute__((always_inline)) {
+              const auto b = std::bit_cast<uint32_t>(x / s.scale);
+              return static_cast<uint8_t>(recipe::e4m3_code<true>(b & f32_abs_mask) | (b >> 24 & 0x80U));
+            });
+        break;
+      case Elem::bf16:
+        put_head<uint16_t>(
+            kv, block, slot, h, k, v, [](float x, const KvScales&) __attribute__((always_inline)) { return bf16_code(x); });
+        break;
+      default:
+        put_head<float>(
+            kv, block, slot, h, k, v, [](float x, const KvScales&) __attribute__((always_inline)) { return x; });
+        break;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -402,6 +403,37 @@ TEST(StoreKv, RoundsAsTheCachesScheme) {
       }
     }
   }
+}
+
+// Narrow caches hold the codecs' bytes of any number, and nothing else is touched.
+TEST(StoreKv, CodesAreTheCodecs) {
+  constexpr int64_t heads = 2, dim = 20, slot = 7;
+  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0.0F, 2.0F);
+  std::vector<float> x(heads * dim);
+  for (float& f : x) f = normal(random);
+  const float special[] = {0.0F, -0.0F, inf, -inf, nan, -nan, 1e30F, -1e-30F, 3.4e38F, std::bit_cast<float>(0x7F800001U)};
+  std::copy(std::begin(special), std::end(special), x.begin() + 3);
+  const int32_t table[] = {0};
+  const auto expect = [&](Elem elem, auto number, const auto& code) {
+    using Number = decltype(number);
+    std::vector<Number> keys(heads * dim * tokens, Number{0x55}), values = keys, want_keys = keys, want_values = keys;
+    KvLayer layer{.keys = reinterpret_cast<std::byte*>(keys.data()), .values = reinterpret_cast<std::byte*>(values.data()), .elem = elem};
+    layer.kv_heads = heads;
+    layer.head_dim = dim;
+    layer.k.scale = 0.02F;
+    layer.v.scale = 0.5F;
+    store_kv(layer, table, slot, x.data(), x.data());
+    for (size_t i = 0; i < x.size(); ++i) {
+      want_keys[i * tokens + slot] = code(x[i], 0.02F);
+      want_values[(i / dim * tokens + slot) * dim + i % dim] = code(x[i], 0.5F);
+    }
+    EXPECT_EQ(keys, want_keys);
+    EXPECT_EQ(values, want_values);
+  };
+  expect(Elem::bf16, uint16_t{}, [](float f, float) { return encode_bf16(f); });
+  expect(Elem::e4m3, uint8_t{}, [](float f, float s) { return encode_e4m3_sat(f / s); });
 }
 
 }  // namespace

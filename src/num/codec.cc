@@ -74,9 +74,7 @@ uint16_t encode_f16(float x) {
 }
 
 uint16_t encode_bf16(float x) {
-  const uint32_t u = std::bit_cast<uint32_t>(x);
-  if ((u & f32_abs_mask) > f32_inf_bits) return static_cast<uint16_t>((u >> 16) | 0x40U);  // a payload only in the low half must not round to infinity
-  return static_cast<uint16_t>((u + 0x7FFFU + ((u >> 16) & 1U)) >> 16);
+  return bf16_code(x);
 }
 
 }  // namespace qb

@@ -59,6 +59,13 @@ QB_INLINE constexpr uint32_t round_bf16_magnitude(uint32_t magnitude) {
   return (magnitude + 0x7FFFU + ((magnitude >> 16) & 1U)) & 0xFFFF0000U;
 }
 
+// The bfloat16 code of any number. NaN becomes quiet: a payload only in the low half must not round to infinity.
+QB_INLINE constexpr uint16_t bf16_code(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16, quiet = (u >> 16) | 0x40U;
+  return static_cast<uint16_t>((u & f32_abs_mask) > f32_inf_bits ? quiet : rounded);
+}
+
 // Bits of |x| rounded to binary16, as binary32 bits; overflow and NaN give infinity.
 QB_INLINE constexpr uint32_t round_f16_magnitude(uint32_t magnitude) {
   return std::bit_cast<uint32_t>(f16_value(round_magnitude<10, 15>(magnitude, 65536.0F)));
