@@ -6,17 +6,11 @@
 #include <vector>
 
 #include "exec/numbers.h"
+#include "num/minifloat.h"
 
 namespace qb::ops {
 namespace {
 
-// encode_bf16, but inline so that loops become vector code; a test compares the two.
-uint16_t to_bf16(float x) {
-  const uint32_t u = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16;
-  const uint32_t quiet = (u >> 16) | 0x40U;
-  return static_cast<uint16_t>((u & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
-}
 float from_bf16(uint16_t b) {
   return std::bit_cast<float>(uint32_t{b} << 16);
 }
@@ -26,7 +20,7 @@ void recode_from(Read read, std::byte* dst, Elem to, int64_t count) {
   if (to == Elem::f32) {
     for (int64_t i = 0; i < count; ++i) store<float>(dst, i, read(i));
   } else if (to == Elem::bf16) {
-    for (int64_t i = 0; i < count; ++i) store<uint16_t>(dst, i, to_bf16(read(i)));
+    for (int64_t i = 0; i < count; ++i) store<uint16_t>(dst, i, bf16_code(read(i)));
   } else {
     for (int64_t i = 0; i < count; ++i) store<uint16_t>(dst, i, encode_f16(read(i)));
   }

@@ -243,13 +243,6 @@ struct Sweeping {
     store_four(total + first, _mm512_add_ps(_mm512_mul_ps(load_four(total + first), kept), sum));
   }
 
-  struct Range {
-    int64_t begin, end;
-  };
-  static Range visible(const Query& query, int64_t b) {
-    const int64_t begin = std::clamp(query.low - b * tokens, int64_t{0}, tokens);
-    return {begin, std::clamp(query.high - b * tokens + 1, begin, tokens)};
-  }
   // What lies outside the visible range may be anything, NaN included.
   QB_DI static void hide(const Query& query, int64_t b, __m512& low, __m512& high) {
     const auto [begin, end] = visible(query, b);

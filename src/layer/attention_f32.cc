@@ -104,10 +104,6 @@ struct FloatSweep {
   }
 
  private:
-  struct Range {
-    int64_t begin, end;
-  };
-
   QB_INLINE void run() {
     const KvLayer& kv = *p.kv;
     const int64_t head_bytes = dim * tokens * bits(kv.elem) / 8, first = p.first(), last = p.last();
@@ -119,7 +115,7 @@ struct FloatSweep {
     }
     for (int64_t b = first / tokens; b <= last / tokens; ++b) {
       const int64_t at = p.table[b] * kv.block_stride + p.head * head_bytes;
-      const Range seen{std::max(first - b * tokens, int64_t{0}), std::min(last - b * tokens + 1, tokens)};  // by any query
+      const Visible seen{std::max(first - b * tokens, int64_t{0}), std::min(last - b * tokens + 1, tokens)};  // by any query
       widen(kv.keys + at, kv.elem, dim * tokens, keys);
       in_groups<most>(
           p.count, [&](auto q, int64_t i) __attribute__((always_inline)) { dot_keys<q>(i); });
@@ -141,10 +137,6 @@ struct FloatSweep {
     }
   }
 
-  static QB_INLINE Range visible(const Query& query, int64_t b) {
-    const int64_t begin = std::clamp(query.low - b * tokens, int64_t{0}, tokens);
-    return {begin, std::clamp(query.high - b * tokens + 1, begin, tokens)};
-  }
   // Scores of 32 tokens with Q queries from `first` on, each summed in order of the dimension.
   template <int Q>
   QB_INLINE void dot_keys(int64_t first) {
@@ -211,7 +203,7 @@ struct FloatSweep {
 
   // Of Q queries: sums += the values of tokens in `range` by weight, each summed in order of the tokens: N * lanes dimensions from d on.
   template <int Q, int N>
-  QB_INLINE void add_values(int64_t first, Range range, int64_t d) {
+  QB_INLINE void add_values(int64_t first, Visible range, int64_t d) {
     float* const to = sums + first * dim + d;
     const float* const weights = scores + first * tokens;
     Vector t[Q][N];
@@ -232,7 +224,7 @@ struct FloatSweep {
     }
   }
   template <int Q>
-  QB_INLINE void add_values(int64_t first, Range range) {
+  QB_INLINE void add_values(int64_t first, Visible range) {
     constexpr int parts = Q == 1 ? 4 : 2;
     int64_t d = 0;
     for (; d + parts * lanes <= dim; d += parts * lanes) add_values<Q, parts>(first, range, d);

@@ -4,6 +4,8 @@
 // Non-goals: which queries go together, and on which thread (attention.cc).
 #pragma once
 
+#include <algorithm>
+
 #include "layer/attention.h"
 #include "num/isa.h"
 #include "recipe/loops.h"
@@ -21,6 +23,15 @@ struct Query {
   int64_t low, high;  // visible positions, both included
   float sink;         // a score without a value; `nothing`: none
 };
+
+// Tokens of a block that a query sees: none where they begin at their end.
+struct Visible {
+  int64_t begin, end;
+};
+QB_INLINE Visible visible(const Query& query, int64_t block) {
+  const int64_t begin = std::clamp(query.low - block * tokens, int64_t{0}, tokens);
+  return {begin, std::clamp(query.high - block * tokens + 1, begin, tokens)};
+}
 
 struct Pass {
   const KvLayer* kv;

@@ -70,7 +70,7 @@ class DecoderStream final : public LayerStream {
 
   Result<void> run_half(Half half, float* x, int64_t tokens, float* added) override {
     return passes(x, tokens, [&](int64_t begin) {
-      runner_.run_half(layer_[0], half, runner_.step(*cache_, false, layer::KvRounding::none), added == nullptr ? nullptr : added + begin * hidden());
+      runner_.run_half(layer_[0], half, runner_.step(*cache_, false, layer::KvRounding::none), added == nullptr ? nullptr : added + begin * hidden(), nullptr);
     });
   }
 

@@ -73,15 +73,15 @@ Step LayerRunner::step(KvCache& cache, bool reference, layer::KvRounding through
 }
 
 void LayerRunner::run(DecoderLayer& layer, const Step& step, const layer::Linear* next) {
-  half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, nullptr, &layer.feed_forward->first());
-  half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, nullptr, next);
+  run_half(layer, LayerStream::Half::attention, step, nullptr, &layer.feed_forward->first());
+  run_half(layer, LayerStream::Half::feed_forward, step, nullptr, next);
 }
 
-void LayerRunner::run_half(DecoderLayer& layer, LayerStream::Half which, const Step& step, float* added) {
+void LayerRunner::run_half(DecoderLayer& layer, LayerStream::Half which, const Step& step, float* added, const layer::Linear* next) {
   if (which == LayerStream::Half::attention)
-    half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, added, nullptr);
+    half(step, *layer.attention, layer.attention_norm, layer.attention_out_norm, added, next);
   else
-    half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, added, nullptr);
+    half(step, *layer.feed_forward, layer.feed_forward_norm, layer.feed_forward_out_norm, added, next);
 }
 
 void LayerRunner::norm(const float* x, const float* weight, int64_t rows, float* y) const {

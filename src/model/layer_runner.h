@@ -41,8 +41,8 @@ class LayerRunner {
   Step step(KvCache& cache, bool reference, layer::KvRounding through) const;
   // x: the rows of the pass, overwritten. `step.layer` says where keys and values go. next: the linear that runs behind the layer, null where none does.
   void run(DecoderLayer& layer, const Step& step, const layer::Linear* next);
-  // Half of it. added: null, or [rows, hidden] for what the half's module puts out.
-  void run_half(DecoderLayer& layer, LayerStream::Half half, const Step& step, float* added);
+  // Half of it. added: null, or [rows, hidden] for what the half's module puts out. next: as above, behind the half.
+  void run_half(DecoderLayer& layer, LayerStream::Half half, const Step& step, float* added, const layer::Linear* next);
 
   float* x() const { return x_; }            // [rows, hidden]
   float* normed() const { return normed_; }  // [rows, hidden]: free between layers
